@@ -1,0 +1,124 @@
+"""Decode: (path, frame times) -> native RGB frames, by decord or by PyAV, and the one resizer for all sizes.
+
+This module runs in decode children, which stay lean: it imports neither torch nor zarr.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import av.error
+import numpy as np
+from PIL import Image
+
+from pipeline.video import VideoError, open_video
+
+_BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """The frames of one video to decode."""
+
+    path: str
+    frames: np.ndarray
+    """[T] int64, indices in presentation order, strictly increasing."""
+    timestamps: np.ndarray
+    """[T] float64, seconds of these frames since the first presented one."""
+    n_frames: int
+    """Frames that the probe counted."""
+    start: float
+    """Presentation time of the first frame, seconds."""
+    estimated: bool
+    """True when only the index says which frame is meant."""
+
+
+def read_frames(request: FrameRequest, decoder: str) -> Iterator[np.ndarray]:
+    """Yield the requested frames in order as RGB ``[height, width, 3]`` uint8 arrays.
+
+    Raises:
+        VideoError: a frame is missing or cannot be decoded, or the decoder contradicts the probe.
+    """
+    return READERS[decoder](request)
+
+
+def read_with_pyav(request: FrameRequest) -> Iterator[np.ndarray]:
+    """Decode from the start in presentation order; match frames by time, or by index where times are estimated."""
+    with open_video(request.path) as container:
+        wanted = 0
+        try:
+            for index, frame in enumerate(container.decode(video=0)):
+                if wanted == len(request.frames):
+                    return
+                if request.estimated:
+                    late = index - int(request.frames[wanted])
+                else:
+                    late = _lateness(frame.time, request.start + request.timestamps[wanted])
+                if late > 0:
+                    break
+                if late == 0:
+                    wanted += 1
+                    yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        except av.error.FFmpegError as error:
+            raise VideoError("decode", f"after {wanted} of {len(request.frames)} clips: {error}") from None
+    if wanted < len(request.frames):
+        seconds = request.timestamps[wanted]
+        raise VideoError("missing_frames", f"{wanted} of {len(request.frames)} clips, none at {seconds:.2f} s")
+
+
+def read_with_decord(request: FrameRequest) -> Iterator[np.ndarray]:
+    """Decode with decord, trusted only where it agrees with the probe and a random read equals the forward one."""
+    import decord
+
+    try:
+        reader = decord.VideoReader(request.path, num_threads=1)
+        if len(reader) != request.n_frames:
+            raise VideoError("mismatch", f"decord counts {len(reader)} frames, the probe {request.n_frames}")
+        times = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64)[:, 0]
+        if np.abs(times[:-1] - times[-1] - request.timestamps).max() > _tolerance(request.timestamps):
+            raise VideoError("mismatch", "decord's frame times differ from the probe's")
+        middle = len(request.frames) // 2
+        witness = reader[int(request.frames[middle])].asnumpy()
+        step = max(1, _BATCH_BYTES // max(1, witness.nbytes))
+        for begin in range(0, len(request.frames), step):
+            batch = reader.get_batch(request.frames[begin : begin + step]).asnumpy()
+            if begin <= middle < begin + step and not np.array_equal(batch[middle - begin], witness):
+                raise VideoError("mismatch", "decord's random read differs from its forward read")
+            yield from batch
+    except (decord.DECORDError, RuntimeError) as error:
+        raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
+
+
+READERS: dict[str, Callable[[FrameRequest], Iterator[np.ndarray]]] = {
+    "decord": read_with_decord,
+    "pyav": read_with_pyav,
+}
+
+
+def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
+    """Resize a whole frame to a square: bicubic, antialiased, 8 bits.
+
+    Args:
+        frame: RGB ``[height, width, 3]`` uint8.
+        size: pixels a side.
+
+    Returns:
+        ``[size, size, 3]`` uint8.
+    """
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _lateness(time: float | None, wanted: float) -> int:
+    """-1, 0 or 1: the frame comes before, at or after the wanted time."""
+    if time is None:
+        return -1
+    return 0 if abs(time - wanted) < 1e-4 else int(np.sign(time - wanted))
+
+
+def _tolerance(timestamps: np.ndarray) -> float:
+    """Half the shortest distance between two clips, at most 20 ms: decord's times are single precision."""
+    return min(0.02, float(np.diff(timestamps).min()) / 2) if len(timestamps) > 1 else 0.02
+
+
+def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:
+    """Apply the rotation tag, as decord does by itself."""
+    return np.ascontiguousarray(np.rot90(frame, degrees // 90)) if degrees % 360 else frame

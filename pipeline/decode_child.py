@@ -1,0 +1,70 @@
+"""The child process that touches video files: `python -m pipeline.decode_child`.
+
+Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
+``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON. The child ends when its
+stdin closes, so it never outlives its parent.
+"""
+
+import json
+import os
+import struct
+import sys
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.decode import FrameRequest, read_frames, resize_frame
+from pipeline.probe import probe_video
+from pipeline.video import VideoError
+
+HEADER = struct.Struct("<cI")
+CLIP_INDEX = struct.Struct("<I")
+
+
+def main() -> None:
+    """Answer requests until stdin closes."""
+    # Native libraries print to file descriptor 1; keep the answers on a private copy of it.
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            answer = _probe(request) if request["op"] == "probe" else _decode(request, out)
+            _send(out, b"D", json.dumps(answer).encode())
+        except VideoError as error:
+            _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
+        except (OSError, ValueError, MemoryError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            _send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
+
+
+def _probe(request: dict[str, Any]) -> dict[str, Any]:
+    answer = asdict(probe_video(request["path"]))
+    answer["timestamps"] = answer["timestamps"].tolist()
+    return answer
+
+
+def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    frame_request = FrameRequest(
+        path=request["path"],
+        frames=np.array(request["frames"], np.int64),
+        timestamps=np.array(request["timestamps"], np.float64),
+        n_frames=request["n_frames"],
+        start=request["start"],
+        estimated=request["estimated"],
+    )
+    for clip, frame in enumerate(read_frames(frame_request, request["decoder"])):
+        sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
+        _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
+    return {"clips": len(frame_request.frames)}
+
+
+def _send(out: BinaryIO, kind: bytes, *payload: bytes) -> None:
+    message = memoryview(b"".join((HEADER.pack(kind, sum(map(len, payload))), *payload)))
+    while message:  # a raw pipe may take part of a message
+        message = message[out.write(message) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""A pool of decode children: parallel decoding that can neither hang nor take the run down with it."""
+
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.decode import FrameRequest
+from pipeline.decode_child import CLIP_INDEX, HEADER
+from pipeline.probe import Probe
+from pipeline.video import VideoError
+
+_FRAMES_AHEAD = 64  # decoded frames held a video: bounds memory whatever the video's length
+
+
+class ChildLost(Exception):
+    """The child process died (a signal, an import error) while it owed an answer."""
+
+
+@dataclass(frozen=True)
+class DecodeOutcome:
+    """How the decoding of one video ended."""
+
+    decoder: str
+    attempts: int
+    seconds: float
+    """Wall time from request to last frame."""
+    error: VideoError | None = None
+
+
+class DecodeChild:
+    """One child process and its pipes.
+
+    Args:
+        deadline: seconds without a message after which the child counts as hung.
+    """
+
+    def __init__(self, *, deadline: float) -> None:
+        self.deadline = deadline
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+        """Send a request and yield its messages ``(kind, payload)``; the last one is ``D``.
+
+        Raises:
+            VideoError: as the child reported it, or ``timeout``; a hung child is killed.
+            ChildLost: the child died.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            while True:
+                kind, length = HEADER.unpack(self._read(HEADER.size))
+                payload = self._read(length)
+                if kind == b"E":
+                    raise VideoError(**json.loads(payload))
+                yield kind, payload
+                if kind == b"D":
+                    return
+        except BrokenPipeError:
+            self.kill()
+            raise ChildLost("the decode child is gone") from None
+        except GeneratorExit:
+            self.kill()  # an abandoned answer would be taken for the next one's
+            raise
+
+    def kill(self) -> None:
+        """End the child at once and reap it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # PYTHONPATH: the child finds this very package wherever it runs from.
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.decode_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,  # Ctrl-C reaches the parent alone, which then ends its children
+        )
+        return self._process
+
+    def _read(self, length: int) -> bytes:
+        """Read exactly so many bytes; the deadline counts only while nothing comes."""
+        assert self._process is not None and self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        parts = bytearray()
+        while len(parts) < length:
+            if not select.select([pipe], [], [], self.deadline)[0]:
+                self.kill()
+                raise VideoError("timeout", f"no new frame within {self.deadline:g} s")
+            data = os.read(pipe, min(length - len(parts), 1 << 20))
+            if not data:
+                self.kill()
+                raise ChildLost("the decode child died")
+            parts += data
+        return bytes(parts)
+
+
+class DecodedVideo:
+    """The stream of one video's frames, filled by a pool thread and read by the model's loop."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._frames: queue.Queue[tuple[int, list[np.ndarray]] | DecodeOutcome] = queue.Queue(_FRAMES_AHEAD)
+        self._stopped = stopped
+        self.outcome: DecodeOutcome | None = None
+
+    def put(self, item: tuple[int, list[np.ndarray]] | DecodeOutcome) -> None:
+        """Hand over a frame or the outcome; waits while the reader is behind."""
+        while not self._stopped.is_set():
+            try:
+                return self._frames.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __iter__(self) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Yield ``(clip, [frame a size])``; afterwards ``outcome`` is set.
+
+        A clip may come twice, when a decoder failed half-way and another one began anew: the last one counts.
+        """
+        while not isinstance(item := self._frames.get(), DecodeOutcome):
+            yield item
+        self.outcome = item
+
+
+class DecodePool:
+    """Children that probe and decode videos in parallel, answers in the order of the requests.
+
+    Args:
+        workers: child processes; the machine's cores by default.
+        deadline: seconds without a new frame after which a video is given up as ``timeout``.
+    """
+
+    def __init__(self, *, workers: int | None = None, deadline: float = 60.0) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.deadline = deadline
+        self.decoded_videos = 0
+        self._children: queue.SimpleQueue[DecodeChild] = queue.SimpleQueue()
+        self._all = [DecodeChild(deadline=deadline) for _ in range(self.workers)]
+        for child in self._all:
+            self._children.put(child)
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop all work and end the children."""
+        self._stopped.set()
+        for child in self._all:
+            if child._process is not None:
+                child._process.kill()  # wakes the thread that waits for it
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for child in self._all:
+            child.kill()
+
+    def probe(self, paths: Iterable[str]) -> Iterator[Probe | VideoError]:
+        """Probe files; one answer a path, in order."""
+        pending: deque[Future[Probe | VideoError]] = deque()
+        for path in paths:
+            pending.append(self._threads.submit(self._probe_one, path))
+            if len(pending) > 4 * self.workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def decode(self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]) -> Iterator[DecodedVideo]:
+        """Decode videos; one stream a request, in order. Read each to its end before the next.
+
+        Args:
+            requests: the frames wanted of each video.
+            sizes: pixels a side, the sizes that every frame is resized to.
+            decoders: first choice for each request; the other one stands behind decord.
+        """
+        pending: deque[DecodedVideo] = deque()
+        for request, decoder in zip(requests, decoders, strict=True):
+            video = DecodedVideo(self._stopped)
+            self._threads.submit(self._decode_one, request, sizes, decoder, video)
+            pending.append(video)
+            if len(pending) > self.workers:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
+
+    def _probe_one(self, path: str) -> Probe | VideoError:
+        child = self._children.get()
+        try:
+            for attempt in (1, 2):
+                try:
+                    *_, (_, payload) = child.ask({"op": "probe", "path": path})
+                    answer = json.loads(payload)
+                    answer["timestamps"] = np.array(answer["timestamps"], np.float64)
+                    return Probe(**answer)
+                except VideoError as error:
+                    return error
+                except ChildLost as error:
+                    if attempt == 2:
+                        return VideoError("crash", f"while probing: {error}")
+            raise AssertionError("unreachable")
+        finally:
+            self._children.put(child)
+
+    def _decode_one(self, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo) -> None:
+        child = self._children.get()
+        began = time.monotonic()
+        attempts = 0
+        # A decoder is given up after its second failure, or at once where it contradicts the probe.
+        plan = deque([decoder, decoder] + (["pyav", "pyav"] if decoder == "decord" else []))
+        error = VideoError("crash", "not attempted")
+        try:
+            while plan and not self._stopped.is_set():
+                decoder = plan.popleft()
+                attempts += 1
+                try:
+                    self._stream(child, request, sizes, decoder, video)
+                    self.decoded_videos += 1
+                    return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began))
+                except ChildLost as lost:
+                    error = VideoError("crash", f"{decoder}: {lost}")
+                except VideoError as failure:
+                    error = failure
+                    if error.kind == "timeout":
+                        break
+                    if error.kind in ("mismatch", "missing_frames"):
+                        plan = deque(other for other in plan if other != decoder)
+            video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, error))
+        except BaseException as failure:  # the reader must never wait for an outcome that does not come
+            video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, VideoError("crash", repr(failure))))
+        finally:
+            self._children.put(child)
+
+    def _stream(
+        self, child: DecodeChild, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
+    ) -> None:
+        message = asdict(request)
+        message |= {"frames": request.frames.tolist(), "timestamps": request.timestamps.tolist()}
+        for kind, payload in child.ask({"op": "decode", "sizes": sizes, "decoder": decoder, **message}):
+            if kind == b"F":
+                (clip,) = CLIP_INDEX.unpack_from(payload)
+                frames, offset = [], CLIP_INDEX.size
+                for size in sizes:
+                    frames.append(np.frombuffer(payload, np.uint8, size * size * 3, offset).reshape(size, size, 3))
+                    offset += size * size * 3
+                video.put((clip, frames))

@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests: where the real videos are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real videos (`ut-interaction/`, `weizmann/`): $DYNAPROP_DATA, else ../shared/data."""
+    root = Path(os.environ.get("DYNAPROP_DATA", REPOSITORY.parent / "shared" / "data")).resolve()
+    if not (root / "ut-interaction").is_dir():
+        pytest.skip(f"no real videos at {root}; set DYNAPROP_DATA")
+    return root
