@@ -22,16 +22,16 @@ FRAME_SIZES = ((340, 256), (256, 256), (256, 340))  # width, height; the short s
 SHOT_SECONDS = 3.5  # mean length of a shot
 EVIDENCE_FRACTION = 0.28  # of a video's shots that show its class
 DISTRACTOR_FRACTION = 0.36  # of a video's shots; the rest are empty
-CLOSE_UP_PROBABILITY = 0.2
 
-FAR_SIZE = (96, 128)  # px, the object's diameter
-FAR_PERIOD = (4.0, 4.8)  # px; 4.57 px is the Nyquist limit of 256 -> 112, 2.29 px that of 256 -> 224
-CLOSE_UP_ZOOM = 1.6
-CLOSE_UP_PERIOD = (12.0, 16.0)  # px
+SIZE = (120, 160)  # px, the object's diameter
+PERIOD = (2.4, 14.0)  # px
 FILL_CONTRAST = 0.45
+COLOURS = {"cross": (170, 80, 80), "disc": (80, 150, 80), "ring": (80, 90, 180), "triangle": (160, 150, 70)}
+COLOUR_JITTER = 25
 TILT = 0.35  # rad, the largest
 PAN = 24  # px that a shot's camera may wander
-CLUTTER = 6  # blocks of random colour in a backdrop
+BACKDROP_RANGE = (90, 166)
+CLUTTER = 3  # blocks of random colour in a backdrop
 GRAIN = 6.0  # standard deviation, of 255
 
 
@@ -43,7 +43,7 @@ class Shot:
     shape: str | None
     """One of SHAPES or DISTRACTOR_SHAPES; None leaves the backdrop empty."""
     fill: str
-    close_up: bool
+    period: float
 
 
 def plan_shots(rng: np.random.Generator, class_name: str, n_frames: int, fps: int) -> list[Shot]:
@@ -57,6 +57,7 @@ def plan_shots(rng: np.random.Generator, class_name: str, n_frames: int, fps: in
     weights = rng.uniform(0.6, 1.4, n_shots)
     ends = np.rint(np.cumsum(weights) / weights.sum() * n_frames).astype(int)
     lengths = np.diff(ends, prepend=0)
+    period = float(np.exp(rng.uniform(*np.log(PERIOD))))
     shots = []
     for kind, length in zip(kinds, lengths.tolist(), strict=True):
         shape: str | None
@@ -65,14 +66,14 @@ def plan_shots(rng: np.random.Generator, class_name: str, n_frames: int, fps: in
         else:
             shape = str(rng.choice(DISTRACTOR_SHAPES)) if kind == "distractor" else None
             fill = str(rng.choice(FILLS))
-        shots.append(Shot(length, shape, fill, close_up=bool(rng.random() < CLOSE_UP_PROBABILITY)))
+        shots.append(Shot(length, shape, fill, period))
     return shots
 
 
 def draw_shot(rng: np.random.Generator, shot: Shot, width: int, height: int) -> Iterator[np.ndarray]:
     """Yield the shot's frames, `[height, width, 3]` uint8 RGB."""
     backdrop = draw_backdrop(rng, width + PAN, height + PAN)
-    sprite = None if shot.shape is None else draw_sprite(rng, shot.shape, shot.fill, shot.close_up)
+    sprite = None if shot.shape is None else draw_sprite(rng, shot.shape, shot.fill, shot.period)
     pan = _path(rng, shot.n_frames, PAN, PAN)
     size = 0 if sprite is None else sprite.width
     place = _path(rng, shot.n_frames, width - size, height - size)
@@ -85,7 +86,7 @@ def draw_shot(rng: np.random.Generator, shot: Shot, width: int, height: int) -> 
 
 def draw_backdrop(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Smooth random colours, a few tilted blocks and static grain."""
-    coarse = rng.integers(40, 216, (5, 5, 3), dtype=np.uint8)
+    coarse = rng.integers(*BACKDROP_RANGE, (5, 5, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
     y, x = np.mgrid[:height, :width]
     for _ in range(CLUTTER):
@@ -97,17 +98,17 @@ def draw_backdrop(rng: np.random.Generator, width: int, height: int) -> Image.Im
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def draw_sprite(rng: np.random.Generator, shape: str, fill: str, close_up: bool) -> Image.Image:
+def draw_sprite(rng: np.random.Generator, shape: str, fill: str, period: float) -> Image.Image:
     """Return the filled shape on a transparent square, RGBA."""
-    size = round(rng.uniform(*FAR_SIZE) * (CLOSE_UP_ZOOM if close_up else 1))
-    period = rng.uniform(*(CLOSE_UP_PERIOD if close_up else FAR_PERIOD))
+    size = round(rng.uniform(*SIZE))
     tilt = rng.uniform(-TILT, TILT)
     y, x = np.mgrid[:size, :size] - (size - 1) / 2  # px from the centre
     u, v = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
     inside = _signed_distance(shape, u / size * 2, v / size * 2) * size / 2  # px
     alpha = (0.5 - inside).clip(0, 1)  # one pixel of antialiasing
     light = 1 + FILL_CONTRAST * _pattern(fill, u / period, v / period)
-    colour = rng.uniform(70, 170, 3)
+    own = COLOURS.get(shape) or COLOURS[str(rng.choice(SHAPES))]
+    colour = own + rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, 3)
     rgba = np.dstack([colour * light[..., None], 255 * alpha])
     return Image.fromarray(rgba.clip(0, 255).astype(np.uint8))
 

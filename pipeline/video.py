@@ -17,6 +17,7 @@ ERROR_KINDS = (
     "missing_frames",  # frames that the container announces cannot be decoded
     "decode",  # the decoder failed on the data
     "mismatch",  # a decoder contradicts the probe about counts, times or pixels
+    "not_finite",  # a feature is not a finite half-precision number
     "timeout",  # no new frame within the deadline
     "crash",  # the decoder process died more than once
 )

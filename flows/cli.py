@@ -1,0 +1,196 @@
+"""The command line: `dynaprop`."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.environment import quiet_prefect
+from pipeline.errors import DynapropError
+
+app = typer.Typer(
+    help="Efficient video action recognition: cache frame features once, then train and measure in minutes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[str, typer.Argument(help="A dataset of the catalog, or a folder of videos by class.")]
+Recipe = Annotated[str, typer.Option(help="Student, teacher and hyper-parameters, by name in the catalog.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")]
+Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new frame after which a video is given up.")]
+Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
+SweepName = Annotated[str, typer.Option("--sweep", help="Models and numbers of frames, by name in the catalog.")]
+CatalogPath = Annotated[str | None, typer.Option("--catalog", help="Catalog file; ./catalog.yaml by default.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, and tracebacks of errors.")]
+
+
+@app.command()
+def run(
+    target: Target,
+    recipe: Recipe = "lite",
+    sweep: SweepName = "default",
+    folds: Folds = 0,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """The whole way: extract features, train the heads, sweep, and print the results."""
+    from flows.evaluate_sweep import evaluate_sweep
+    from flows.extract_features import extract_features
+    from flows.train_heads import train_heads
+
+    extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
+    train_heads(target, recipe, device=device, catalog=catalog)
+    folder = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    _show(folder, folds)
+
+
+@app.command()
+def extract(
+    target: Target,
+    recipe: Recipe = "lite",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what to expect: clips, bytes, time.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed videos again.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    deadline: Deadline = 60.0,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Decode every video once and cache its frame features; goes on where it was interrupted."""
+    from flows.extract_features import expect, extract_features
+
+    if dry_run:
+        typer.echo(expect(target, recipe, device=device, workers=workers, catalog=catalog))
+    else:
+        extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
+
+
+@app.command()
+def train(
+    target: Target,
+    recipe: Recipe = "lite",
+    folds: Folds = 0,
+    seeds: Seeds = 1,
+    n_s: Annotated[int | None, typer.Option(min=1, help="Student frames; the recipe's by default.")] = None,
+    n_t: Annotated[int | None, typer.Option(min=1, help="Teacher frames; the recipe's by default.")] = None,
+    device: Device = "auto",
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train all models on cached features and keep them as checkpoints."""
+    from flows.train_heads import train_heads
+
+    folder = train_heads(target, recipe, _seeds(seeds) or (0,), folds, n_s, n_t, device, catalog)
+    _show(folder, folds)
+
+
+@app.command()
+def sweep(
+    target: Target,
+    recipe: Recipe = "lite",
+    sweep: SweepName = "default",
+    folds: Folds = 0,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
+    from flows.evaluate_sweep import evaluate_sweep
+
+    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds)
+
+
+@app.command()
+def datasets(
+    gc: Annotated[bool, typer.Option("--gc", help="Delete cached features that no backbone of the catalog names.")] = False,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """List datasets: what exists, what is cached, what failed."""
+    from flows.inventory import collect_garbage, print_datasets
+    from flows.workspace import home
+    from pipeline.catalog import load_catalog
+
+    entries = load_catalog(Path(catalog) if catalog else None)
+    if gc:
+        collect_garbage(entries, home())
+    print_datasets(entries, home())
+
+
+@app.command()
+def verify(target: Target, recipe: Recipe = "lite", catalog: CatalogPath = None, verbose: Verbose = False) -> None:
+    """Check every cached feature against the ledger: present, right shape, finite, checksum."""
+    from flows.workspace import open_workspace
+    from pipeline.extraction import locate_backbone, open_store
+    from pipeline.verify import verify_key
+
+    workspace = open_workspace(target, recipe, catalog)
+    store = open_store(workspace.dataset, workspace.home)
+    problems = 0
+    for backbone in (workspace.student, workspace.teacher):
+        check = verify_key(store, locate_backbone(backbone)[0].name)
+        typer.echo(f"{backbone.name}: {check.videos} videos in {check.shards} shards, {len(check.problems)} problems")
+        for problem in check.problems:
+            typer.echo(f"  {problem}")
+        problems += len(check.problems)
+    if problems:
+        raise DynapropError(f"{store.root}: {problems} problems; delete the named ledger files and extract again")
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 1 (failed), 2 (wrong use) or 130 (interrupted)."""
+    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    quiet_prefect(verbose=verbose)
+    sys.exit(_run(verbose))
+
+
+def _run(verbose: bool) -> int:
+    try:
+        app()
+    except SystemExit as end:  # typer has dealt with wrong use, --help and Ctrl-C
+        if end.code == 130:
+            print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return int(end.code or 0)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, DynapropError) else 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, DynapropError):
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    return f"{type(error).__name__}: {text} (-v shows where)"
+
+
+def _seeds(count: int | None) -> tuple[int, ...] | None:
+    return tuple(range(count)) if count else None
+
+
+def _show(folder: str, folds: int) -> None:
+    from flows.table import print_results
+    from heads.results import RunFolder
+
+    results = RunFolder(Path(folder)).results()
+    chosen = results[results["fold"].notna() if folds else results["fold"].isna()]
+    print_results(chosen, f"{chosen['dataset'].iloc[0]}, {f'{folds} folds' if folds else 'one split'}")
+    typer.echo(f"results: {folder}/results.parquet")
+    typer.echo(f"         predictions.parquet, per_class.parquet and checkpoints/ lie beside it")
+
+
+if __name__ == "__main__":
+    main()

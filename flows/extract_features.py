@@ -1,0 +1,106 @@
+"""Flow `extract-features`: videos in, frame features of both branches in the store."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.progress import say, steps
+from flows.workspace import Workspace, open_workspace
+from pipeline.errors import DynapropError
+from pipeline.extract import ShardResult
+from pipeline.extraction import Extraction, ExtractionSummary
+
+
+@flow(name="extract-features", validate_parameters=False)
+def extract_features(
+    dataset: str,
+    recipe: str = "lite",
+    device: str = "auto",
+    retry_failed: bool = False,
+    workers: int | None = None,
+    deadline: float = 60.0,
+    catalog: str | None = None,
+) -> dict[str, object]:
+    """Decode every video once and cache the features of student and teacher.
+
+    Args:
+        dataset: name in the catalog, or a folder of videos.
+        recipe: name in the catalog.
+        device: auto, cpu, cuda or cuda:N.
+        retry_failed: try videos again that failed before.
+        workers: decode processes; one a core by default.
+        deadline: seconds without a new frame after which a video is given up.
+        catalog: path of the catalog file.
+    """
+    workspace = open_workspace(dataset, recipe, catalog)
+    with open_extraction(workspace, device=device, workers=workers, deadline=deadline) as extraction:
+        changes = extraction.changes(retry_failed=retry_failed)
+        with steps("probe", len(changes.to_probe), "videos") as progress:
+            plan = extraction.plan(changes, on_video=progress.advance)
+        with steps("extract", plan.clips_to_do, "clips") as progress:
+            for shard in plan.shards:
+                extract_shard(extraction, shard, progress.advance)
+        summary = extraction.summary()
+    tell(summary)
+    return {"usable": summary.usable, "failed": len(summary.failed), "decoded": summary.decoded, **summary.keys}
+
+
+def expect(
+    dataset: str,
+    recipe: str = "lite",
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    catalog: str | None = None,
+) -> str:
+    """What an extraction would do, in one line; writes nothing but an empty store."""
+    with open_extraction(open_workspace(dataset, recipe, catalog), device=device, workers=workers) as extraction:
+        changes = extraction.changes()
+        with steps("probe", len(changes.to_probe), "videos") as progress:
+            plan = extraction.plan(changes, save=False, on_video=progress.advance)
+        seconds = extraction.estimate_seconds(plan)
+    return (
+        f"{plan.videos} videos, {plan.clips} clips; to do: {plan.clips_to_do} clips in {len(plan.shards)} shards, "
+        f"{plan.bytes_to_write / 2**20:.0f} MiB, about {timedelta(seconds=round(seconds))} h on {extraction.device}"
+    )
+
+
+@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE)
+def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], None]) -> ShardResult:
+    """Extract one shard; nothing is done when the ledger has it."""
+    return extraction.extract_shard(shard, on_clips=on_clips)
+
+
+def open_extraction(
+    workspace: Workspace, *, device: str = "auto", workers: int | None = None, deadline: float = 60.0
+) -> Extraction:
+    """The extraction of a workspace's dataset with its recipe's two backbones."""
+    return Extraction(
+        dataset=workspace.dataset,
+        annotations=workspace.annotations(),
+        backbones=[workspace.student, workspace.teacher],
+        home=workspace.home,
+        device=device,
+        workers=workers,
+        deadline=deadline,
+    )
+
+
+def tell(summary: ExtractionSummary) -> None:
+    """Say what was done and what failed.
+
+    Raises:
+        DynapropError: not one video could be used.
+    """
+    for video, error in list(summary.failed.items())[:5]:
+        say(f"failed: {video}: {error}")
+    if len(summary.failed) > 5:
+        say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets` counts them by kind")
+    say(
+        f"features: {summary.usable} of {summary.videos} videos; this run decoded {summary.decoded} videos and ran "
+        f"{summary.forwarded} frames through backbones -> {summary.store}"
+    )
+    if not summary.usable:
+        raise DynapropError(f"none of the {summary.videos} videos could be used; the reasons are above")

@@ -1,0 +1,69 @@
+"""What exists and what is cached: the table of `dynaprop datasets`, and its garbage collection."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.progress import say
+from pipeline.catalog import Catalog
+from pipeline.errors import DynapropError
+from pipeline.extraction import locate_backbone
+from pipeline.plan import failed_videos
+from pipeline.store import FeatureStore, list_stores
+
+
+def print_datasets(catalog: Catalog, home: Path) -> None:
+    """Print every dataset of the catalog and every store, with cached keys, videos, clips and failures."""
+    table = Table()
+    for name in ("dataset", "videos on disk", "clip grid", "cached features", "shards", "videos", "clips", "failed"):
+        table.add_column(name, overflow="fold")
+    stores = list_stores(home / "stores")
+    for name, spec in catalog.datasets.items():
+        there = "yes" if spec.root.is_dir() else "generated on first use" if spec.generate else f"no ({spec.root})"
+        _add(table, name, there, [store for store in stores if store.dataset == name])
+    for name in sorted({store.dataset for store in stores} - set(catalog.datasets)):
+        _add(table, name, "not in the catalog", [store for store in stores if store.dataset == name])
+    Console().print(table)
+
+
+def collect_garbage(catalog: Catalog, home: Path) -> None:
+    """Delete the features of keys that no backbone of the catalog makes.
+
+    A backbone whose weights cannot be found here keeps all keys of its model and size.
+    """
+    named: set[str] = set()
+    kept: set[tuple[str, int]] = set()
+    for backbone in catalog.backbones.values():
+        try:
+            named.add(locate_backbone(backbone)[0].name)
+        except DynapropError:
+            kept.add((backbone.model, backbone.size))
+    removed = 0
+    for store in list_stores(home / "stores"):
+        for key, attributes in store.keys().items():
+            if key not in named and (attributes["model"], attributes["size"]) not in kept:
+                store.remove(key)
+                removed += 1
+                say(f"deleted {store.root}: {key}")
+    say(f"{removed} feature keys deleted")
+
+
+def _add(table: Table, name: str, there: str, stores: list[FeatureStore]) -> None:
+    if not stores:
+        table.add_row(name, there, "", "", "", "", "", "")
+    for store in stores:
+        manifest = store.manifest()
+        keys = store.keys()
+        kinds: dict[str, int] = {}
+        for error in failed_videos(store, list(keys)).values():
+            kinds[error.kind] = kinds.get(error.kind, 0) + 1
+        failed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"
+        needed = set(manifest.shards())
+        for key in keys or {"": {}}:
+            done = f"{len(store.ledger(key).published() & needed)}/{len(needed)}" if key else ""
+            current = manifest.current()
+            table.add_row(
+                name, there, store.root.name, key, done, str(len(current)), str(int(current["n_clips"].sum())), failed
+            )
+            name = there = ""

@@ -1,0 +1,94 @@
+"""Progress on the terminal: a bar with rate and time left for what takes longer than two seconds, else one line."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True, highlight=False)
+
+_PATIENCE = 2.0  # seconds before a bar shows
+_LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+class Steps:
+    """Counts the steps of one piece of work; ``advance`` may be called from the main thread only."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.began = time.monotonic()
+        self._bar: Progress | None = None
+        self._last_line = self.began
+
+    def advance(self, steps: int = 1) -> None:
+        """Count some steps as done."""
+        self.done += steps
+        now = time.monotonic()
+        if now - self.began < _PATIENCE:
+            return
+        if console.is_terminal:
+            self._draw()
+        elif now - self._last_line > _LINE_EVERY:
+            self._last_line = now
+            left = (self.total - self.done) * (now - self.began) / max(self.done, 1)
+            console.print(f"{self.label}: {self.done}/{self.total} {self.unit}, {self._rate()}, {_clock(left)} left")
+
+    def finish(self, *, completed: bool) -> None:
+        """Take the bar away and say in one line what was done."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self.total and completed:
+            seconds = time.monotonic() - self.began
+            console.print(f"{self.label}: {self.done} {self.unit} in {_clock(seconds)} ({self._rate()})")
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar.add_task(self.label, total=self.total, unit=self.unit, began=self.began)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=self.done)
+
+    def _rate(self) -> str:
+        return _per_second(self.done, time.monotonic() - self.began, self.unit)
+
+
+@contextmanager
+def steps(label: str, total: int, unit: str) -> Iterator[Steps]:
+    """Show the progress of ``total`` steps while the body runs."""
+    counter = Steps(label, total, unit)
+    try:
+        yield counter
+    except BaseException:
+        counter.finish(completed=False)
+        raise
+    counter.finish(completed=True)
+
+
+def say(message: str) -> None:
+    """One line for the user, beside the results, which go to stdout."""
+    console.print(message, markup=False, soft_wrap=True)
+    sys.stderr.flush()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        elapsed = time.monotonic() - task.fields["began"]
+        return Text(_per_second(int(task.completed), elapsed, task.fields["unit"]))
+
+
+def _per_second(done: int, seconds: float, unit: str) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s"
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,42 @@
+"""Flow `train-heads`: cached features in, checkpoints of all models out."""
+
+from prefect import flow
+
+from flows.progress import say
+from flows.units import Units
+from flows.workspace import open_workspace
+from heads.trained import MODELS
+
+
+@flow(name="train-heads", validate_parameters=False)
+def train_heads(
+    dataset: str,
+    recipe: str = "lite",
+    seeds: tuple[int, ...] = (0,),
+    folds: int = 0,
+    n_s: int | None = None,
+    n_t: int | None = None,
+    device: str = "auto",
+    catalog: str | None = None,
+) -> str:
+    """Train fusion, propagation and classifiers on cached features and keep the models.
+
+    Args:
+        dataset: name in the catalog, or a folder of videos.
+        recipe: name in the catalog.
+        seeds: one training each.
+        folds: 0 for the given split, else folds by group.
+        n_s, n_t: frames of student and teacher; the recipe's by default.
+        device: auto, cpu, cuda or cuda:N.
+        catalog: path of the catalog file.
+
+    Returns:
+        The run's folder.
+    """
+    workspace = open_workspace(dataset, recipe, catalog)
+    units = Units(workspace, folds=folds, device=device)
+    counts = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
+    plan = units.plan(counts=[counts], seeds=seeds, models=MODELS)
+    units.do(plan, keep=True)
+    say(f"checkpoints: {units.run.path / 'checkpoints'}")
+    return str(units.run.path)

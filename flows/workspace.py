@@ -1,0 +1,74 @@
+"""What every flow starts from: catalog, dataset, recipe and the folder that all output goes to."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.progress import say, steps
+from pipeline.annotations import Annotations, read_annotations
+from pipeline.catalog import Catalog, load_catalog
+from pipeline.errors import UsageError
+from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The names of one command, resolved."""
+
+    catalog: Catalog
+    dataset: DatasetSpec
+    recipe: RecipeSpec
+    home: Path
+
+    @property
+    def student(self) -> BackboneSpec:
+        return self.catalog.backbone(self.recipe.student)
+
+    @property
+    def teacher(self) -> BackboneSpec:
+        return self.catalog.backbone(self.recipe.teacher)
+
+    def annotations(self) -> Annotations:
+        """The dataset's videos; the sample dataset is generated on first use."""
+        generate = self.dataset.generate
+        if generate is not None:
+            from pipeline.sample import generate_sample
+
+            with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
+                generate_sample(
+                    self.dataset.root,
+                    videos_per_class=generate.videos_per_class,
+                    seed=generate.seed,
+                    on_video=lambda _done, _total: progress.advance(),
+                )
+                if not progress.done:
+                    progress.total = 0  # they were there
+        self.dataset.require_root()
+        annotations = read_annotations(self.dataset)
+        if annotations.missing:
+            say(f"{len(annotations.missing)} listed videos are not on disk, {annotations.missing[0]} first")
+        return annotations
+
+
+def home() -> Path:
+    """Folder of ``stores/`` and ``runs/``: $DYNAPROP_HOME, else the current folder.
+
+    Raises:
+        UsageError: it cannot be written to.
+    """
+    folder = Path(os.environ.get("DYNAPROP_HOME") or ".").expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"DYNAPROP_HOME={folder}: {error.strerror}; name a folder that can be written") from None
+    return folder
+
+
+def open_workspace(target: str, recipe: str, catalog: str | None = None) -> Workspace:
+    """Resolve a dataset (a catalog name, or a folder of videos) and a recipe.
+
+    Raises:
+        UsageError: a name or path that does not exist.
+    """
+    entries = load_catalog(Path(catalog) if catalog else None)
+    return Workspace(entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())

@@ -1,0 +1,55 @@
+"""One branch of the framework: cached frame features in, scaled and temporally fused features out."""
+
+import torch
+from torch import nn
+
+from heads.fusion import TemporalFusion
+from pipeline.errors import DynapropError
+
+
+class Branch(nn.Module):
+    """Scale the frame features of one backbone, then fuse them over time (or not: Table 4).
+
+    Args:
+        dim: width d of the frame features
+        key_dim: width d_k of the fusion's queries and keys
+        fusion: whether there is temporal fusion at all
+        feature_std: scalar that the features are divided by; saved with the weights
+    """
+
+    feature_std: torch.Tensor
+
+    def __init__(self, *, dim: int, key_dim: int = 256, fusion: bool = True, feature_std: float = 1.0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.key_dim = key_dim
+        self.fusion = TemporalFusion(dim=dim, key_dim=key_dim) if fusion else None
+        self.register_buffer("feature_std", torch.tensor(feature_std))
+
+    def forward(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """``z`` ``[b, n, d]`` and ``mask`` (bool ``[b, n]``, False at padding) to ``h`` ``[b, n, d]``."""
+        z = z / self.feature_std  # [b, n, d]
+        return z if self.fusion is None else self.fusion(z, mask)  # [b, n, d]
+
+
+def measure_std(features: torch.Tensor, *, rows_at_once: int = 16384) -> float:
+    """Standard deviation of all values of ``features`` ``[rows, d]``, for `Branch`'s ``feature_std``.
+
+    Summed in float64 over slices, so that a large fp16 tensor (or memory map) is never copied whole.
+
+    Raises:
+        DynapropError: the features are constant or not finite
+    """
+    total = square = 0.0
+    for rows in features.split(rows_at_once):
+        values = rows.double()
+        total += values.sum().item()
+        square += values.square().sum().item()
+    mean = total / max(features.numel(), 1)
+    variance = square / max(features.numel(), 1) - mean**2
+    if not 0 < variance < float("inf"):
+        raise DynapropError(
+            f"training features of {features.shape[0]} frames have variance {variance:g}; "
+            "they must be finite and not all equal: extract them again"
+        )
+    return variance**0.5

@@ -1,0 +1,239 @@
+"""Trained heads on disk: ``<name>.safetensors`` (weights) beside ``<name>.json`` (all else it takes to use them)."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from safetensors import SafetensorError
+
+from heads.evaluate import Model
+from heads.models import DynamicSTE, FrameClassifier, StaticSTE
+from pipeline.errors import DynapropError, UsageError
+from pipeline.files import published
+
+Scalar = bool | int | float | str | None
+
+
+class _Record(BaseModel):
+    """Strict: a key too many, a key too few or a wrong type is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class FrameClassifierArguments(_Record):
+    """What `FrameClassifier` was constructed with (``feature_std`` lies with the weights)."""
+
+    kind: Literal["FrameClassifier"]
+    dim: PositiveInt
+    n_classes: PositiveInt
+    key_dim: PositiveInt
+    gamma: float = Field(ge=1)
+    fusion: bool
+
+
+class DynamicSTEArguments(_Record):
+    """What `DynamicSTE` was constructed with."""
+
+    kind: Literal["DynamicSTE"]
+    student_dim: PositiveInt
+    teacher: FrameClassifierArguments
+    key_dim: PositiveInt
+    gamma: float = Field(ge=1)
+    fusion: bool
+
+
+class StaticSTEArguments(_Record):
+    """What `StaticSTE` was constructed with."""
+
+    kind: Literal["StaticSTE"]
+    student: FrameClassifierArguments
+    teacher: FrameClassifierArguments
+    weights: tuple[float, float] | None
+
+
+ModelArguments = Annotated[
+    FrameClassifierArguments | DynamicSTEArguments | StaticSTEArguments, Field(discriminator="kind")
+]
+
+
+class CheckpointInfo(_Record):
+    """The json beside the weights."""
+
+    schema_version: Literal[1]
+    model: ModelArguments
+    class_names: tuple[str, ...]
+    feature_keys: dict[Literal["student", "teacher"], str]
+    """key of the features that each branch was trained on"""
+    n_s: int = Field(ge=0)
+    """student frames a video at inference; 0 for a model of the teacher's branch"""
+    n_t: int = Field(ge=0)
+    seed: int
+    hyper_parameters: dict[str, Scalar | tuple[int, ...]]
+    metrics: dict[str, float | None]
+    weights_sha256: str
+    """of the .safetensors file: neither file is used with another's partner"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to predict, and what is known about it."""
+
+    model: Model
+    info: CheckpointInfo
+
+
+def save_checkpoint(
+    path: Path,
+    model: Model,
+    *,
+    class_names: tuple[str, ...],
+    feature_keys: dict[Literal["student", "teacher"], str],
+    n_s: int,
+    n_t: int,
+    seed: int,
+    hyper_parameters: dict[str, Scalar | tuple[int, ...]],
+    metrics: dict[str, float | None],
+) -> None:
+    """Write ``<path>.safetensors`` and ``<path>.json``, each whole or not at all; metrics that are NaN become null.
+
+    The json is written last, and until it is, an older json refuses the new weights by their hash.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    info = CheckpointInfo(
+        schema_version=1,
+        model=_arguments(model),
+        class_names=class_names,
+        feature_keys=feature_keys,
+        n_s=n_s,
+        n_t=n_t,
+        seed=seed,
+        hyper_parameters=hyper_parameters,
+        metrics=metrics,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    with published(_with(path, ".safetensors")) as temporary:
+        temporary.write_bytes(weights)
+    with published(_with(path, ".json")) as temporary:
+        temporary.write_text(info.model_dump_json(indent=2) + "\n")
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint, by the name it was saved under or by the name of either of its files.
+
+    Raises:
+        UsageError: there is no such checkpoint
+        DynapropError: its files are damaged, do not belong together, or come from another version
+    """
+    stem = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+    json_path, weights_path = _with(stem, ".json"), _with(stem, ".safetensors")
+    for file in (json_path, weights_path):
+        if not file.is_file():
+            raise UsageError(f"no checkpoint at {stem}: {file.name} is missing; train the model first")
+    info = _read_info(json_path)
+    weights = weights_path.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
+        raise DynapropError(f"{weights_path} is not the file that {json_path.name} describes: train the model again")
+    try:
+        state = safetensors.torch.load(weights)
+    except SafetensorError as error:
+        raise DynapropError(f"{weights_path} is damaged ({error}): train the model again") from error
+    with torch.device("meta"):  # shapes only: a wrong size in the json must not allocate memory
+        model = _build(info.model)
+    _check_shapes(model, state, json_path)
+    model.load_state_dict(state, assign=True)
+    return Checkpoint(model=model.to(device).eval(), info=info)
+
+
+def _read_info(path: Path) -> CheckpointInfo:
+    try:
+        info = CheckpointInfo.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DynapropError(f"{path}: {where}: {first['msg']}; restore the file or train the model again") from error
+    teacher_or_model = info.model if isinstance(info.model, FrameClassifierArguments) else info.model.teacher
+    if teacher_or_model.n_classes != len(info.class_names):
+        raise DynapropError(
+            f"{path}: class_names has {len(info.class_names)} entries for a model of {teacher_or_model.n_classes} "
+            "classes; restore the file or train the model again"
+        )
+    return info
+
+
+def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: Path) -> None:
+    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            described, stored = (_describe(tensors.get(name)) for tensors in (expected, found))
+            raise DynapropError(
+                f"{json_path} describes another model than its weights: {name} should be {described}, is {stored}; "
+                "restore the file or train the model again"
+            )
+
+
+def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "absent" if tensor is None else f"{tensor[1]} {list(tensor[0])}"
+
+
+def _arguments(model: Model) -> FrameClassifierArguments | DynamicSTEArguments | StaticSTEArguments:
+    if isinstance(model, FrameClassifier):
+        return _classifier_arguments(model)
+    if isinstance(model, DynamicSTE):
+        return DynamicSTEArguments(
+            kind="DynamicSTE",
+            student_dim=model.student.dim,
+            teacher=_classifier_arguments(model.teacher),
+            key_dim=model.student.key_dim,
+            gamma=model.gamma,
+            fusion=model.student.fusion is not None,
+        )
+    return StaticSTEArguments(
+        kind="StaticSTE",
+        student=_classifier_arguments(model.student),
+        teacher=_classifier_arguments(model.teacher),
+        weights=model.weights,
+    )
+
+
+def _classifier_arguments(model: FrameClassifier) -> FrameClassifierArguments:
+    return FrameClassifierArguments(
+        kind="FrameClassifier",
+        dim=model.branch.dim,
+        n_classes=model.n_classes,
+        key_dim=model.branch.key_dim,
+        gamma=model.gamma,
+        fusion=model.branch.fusion is not None,
+    )
+
+
+def _build(arguments: FrameClassifierArguments | DynamicSTEArguments | StaticSTEArguments) -> Model:
+    if isinstance(arguments, FrameClassifierArguments):
+        return _build_classifier(arguments)
+    if isinstance(arguments, DynamicSTEArguments):
+        return DynamicSTE(
+            student_dim=arguments.student_dim,
+            teacher=_build_classifier(arguments.teacher),
+            key_dim=arguments.key_dim,
+            gamma=arguments.gamma,
+            fusion=arguments.fusion,
+        )
+    return StaticSTE(
+        student=_build_classifier(arguments.student),
+        teacher=_build_classifier(arguments.teacher),
+        weights=arguments.weights,
+    )
+
+
+def _build_classifier(arguments: FrameClassifierArguments) -> FrameClassifier:
+    return FrameClassifier(**arguments.model_dump(exclude={"kind"}))
+
+
+def _with(path: Path, suffix: str) -> Path:
+    """``path`` with ``suffix`` put behind it, also where the name itself has dots."""
+    return path.with_name(path.name + suffix)

@@ -1,0 +1,35 @@
+"""Temporal feature fusion (section 3.2): self-attention over the frames of one branch."""
+
+import torch
+from torch import nn
+
+from heads.attention import attend
+
+
+class TemporalFusion(nn.Module):
+    """One head of self-attention over the frames of a video.
+
+    As the paper describes it: three linear layers and the scaled dot product, so no residual connection, no
+    normalisation and no output projection. Queries and keys have width ``key_dim``, values keep the feature's width.
+
+    Args:
+        dim: width d of the frame features
+        key_dim: width d_k of queries and keys
+    """
+
+    def __init__(self, *, dim: int, key_dim: int = 256) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, key_dim)
+        self.key = nn.Linear(dim, key_dim)
+        self.value = nn.Linear(dim, dim)
+
+    def forward(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fuse features ``z`` ``[b, n, d]`` over the frames that ``mask`` (bool ``[b, n]``) says are there.
+
+        Returns:
+            ``h`` ``[b, n, d]``; what stands at padding is finite and must not be used.
+        """
+        q = self.query(z)  # [b, n, d_k]
+        k = self.key(z)  # [b, n, d_k]
+        v = self.value(z)  # [b, n, d]
+        return attend(q, k, v, mask)  # [b, n, d]

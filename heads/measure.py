@@ -1,0 +1,155 @@
+"""Measure trained models on test videos: the rows of results, predictions and per-class tables."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
+from heads.evaluate import Model, Prediction, predict
+from heads.features import FeatureSplit
+from heads.metric import mean_average_precision, multi_hot, per_class, top1
+from heads.models import FrameClassifier, StaticSTE
+from heads.results import UnitTables
+from heads.trained import TrainedModels
+
+
+@dataclass(frozen=True)
+class BranchCost:
+    """Cost of one frame of one branch."""
+
+    gmacs: float
+    """Counted multiply-adds, in units of 1e9."""
+    gflops_paper: float | None
+    """Published; None for a backbone that the paper lacks."""
+
+
+def measure(
+    trained: TrainedModels,
+    test: FeatureSplit,
+    *,
+    models: Sequence[str],
+    key: dict[str, object],
+    student_cost: BranchCost,
+    teacher_cost: BranchCost,
+    n_missing: int = 0,
+) -> UnitTables:
+    """Train the models that are asked for, as far as they are not yet, and measure each on the test videos.
+
+    Args:
+        trained: the models.
+        test: the test videos.
+        models: names in ``MODELS``; ``teacher`` gives two rows, one at n_s and one at n_t frames.
+        key: the columns of ``results.KEY`` that all rows share.
+        student_cost, teacher_cost: cost of a frame.
+        n_missing: test videos that have no features.
+    """
+    results, predictions, classes = [], [], []
+    targets = multi_hot(test.labels, len(test.class_names))
+    for name in models:
+        for attribute, n_s, n_t in _settings(name, trained.n_s, trained.n_t):
+            began = time.monotonic()
+            model = trained.model(attribute)
+            videos = shuffled_teacher(test, trained.seed) if name == "dynamic-shuffled" else test
+            prediction = predict(model, videos, n_s=n_s, n_t=n_t, device=trained.device)
+            seconds = time.monotonic() - began
+            row = key | _row_key(name, n_s, n_t) | {"seed": trained.seed}
+            scores = prediction.probabilities
+            results.append(
+                row
+                | {"top1": top1(scores, targets), "map": mean_average_precision(scores, targets)}
+                | _cost(model, prediction, n_s, n_t, student_cost, teacher_cost)
+                | {"n_videos": len(test), "n_missing": n_missing, "seconds": seconds}
+                | _static_weights(model)
+            )
+            predictions.append(_prediction_rows(test, prediction).assign(**row))
+            classes.append(per_class(scores, targets, test.class_names).assign(**row))
+    return UnitTables(
+        results=pd.DataFrame(results),
+        predictions=pd.concat(predictions, ignore_index=True),
+        per_class=pd.concat(classes, ignore_index=True),
+    )
+
+
+def shuffled_teacher(split: FeatureSplit, seed: int) -> FeatureSplit:
+    """The same videos, each with another one's teacher features, stretched to its own number of clips."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)  # one cycle: nobody keeps its own
+    counts = np.diff(split.offsets)
+    rows = [split.offsets[other[video]] + np.arange(n) * counts[other[video]] // n for video, n in enumerate(counts)]
+    return replace(split, teacher=split.teacher[torch.from_numpy(np.concatenate(rows))])
+
+
+def _settings(name: str, n_s: int, n_t: int) -> list[tuple[str, int, int]]:
+    """(name for ``TrainedModels.model``, student frames, teacher frames) of the rows of one model."""
+    if name == "teacher":
+        return [("teacher", 0, n_s)] + ([("teacher-few", 0, n_t)] if n_t != n_s else [])
+    return [(name, n_s, 0 if name.startswith("student") else n_t)]
+
+
+def _row_key(name: str, n_s: int, n_t: int) -> dict[str, object]:
+    if name.startswith("dynamic"):
+        losses = "vid+frm+cos"
+    else:
+        losses = "vid" if name in ("student", "teacher") else "vid+frm"
+    return {
+        "model": name,
+        "fusion_s": True if n_s else None,
+        "fusion_t": True if n_t else None,
+        "losses": losses,
+        "n_s": n_s,
+        "n_t": n_t,
+    }
+
+
+def _cost(
+    model: Model, prediction: Prediction, n_s: int, n_t: int, student: BranchCost, teacher: BranchCost
+) -> dict[str, float | None]:
+    backbones = gmacs_backbones(
+        n_s=prediction.n_s_used, n_t=prediction.n_t_used, b_s=student.gmacs, b_t=teacher.gmacs
+    )
+    return {
+        "gflops_paper": gflops_paper(n_s=n_s, n_t=n_t, b_s=student.gflops_paper, b_t=teacher.gflops_paper),
+        "gmacs_measured": backbones + gmacs_of(model, *_mean_video(model, prediction)),
+        "n_s_used": float(prediction.n_s_used.mean()),
+        "n_t_used": float(prediction.n_t_used.mean()),
+    }
+
+
+def _mean_video(model: Model, prediction: Prediction) -> list[torch.Tensor]:
+    """Inputs of one video of mean length, to count the heads' multiply-adds."""
+    n_s, n_t = round(prediction.n_s_used.mean()), round(prediction.n_t_used.mean())
+    if isinstance(model, FrameClassifier):
+        sizes = [(n_s or n_t, model.branch.dim)]
+    elif isinstance(model, StaticSTE):
+        sizes = [(n_s, model.student.branch.dim), (n_t, model.teacher.branch.dim)]
+    else:
+        sizes = [(n_s, model.student.dim), (n_t, model.teacher.branch.dim)]
+    device = next(model.parameters()).device
+    return [
+        tensor
+        for n, d in sizes
+        for tensor in (torch.zeros(1, n, d, device=device), torch.ones(1, n, dtype=torch.bool, device=device))
+    ]
+
+
+def _static_weights(model: Model) -> dict[str, float | None]:
+    """The weights that Static-STE Weighted Avg learnt; null for every other model."""
+    weights = model.weights if isinstance(model, StaticSTE) else None
+    return {"weight_s": weights[0] if weights else None, "weight_t": weights[1] if weights else None}
+
+
+def _prediction_rows(test: FeatureSplit, prediction: Prediction) -> pd.DataFrame:
+    scores = prediction.probabilities.astype(np.float32)
+    return pd.DataFrame(
+        {
+            "video_id": test.video_ids,
+            "labels": [list(labels) for labels in test.labels],
+            "predicted": scores.argmax(axis=1),
+            "scores": list(scores),
+        }
+    )

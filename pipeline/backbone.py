@@ -1,0 +1,128 @@
+"""A frozen backbone: square RGB frames in, one feature vector a frame out."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import UsageError, did_you_mean
+from pipeline.weights import Weights, find_weights, load_backbone
+
+# Raised whenever the code from file to feature changes what comes out, so that old features are not mixed in.
+FEATURE_VERSION = 1
+RESIZE_RULE = "whole frame to square, Pillow bicubic antialiased, 8 bits"
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything that shapes a cached feature apart from the clip grid."""
+
+    backbone: str
+    """The catalog's name; not part of the digest."""
+    model: str
+    size: int
+    weights: str
+    """SHA-256 of the weights."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    precision: str = "fp32"
+    resize: str = RESIZE_RULE
+    version: int = FEATURE_VERSION
+
+    @property
+    def name(self) -> str:
+        """The array's name in the store: readable, and unique by digest."""
+        parts = {name: value for name, value in asdict(self).items() if name != "backbone"}
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return f"{self.model}-{self.size}-{digest[:12]}"
+
+
+class FrameBackbone:
+    """A timm model that turns square frames into features.
+
+    Args:
+        key: what the features are keyed by.
+        weights: the located weights.
+        device: torch device.
+    """
+
+    def __init__(self, *, key: FeatureKey, weights: Weights, device: str | torch.device = "cpu") -> None:
+        self.key = key
+        self.device = torch.device(device)
+        network = load_backbone(key.model, weights).requires_grad_(False)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.channels = int(self.network.num_features)
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
+        self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
+
+    @torch.inference_mode()
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        """Features of a batch of frames.
+
+        Args:
+            frames: ``[b, size, size, 3]`` uint8 RGB.
+
+        Returns:
+            ``[b, channels]`` float32.
+        """
+        batch = torch.from_numpy(frames)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        # NHWC bytes seen as NCHW are already channels_last.
+        pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        return self.network((pixels - self._mean) / self._std).float().cpu().numpy()
+
+
+def feature_key(
+    *,
+    backbone: str,
+    model: str,
+    size: int,
+    weights: str,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> tuple[FeatureKey, Weights]:
+    """Locate a backbone's weights and derive the key of its features; builds no network.
+
+    Args:
+        backbone: the catalog's name.
+        model: timm's name.
+        size: pixels a side.
+        weights: source, see ``find_weights``.
+        mean, std: normalisation of pixels in [0, 1]; timm's for this model by default.
+
+    Raises:
+        UsageError: unknown model, or weights that do not exist.
+        DynapropError: weights that cannot be fetched.
+    """
+    if not timm.is_model(model):
+        raise UsageError(f"backbone {backbone!r}: timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
+    located = find_weights(weights, model)
+    config = timm.get_pretrained_cfg(model)
+    key = FeatureKey(
+        backbone=backbone,
+        model=model,
+        size=size,
+        weights=located.digest,
+        mean=tuple(mean or (config.mean if config else IMAGENET_DEFAULT_MEAN)),
+        std=tuple(std or (config.std if config else IMAGENET_DEFAULT_STD)),
+    )
+    return key, located
+
+
+@lru_cache
+def gmacs_per_frame(model: str, size: int) -> float:
+    """Multiply-adds of one frame in units of 1e9, counted on the real network at the real resolution."""
+    with torch.device("meta"):
+        network = timm.create_model(model, num_classes=0).eval()
+        frame = torch.empty(1, 3, size, size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(frame)
+    return counter.get_total_flops() / 2 / 1e9

@@ -1,0 +1,258 @@
+"""catalog.yaml: everything that has a name, read once by one strict parser into frozen specs."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import UsageError, did_you_mean
+from pipeline.spec_types import is_folder
+from pipeline.specs import BackboneSpec, DatasetSpec, Entry, RecipeSpec, SweepSpec
+
+__all__ = [
+    "BackboneSpec",
+    "Catalog",
+    "DatasetSpec",
+    "RecipeSpec",
+    "SweepSpec",
+    "find_catalog",
+    "folder_dataset",
+    "load_catalog",
+]
+
+E = TypeVar("E", bound=Entry)
+
+_SECTIONS = ("datasets", "backbones", "recipes", "sweeps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """The entries of one catalog file by name."""
+
+    path: Path
+    datasets: Mapping[str, DatasetSpec]
+    backbones: Mapping[str, BackboneSpec]
+    recipes: Mapping[str, RecipeSpec]
+    sweeps: Mapping[str, SweepSpec]
+
+    def dataset(self, name: str) -> DatasetSpec:
+        """Raises UsageError if there is none of this name, as the other look-ups do."""
+        return _look_up(self.path, "dataset", self.datasets, name)
+
+    def backbone(self, name: str) -> BackboneSpec:
+        return _look_up(self.path, "backbone", self.backbones, name)
+
+    def recipe(self, name: str) -> RecipeSpec:
+        return _look_up(self.path, "recipe", self.recipes, name)
+
+    def sweep(self, name: str) -> SweepSpec:
+        return _look_up(self.path, "sweep", self.sweeps, name)
+
+    def dataset_or_folder(self, name_or_path: str | Path) -> DatasetSpec:
+        """Return the entry of this name or at this root, else a spec for the folder of videos there.
+
+        A name wins over a folder of the same name; ``./name`` is always the folder.
+
+        Raises:
+            UsageError: neither an entry nor a folder.
+        """
+        name = str(name_or_path)
+        if name in self.datasets:
+            return self.datasets[name]
+        path = Path(name)
+        if name and is_folder(path):
+            root = os.path.realpath(path)
+            at_root = (spec for spec in self.datasets.values() if os.path.realpath(spec.root) == root)
+            return next(at_root, None) or folder_dataset(path)
+        what = "a file, not a folder" if os.access(path, os.F_OK) else "no folder"
+        raise UsageError(
+            f"{name!r}: {what}, and no dataset of {self.path} has this name{did_you_mean(name, list(self.datasets))}"
+        )
+
+
+def folder_dataset(path: Path) -> DatasetSpec:
+    """Return a spec for any folder of videos by class; its name differs from that of every other folder."""
+    root = path.resolve()
+    slug = re.sub(r"[^a-z0-9]+", "-", root.name.lower())[:40].strip("-") or "folder"
+    return DatasetSpec(name=f"{slug}-{sha256(os.fsencode(root)).hexdigest()[:8]}", root=root)
+
+
+def find_catalog(path: Path | None = None) -> Path:
+    """Return the catalog to read: `path`, else $DYNAPROP_CATALOG, ./catalog.yaml, or the one that comes with dynaprop.
+
+    Raises:
+        UsageError: the catalog that was asked for does not exist.
+    """
+    if path is not None:
+        return _existing(path, "check the path")
+    if from_environment := os.environ.get("DYNAPROP_CATALOG"):
+        return _existing(Path(from_environment), "DYNAPROP_CATALOG names it: correct or unset the variable")
+    package = Path(__file__).resolve().parent  # a wheel has its copy here, a checkout one folder up
+    for candidate in (Path("catalog.yaml"), package / "catalog.yaml", package.parent / "catalog.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise UsageError("no catalog.yaml here or beside the package; name one with DYNAPROP_CATALOG")
+
+
+def load_catalog(path: Path | None = None) -> Catalog:
+    """Read and check a whole catalog; see `find_catalog` for which.
+
+    Raises:
+        UsageError: the first thing that is wrong, in one line: file, entry, key and what to do.
+    """
+    file = find_catalog(path)
+    document = _read_yaml(file)
+    for section in document:
+        if section not in _SECTIONS:
+            raise UsageError(f"{file}: unknown section {section!r}{did_you_mean(str(section), list(_SECTIONS))}")
+    catalog = Catalog(
+        path=file,
+        datasets=_entries(file, document, "datasets", DatasetSpec),
+        backbones=_entries(file, document, "backbones", BackboneSpec),
+        recipes=_entries(file, document, "recipes", RecipeSpec),
+        sweeps=_entries(file, document, "sweeps", SweepSpec),
+    )
+    for recipe in catalog.recipes.values():
+        for key in ("student", "teacher"):
+            backbone = getattr(recipe, key)
+            if backbone not in catalog.backbones:
+                hint = did_you_mean(backbone, list(catalog.backbones))
+                raise UsageError(f"{recipe.place(key)}: no backbone {backbone!r}{hint}")
+    return catalog
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: 1e-4 is a number, and a key that is there twice is a mistake."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+# YAML 1.1, which PyYAML reads, takes 1e-4 for text because it has no point.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(file: Path) -> dict[Any, Any]:
+    try:
+        # safe: _Loader is yaml.SafeLoader with two more checks
+        document = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise UsageError(f"{file}{line}: {_one_line(problem)}") from None
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
+        # PyYAML's own constructors raise these for values such as the date 2020-99-99.
+        raise UsageError(f"{file}: not YAML ({_one_line(error)})") from None
+    if not isinstance(document, dict):
+        raise UsageError(
+            f"{file}: should be a mapping with the sections {', '.join(_SECTIONS)}, not {_short(document)}"
+        )
+    return document
+
+
+def _entries(file: Path, document: dict[Any, Any], section: str, kind: type[E]) -> Mapping[str, E]:
+    entries = document.get(section)
+    if entries is None:
+        return MappingProxyType({})
+    if not isinstance(entries, dict):
+        raise UsageError(f"{file}: section {section!r} should be a mapping of names to entries, not {_short(entries)}")
+    return MappingProxyType({name: _entry(file, name, entry, kind) for name, entry in entries.items()})
+
+
+def _entry(file: Path, name: Any, entry: Any, kind: type[E]) -> E:
+    where = f"{file}: {kind.noun} {name!r}"
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where}: should be a mapping of keys, not {_short(entry)}")
+    for key in sorted(kind.given_by_parser & entry.keys()):
+        raise UsageError(f"{where}: unknown key {key!r} (an entry is named by where it stands); delete it")
+    try:
+        return kind.model_validate({**entry, "name": name, "source": str(file)})
+    except ValidationError as error:
+        raise UsageError(f"{where}{_explain(error.errors()[0])}") from None
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "path_type": "a path",
+    "is_instance_of": "a path",
+}
+
+
+def _explain(error: ErrorDetails) -> str:
+    """Return ``, key 'k': what is wrong``, for the first problem that pydantic found in an entry."""
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    place = list(error["loc"])
+    if len(place) > 1 and place[0] == "annotations":
+        del place[1]  # pydantic names the format there, which is no key
+    if kind == "missing" and isinstance(place[-1], str):
+        missing = place.pop()
+        problem = f"needs the key {missing!r}"
+    elif kind in ("missing", "too_long", "too_short"):
+        place = place[:-1] if kind == "missing" else place
+        problem = f"has the wrong number of values: {_short(value)}"
+    elif kind == "union_tag_not_found":
+        problem = "needs the key 'format'"
+    elif kind == "union_tag_invalid":
+        known = re.findall(r"'([^']*)'", context["expected_tags"])
+        problem = f"unknown format {context['tag']!r}{did_you_mean(context['tag'], known)}"
+    elif kind == "literal_error":
+        hint = did_you_mean(value, re.findall(r"'([^']*)'", context["expected"])) if isinstance(value, str) else ""
+        problem = f"should be {context['expected']}, not {_short(value)}{hint if 'mean' in hint else ''}"
+    elif kind == "refused":
+        problem = error["msg"]
+    elif kind in _EXPECTED:
+        problem = f"should be {_EXPECTED[kind]}, not {_short(value)}"
+    else:
+        problem = f"{error['msg'].replace('Input should', 'should')}, not {_short(value)}"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    return _one_line(f", key {path!r}: {problem}" if path else f": {problem}")
+
+
+def _look_up(file: Path, noun: str, entries: Mapping[str, E], name: str) -> E:
+    if name not in entries:
+        raise UsageError(f"{file}: no {noun} {name!r}{did_you_mean(name, list(entries))}")
+    return entries[name]
+
+
+def _existing(file: Path, remedy: str) -> Path:
+    if not file.is_file():
+        raise UsageError(f"{file}: no such catalog; {remedy}")
+    return file
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

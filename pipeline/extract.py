@@ -1,0 +1,216 @@
+"""Extraction: one shard's videos in, its rows of features written whole, then its ledger."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.backbone import FeatureKey, FrameBackbone, gmacs_per_frame
+from pipeline.decode import FrameRequest
+from pipeline.decode_pool import DecodeOutcome, DecodePool
+from pipeline.ledger import LedgerRow
+from pipeline.store import FeatureStore, checksum
+from pipeline.video import VideoError
+from pipeline.weights import Weights
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one shard took."""
+
+    shard: int
+    videos: int
+    """Videos decoded; 0 when the shard was already published."""
+    failed: int
+    clips: int
+    """Clips that went through at least one backbone."""
+
+
+class Extractor:
+    """Extracts shards of one store with a fixed set of backbones.
+
+    Args:
+        store: where features go.
+        backbones: key and weights of every branch.
+        root: folder that the manifest's video paths are relative to.
+        pool: the decode children.
+        device: torch device of the backbones.
+        batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: FeatureStore,
+        backbones: Sequence[tuple[FeatureKey, Weights]],
+        root: str,
+        pool: DecodePool,
+        device: str = "cpu",
+        batch_size: int = 32,
+    ) -> None:
+        self.store = store
+        self.keys = [key for key, _ in backbones]
+        self.pool = pool
+        self.batch_size = batch_size
+        self.forwarded_frames = 0
+        self._weights = {key.name: weights for key, weights in backbones}
+        self._root = root
+        self._device = device
+        self._loaded: dict[str, FrameBackbone] = {}
+        self._manifest = store.manifest()
+
+    def missing(self, shard: int) -> list[FeatureKey]:
+        """Keys whose features of this shard are not published."""
+        return [key for key in self.keys if not self.store.ledger(key.name).is_published(shard)]
+
+    def extract_shard(self, shard: int, *, on_clips: Callable[[int], None] | None = None) -> ShardResult:
+        """Decode a shard's videos once and write the features of every branch that is missing.
+
+        Args:
+            shard: number of the shard.
+            on_clips: called with the number of clips newly done.
+        """
+        keys = self.missing(shard)
+        videos = self._manifest.shard(shard)
+        if not keys or videos.empty:
+            return ShardResult(shard, 0, 0, 0)
+        branches = [self._branch(key) for key in keys]
+        sizes = sorted({key.size for key in keys})
+        first_row = shard * self.store.shard_rows
+        outcomes: list[DecodeOutcome] = []
+        records = videos.to_dict("records")
+        requests = [self._request(record) for record in records]
+        for record, stream in zip(
+            records, self.pool.decode(requests, sizes, [record["decoder"] for record in records]), strict=True
+        ):
+            done = 0
+            for clip, frames in stream:
+                for branch in branches:
+                    branch.add(record["row"] - first_row + clip, frames[sizes.index(branch.backbone.key.size)])
+                if on_clips and clip >= done:  # a video that is decoded anew counts once
+                    on_clips(1)
+                    done = clip + 1
+            assert stream.outcome is not None
+            outcomes.append(stream.outcome)
+            if on_clips:
+                on_clips(record["n_clips"] - done)
+        for branch in branches:
+            branch.flush()
+            self.forwarded_frames += branch.forwarded
+            self._write(shard, branch, records, outcomes)
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        return ShardResult(shard, len(records), failed, int(videos["n_clips"].sum()))
+
+    def seconds_per_frame(self, key: str) -> float:
+        """Measured time of one frame through the backbone of a key: the second of two batches."""
+        backbone = self._backbone(next(candidate for candidate in self.keys if candidate.name == key))
+        frames = np.zeros((self.batch_size, backbone.key.size, backbone.key.size, 3), np.uint8)
+        backbone.features(frames)
+        began = time.perf_counter()
+        backbone.features(frames)
+        return (time.perf_counter() - began) / self.batch_size
+
+    def decode_seconds_per_clip(self, videos: pd.DataFrame) -> float:
+        """Measured time of decoding one clip with all children at work, on rows of a manifest."""
+        records = videos.to_dict("records")
+        sizes = sorted({key.size for key in self.keys})
+        began = time.perf_counter()
+        for stream in self.pool.decode(map(self._request, records), sizes, [record["decoder"] for record in records]):
+            deque(stream, maxlen=0)
+        return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
+
+    def _request(self, record: dict[Any, Any]) -> FrameRequest:
+        return FrameRequest(
+            path=f"{self._root}/{record['path']}",
+            frames=np.asarray(record["frames"]),
+            timestamps=np.asarray(record["timestamps"]),
+            n_frames=record["n_frames"],
+            start=record["start"],
+            estimated=record["estimated"],
+        )
+
+    def _backbone(self, key: FeatureKey) -> FrameBackbone:
+        if key.name not in self._loaded:
+            self._loaded[key.name] = FrameBackbone(key=key, weights=self._weights[key.name], device=self._device)
+        return self._loaded[key.name]
+
+    def _branch(self, key: FeatureKey) -> "_Branch":
+        backbone = self._backbone(key)
+        self.store.ensure_array(
+            key,
+            channels=backbone.channels,
+            n_shards=self._manifest.n_shards,
+            attributes={**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)},
+        )
+        return _Branch(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
+
+    def _write(
+        self, shard: int, branch: "_Branch", records: list[dict[Any, Any]], outcomes: list[DecodeOutcome]
+    ) -> None:
+        """Write, read back, publish: in this order a reader never meets a half-written shard."""
+        first_row = shard * self.store.shard_rows
+        rows = []
+        for record, outcome in zip(records, outcomes, strict=True):
+            features = branch.features[record["row"] - first_row :][: record["n_clips"]]
+            error = outcome.error
+            if error is None and not np.isfinite(features).all():
+                error = VideoError("not_finite", "a feature is not a finite half-precision number")
+            if error is not None:
+                features[:] = np.nan
+            rows.append(_ledger_row(record, outcome, error, None if error else checksum(features)))
+        key = branch.backbone.key.name
+        self.store.write_shard(key, shard, branch.features)
+        self.store.ledger(key).publish(shard, rows)
+
+
+class _Branch:
+    """One backbone's batch in the making and its features of the shard; batches fill across videos."""
+
+    def __init__(self, backbone: FrameBackbone, *, rows: int, batch_size: int) -> None:
+        self.backbone = backbone
+        self.features = np.full((rows, backbone.channels), np.nan, np.float16)
+        self.forwarded = 0
+        size = backbone.key.size
+        self._batch = np.zeros((batch_size, size, size, 3), np.uint8)
+        self._rows: list[int] = []
+
+    def add(self, row: int, frame: np.ndarray) -> None:
+        self._batch[len(self._rows)] = frame
+        self._rows.append(row)
+        if len(self._rows) == len(self._batch):
+            self.flush()
+
+    def flush(self) -> None:
+        """Run the batch; a short last one is filled up with what lies there, so that the shape never changes."""
+        if self._rows:
+            with np.errstate(over="ignore"):  # an overflow becomes inf and fails the video
+                self.features[self._rows] = self.backbone.features(self._batch)[: len(self._rows)]
+            self.forwarded += len(self._rows)
+            self._rows = []
+
+
+def _ledger_row(
+    record: dict[Any, Any], outcome: DecodeOutcome, error: VideoError | None, digest: str | None
+) -> LedgerRow:
+    return LedgerRow(
+        video_id=record["video_id"],
+        size=record["size"],
+        mtime_ns=record["mtime_ns"],
+        content=record["content"],
+        status="failed" if error else "ok",
+        error_kind=error.kind if error else None,
+        error_detail=error.detail if error else None,
+        shard=record["shard"],
+        row=record["row"],
+        n_clips=record["n_clips"],
+        timestamps=np.asarray(record["timestamps"]),
+        timestamps_source="estimated" if record["estimated"] else "measured",
+        checksum=digest,
+        decoder=outcome.decoder,
+        attempts=outcome.attempts,
+        seconds=outcome.seconds,
+    )

