@@ -117,10 +117,11 @@ def test_equation_3_video_score(gamma):
 
 
 def test_equally_confident_frames_are_taken_in_order():
-    scores = torch.zeros(1, 8, 2)
+    scores = torch.zeros(1, 400, 2)
     scores[0, :, 0] = 1.0
-    scores[0, :, 1] = torch.arange(8) / -10.0  # tells the frames apart without changing their confidence
-    assert video_logits(scores, torch.ones(1, 8, dtype=torch.bool), gamma=4)[0, 1].item() == pytest.approx(-0.05)
+    scores[0, :, 1] = torch.arange(400) / -1000.0  # tells the frames apart without changing their confidence
+    expected = np.mean(np.arange(100) / -1000.0)  # k = 100
+    assert video_logits(scores, torch.ones(1, 400, dtype=torch.bool), gamma=4)[0, 1].item() == pytest.approx(expected)
 
 
 def test_equation_6_video_loss():

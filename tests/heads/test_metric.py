@@ -40,6 +40,10 @@ def test_equal_scores_are_ranked_in_the_order_of_the_videos():
     tied = np.full((2, 1), 0.5)
     assert average_precision(tied, np.array([[True], [False]])) == [1.0]
     assert average_precision(tied, np.array([[False], [True]])) == [0.5]
+    # Enough of them that an unstable sort would shuffle.
+    targets = np.arange(500)[:, None] >= 250
+    expected = np.mean([tp / (250 + tp) for tp in range(1, 251)])
+    assert average_precision(np.full((500, 1), 0.5), targets)[0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_float32_scores_that_differ_do_not_tie():

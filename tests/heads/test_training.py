@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from heads.batch import gather_frames
 from heads.evaluate import predict
 from heads.metric import multi_hot, top1
 from heads.models import FrameClassifier, normalised_weights
@@ -110,6 +111,22 @@ def test_the_seed_alone_decides_the_weights(make_split):
     assert same(teacher, train_classifier(split, branch="teacher", seed=5, **QUICK))
     assert same(first, train_dynamic(split, teacher, seed=5, **QUICK))
     assert not same(first, train_dynamic(split, teacher, seed=6, **QUICK))
+
+
+def test_clips_are_drawn_anew_in_every_epoch_and_are_the_same_for_both_branches(make_split, monkeypatch):
+    split = make_split([40])
+    drawn: dict[int, list[list[int]]] = {id(split.student): [], id(split.teacher): []}
+
+    def spy(features, rows, **options):
+        drawn[id(features)].append([row.tolist() for row in rows])
+        return gather_frames(features, rows, **options)
+
+    teacher = train_classifier(split, branch="teacher", **QUICK)
+    monkeypatch.setattr("heads.training.gather_frames", spy)
+    train_dynamic(split, teacher, n=6, epochs=5, key_dim=4)
+    of_student, of_teacher = drawn.values()
+    assert of_student == of_teacher and len(of_student) == 5
+    assert len({str(rows) for rows in of_student}) > 1
 
 
 def test_training_leaves_the_global_random_state_alone(make_split):

@@ -1,0 +1,119 @@
+"""Probe and decode on real files, against PyAV reading every frame."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.clips import clip_grid
+from pipeline.decode import READERS, FrameRequest, read_frames, resize_frame
+from pipeline.probe import probe_video
+from pipeline.video import VideoError
+from tests.pipeline.videos import all_frames, write_video
+
+
+def request(path: Path, min_clips: int = 8) -> tuple[FrameRequest, str]:
+    probe = probe_video(path)
+    grid = clip_grid(probe.timestamps, probe.duration, min_clips=min_clips)
+    return (
+        FrameRequest(str(path), grid.frames, grid.timestamps, probe.n_frames, probe.start, probe.estimated),
+        probe.decoder,
+    )
+
+
+@pytest.mark.parametrize("decoder", READERS)
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"g": "12", "bf": "2"}),
+        ("b.mkv", "libx264", {"g": "250"}),
+        ("c.avi", "mpeg4", {"bf": "0"}),
+        ("d.webm", "libvpx-vp9", {}),
+    ],
+)
+def test_both_decoders_give_the_frames_that_all_frames_give(tmp_path, decoder, name, codec, options):
+    path = write_video(tmp_path / name, frames=50, codec=codec, options=options)
+    wanted, first_choice = request(path)
+    assert first_choice == "decord"
+    reference = all_frames(path)
+    assert wanted.n_frames == len(reference) == 50
+    for frame, index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
+        assert np.abs(frame.astype(int) - reference[index]).max() <= 1
+
+
+def test_variable_frame_rate_goes_by_time(tmp_path):
+    """30 frames at once, then one a second: clip i is the last frame at or before second i."""
+    times = [10 * i for i in range(30)] + [1000 * i for i in range(1, 8)]
+    path = write_video(tmp_path / "vfr.mkv", frames=len(times), fps=1000, times=times, options={"bf": "0"})
+    wanted, _ = request(path, min_clips=1)
+    np.testing.assert_allclose(wanted.timestamps, np.arange(7), atol=2e-3)  # the last frame is 10 ms long
+    reference = all_frames(path)
+    got = list(read_frames(wanted, "pyav"))
+    assert wanted.frames.tolist() == [0, *range(30, 36)]
+    for frame, index in zip(got, wanted.frames, strict=True):
+        np.testing.assert_array_equal(frame, reference[index])
+
+
+def test_ut_interaction_is_read_as_pyav_presents_it(data_root):
+    """XVID with packed B-frames: decord counts wrongly there, so the probe must choose PyAV and count by decoding."""
+    for path in sorted((data_root / "ut-interaction" / "videos").rglob("*.avi"))[::12]:
+        wanted, decoder = request(path, min_clips=20)
+        reference = all_frames(path)
+        assert decoder == "pyav"
+        assert wanted.estimated
+        assert wanted.n_frames == len(reference)
+        for frame, index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
+            np.testing.assert_array_equal(frame, reference[index])
+
+
+def test_weizmann_is_read_by_decord_as_by_pyav(data_root):
+    for path in sorted((data_root / "weizmann").rglob("*.avi"))[::15]:
+        wanted, decoder = request(path, min_clips=20)
+        assert decoder == "decord"
+        for ours, theirs in zip(read_frames(wanted, "decord"), read_frames(wanted, "pyav"), strict=True):
+            assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_decord_that_contradicts_the_probe_is_refused(tmp_path):
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    lying = FrameRequest(**{**vars(wanted), "n_frames": wanted.n_frames + 1})
+    with pytest.raises(VideoError, match="decord counts 30 frames, the probe 31"):
+        list(read_frames(lying, "decord"))
+
+
+def test_a_frame_that_is_not_there_is_named(tmp_path):
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    beyond = FrameRequest(**{**vars(wanted), "timestamps": wanted.timestamps + 100})
+    with pytest.raises(VideoError) as caught:
+        list(read_frames(beyond, "pyav"))
+    assert caught.value.kind == "missing_frames"
+
+
+def test_resize_is_the_whole_frame_bicubic():
+    frame = np.random.default_rng(0).integers(0, 255, (40, 70, 3), dtype=np.uint8)
+    expected = Image.fromarray(frame).resize((112, 112), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(resize_frame(frame, 112), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"", "unreadable"), (b"no video at all\n" * 100, "unreadable"), (None, "unreadable")]
+)
+def test_files_that_are_no_videos(tmp_path, content, kind):
+    path = tmp_path / "x.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError) as caught:
+        probe_video(path)
+    assert caught.value.kind == kind
+
+
+def test_a_playlist_under_a_videos_name_is_not_followed(tmp_path):
+    """FFmpeg would open what the playlist names, whatever the file is called."""
+    target = write_video(tmp_path / "private.mp4")
+    for text in (f"ffconcat version 1.0\nfile {target}\n", f"#EXTM3U\n#EXTINF:3,\n{target}\n#EXT-X-ENDLIST\n"):
+        disguised = tmp_path / "innocent.mp4"
+        disguised.write_text(text)
+        with pytest.raises(VideoError) as caught:
+            probe_video(disguised)
+        assert caught.value.kind == "unreadable"
