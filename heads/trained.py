@@ -110,8 +110,8 @@ class TrainedModels:
     def static_weighted(self) -> StaticSTE:
         """Weights fitted on a held-out fifth of the training videos, by models that never saw that fifth."""
         firsts = [labels[0] for labels in self.train.labels]
-        holdout = inner_holdout(firsts, self.groups, seed=self.seed)
-        part, rest = self.train.select(np.array(holdout.train)), self.train.select(np.array(holdout.test))
+        kept, held = inner_holdout(firsts, self.groups, seed=self.seed)
+        part, rest = self.train.select(kept), self.train.select(held)
         teacher = self._classifier(part, "teacher", self.n_s)
         student = self._classifier(part, "student", self.n_s, teacher=teacher)
         # Each branch alone, on the very clips that the ensemble shows it.

@@ -46,7 +46,7 @@ def train_classifier(
         split: the training videos
         branch: whose features to train on
         n: clips sampled from each video, anew in every epoch
-        teacher: a trained teacher, on the same device; it is only read
+        teacher: a trained teacher; it is moved to ``device`` and otherwise only read
         fusion: whether the model has temporal fusion
         key_dim: width of the fusion's queries and keys
         gamma: of eq. (3)
@@ -67,6 +67,7 @@ def train_classifier(
     features = split.student if branch == "student" else split.teacher
     if teacher is not None:
         _check_teacher(teacher, split)
+        teacher.to(device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = FrameClassifier(

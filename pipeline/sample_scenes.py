@@ -20,11 +20,11 @@ DISTRACTOR_SHAPES = ("hexagon", "crescent", "bar")
 
 FRAME_SIZES = ((340, 256), (256, 256), (256, 340))  # width, height; the short side is 256
 SHOT_SECONDS = 3.5  # mean length of a shot
-EVIDENCE_FRACTION = 0.28  # of a video's shots that show its class
-DISTRACTOR_FRACTION = 0.36  # of a video's shots; the rest are empty
+EVIDENCE_FRACTION = 0.36  # of a video's shots that show its class
+DISTRACTOR_FRACTION = 0.25  # of a video's shots; the rest are empty
 
 SIZE = (120, 160)  # px, the object's diameter
-PERIOD = (2.4, 14.0)  # px
+PERIOD = (2.6, 26.0)  # px
 FILL_CONTRAST = 0.45
 COLOURS = {"cross": (170, 80, 80), "disc": (80, 150, 80), "ring": (80, 90, 180), "triangle": (160, 150, 70)}
 COLOUR_JITTER = 25
@@ -68,6 +68,14 @@ def plan_shots(rng: np.random.Generator, class_name: str, n_frames: int, fps: in
             fill = str(rng.choice(FILLS))
         shots.append(Shot(length, shape, fill, period))
     return shots
+
+
+def draw_video(
+    rng: np.random.Generator, class_name: str, n_frames: int, fps: int, width: int, height: int
+) -> Iterator[np.ndarray]:
+    """Yield the video's `n_frames` frames, `[height, width, 3]` uint8 RGB."""
+    for shot in plan_shots(rng, class_name, n_frames, fps):
+        yield from draw_shot(rng, shot, width, height)
 
 
 def draw_shot(rng: np.random.Generator, shot: Shot, width: int, height: int) -> Iterator[np.ndarray]:

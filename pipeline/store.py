@@ -98,7 +98,6 @@ class FeatureStore:
             fill_value=float("nan"),
             dimension_names=("row", f"channel_{channels}"),
             attributes=attributes,
-            config={"write_empty_chunks": True},
         )
 
     def write_shard(self, key: str, shard: int, features: np.ndarray) -> None:
@@ -112,7 +111,8 @@ class FeatureStore:
         Raises:
             DynapropError: what is read back is not what was written.
         """
-        array = self._array(key)
+        # zarr does not remember this with the array: without it a shard of NaN alone would not be written.
+        array = self._array(key).with_config({"write_empty_chunks": True})
         begin = shard * self.shard_rows
         array[begin : begin + self.shard_rows] = features
         chunk = self._path / key / "c" / str(shard) / "0"

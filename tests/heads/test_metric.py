@@ -40,10 +40,17 @@ def test_equal_scores_are_ranked_in_the_order_of_the_videos():
     tied = np.full((2, 1), 0.5)
     assert average_precision(tied, np.array([[True], [False]])) == [1.0]
     assert average_precision(tied, np.array([[False], [True]])) == [0.5]
-    # Enough of them that an unstable sort would shuffle.
-    targets = np.arange(500)[:, None] >= 250
-    expected = np.mean([tp / (250 + tp) for tp in range(1, 251)])
-    assert average_precision(np.full((500, 1), 0.5), targets)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_many_equal_scores_are_ranked_in_the_order_of_the_videos():
+    rng = np.random.default_rng(0)
+    scores, targets = rng.integers(3, size=(500, 1)) / 2, rng.random((500, 1)) < 0.3
+    ranked = sorted(range(500), key=lambda video: -scores[video, 0])  # Python's sort is stable
+    precisions = []
+    for rank, video in enumerate(ranked, start=1):
+        if targets[video, 0]:
+            precisions.append((len(precisions) + 1) / rank)
+    assert average_precision(scores, targets)[0] == pytest.approx(np.mean(precisions), rel=1e-12)
 
 
 def test_float32_scores_that_differ_do_not_tie():

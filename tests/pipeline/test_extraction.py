@@ -1,0 +1,218 @@
+"""Extraction into the store: right rows, resume, growth, failures, and what readers may trust."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+
+from pipeline import extraction as extraction_module
+from pipeline.annotations import read_annotations
+from pipeline.backbone import FrameBackbone
+from pipeline.decode import resize_frame
+from pipeline.errors import DynapropError, UsageError
+from pipeline.extraction import Extraction, ExtractionSummary, open_store
+from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.verify import verify_key
+from tests.pipeline.videos import all_frames, write_video
+
+STUDENT = BackboneSpec(name="s", model="test_efficientnet", size=32, weights="random")
+TEACHER = BackboneSpec(name="t", model="test_resnet", size=64, weights="random")
+OTHER = BackboneSpec(name="o", model="test_vit", size=160, weights="random")
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    root = tmp_path / "videos"
+    for index in range(6):
+        write_video(root / "ab"[index % 2] / f"{index}.mp4", frames=20 + 3 * index, seed=index)
+    return root
+
+
+def spec(root: Path, **options) -> DatasetSpec:
+    return DatasetSpec(name="tiny", root=root, min_clips=8, max_clips=16, shard_rows=20, **options)
+
+
+def extract(dataset: DatasetSpec, home: Path, *backbones: BackboneSpec, retry_failed=False) -> ExtractionSummary:
+    with Extraction(
+        dataset=dataset,
+        annotations=read_annotations(dataset),
+        backbones=backbones or (STUDENT, TEACHER),
+        home=home,
+        device="cpu",
+        workers=2,
+        deadline=30,
+    ) as work:
+        plan = work.plan(work.changes(retry_failed=retry_failed))
+        clips = []
+        for shard in plan.shards:
+            work.extract_shard(shard, on_clips=clips.append)
+        assert sum(clips) == plan.clips_to_do
+        return work.summary()
+
+
+def test_every_row_is_the_feature_of_its_frame(videos, tmp_path):
+    """Against PyAV reading all frames -> resize -> the model, clip by clip, both branches."""
+    dataset = spec(videos)
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.usable, summary.decoded) == (6, 6, 6)
+    store = open_store(dataset, tmp_path)
+    for backbone in (STUDENT, TEACHER):
+        key, weights = extraction_module.locate_backbone(backbone)
+        network = FrameBackbone(key=key, weights=weights)
+        table = store.ledger(key.name).read()
+        assert len(table) == 6
+        for row in table.itertuples():
+            frames = all_frames(videos / row.video_id)
+            clips = [frames[round(seconds * 10)] for seconds in row.timestamps]
+            expected = network.features(np.stack([resize_frame(clip, backbone.size) for clip in clips]))
+            first = row.row - row.shard * store.shard_rows
+            stored = store.read_shard(key.name, row.shard)[first : first + row.n_clips]
+            assert np.abs(stored - expected).max() <= 2e-3 * np.abs(expected).max()
+        assert verify_key(store, key.name).problems == ()
+
+
+def test_the_second_run_decodes_nothing_and_runs_no_backbone(videos, tmp_path):
+    first = extract(spec(videos), tmp_path)
+    second = extract(spec(videos), tmp_path)
+    assert (first.decoded, first.forwarded) == (6, 2 * 48 + 2 * 0)
+    assert (second.decoded, second.forwarded) == (0, 0)
+
+
+def test_a_new_teacher_leaves_the_students_features_alone(videos, tmp_path):
+    first = extract(spec(videos), tmp_path)
+    second = extract(spec(videos), tmp_path, STUDENT, OTHER)
+    assert second.forwarded == first.forwarded // 2
+    assert first.keys["s"] == second.keys["s"]
+
+
+def test_new_changed_and_removed_videos(videos, tmp_path):
+    dataset = spec(videos)
+    extract(dataset, tmp_path)
+    write_video(videos / "a" / "new.mp4", seed=9)
+    write_video(videos / "a" / "0.mp4", frames=40, seed=10)
+    kept = (videos / "b" / "1.mp4").rename(tmp_path / "1.mp4")
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.decoded) == (6, 2)
+    kept.rename(videos / "b" / "1.mp4")  # back as it was: its old rows still hold
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.usable, summary.decoded) == (7, 7, 0)
+
+
+def test_a_touched_file_is_the_same_video(videos, tmp_path):
+    dataset = spec(videos)
+    extract(dataset, tmp_path)
+    (videos / "a" / "0.mp4").touch()
+    assert extract(dataset, tmp_path).decoded == 0
+
+
+def test_resume_redoes_only_the_shards_without_a_ledger(videos, tmp_path):
+    """What a kill leaves: features written, ledger not published. The same bytes come out again."""
+    dataset = spec(videos)
+    summary = extract(dataset, tmp_path)
+    store = open_store(dataset, tmp_path)
+    before = {key: [store.read_shard(key, shard) for shard in range(3)] for key in summary.keys.values()}
+    for key in summary.keys.values():
+        store.ledger(key).withdraw(1)
+        chunk = store.root / "features.zarr" / key / "c" / "1" / "0"
+        chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
+    again = extract(dataset, tmp_path)
+    assert again.decoded == 2
+    for key, shards in before.items():
+        for shard, features in enumerate(shards):
+            np.testing.assert_array_equal(store.read_shard(key, shard), features)
+
+
+def test_a_broken_file_among_good_ones_is_named_and_can_be_retried(videos, tmp_path):
+    broken = videos / "a" / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    dataset = spec(videos)
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.usable) == (7, 6)
+    assert summary.failed["a/broken.mp4"].kind == "unreadable"
+    assert extract(dataset, tmp_path, retry_failed=True).failed.keys() == {"a/broken.mp4"}
+    write_video(broken)
+    summary = extract(dataset, tmp_path)
+    assert (summary.usable, summary.failed, summary.decoded) == (7, {}, 1)
+
+
+def test_a_video_that_fails_while_decoding_leaves_no_features(videos, tmp_path):
+    """Its packets are all there, so the probe counts them; the data of most frames are gone."""
+    path = write_video(videos / "a" / "hurt.mp4", frames=200, size=(160, 120), seed=3)
+    data = bytearray(path.read_bytes())
+    begin = data.find(b"mdat")
+    data[begin + 2000 : begin + (len(data) - begin) * 3 // 4] = bytes((len(data) - begin) * 3 // 4 - 2000)
+    path.write_bytes(data)
+    dataset = spec(videos)
+    summary = extract(dataset, tmp_path)
+    assert summary.failed.keys() == {"a/hurt.mp4"}
+    store = open_store(dataset, tmp_path)
+    for key in summary.keys.values():
+        table = store.ledger(key).read().set_index("video_id")
+        assert table.loc["a/hurt.mp4", "status"] == "failed"
+        assert verify_key(store, key).problems == ()
+
+
+def test_xarray_opens_the_store(videos, tmp_path):
+    dataset = spec(videos)
+    summary = extract(dataset, tmp_path)
+    store = open_store(dataset, tmp_path)
+    opened = xarray.open_zarr(store.root / "features.zarr", consolidated=False)
+    for key in summary.keys.values():
+        assert opened[key].dims[0] == "row"
+        np.testing.assert_array_equal(opened[key][:20].values, store.read_shard(key, 0))
+
+
+def test_the_chunk_file_is_the_raw_rows(videos, tmp_path):
+    dataset = spec(videos)
+    key = extract(dataset, tmp_path).keys["s"]
+    store = open_store(dataset, tmp_path)
+    raw = np.fromfile(store.root / "features.zarr" / key / "c" / "0" / "0", np.float16)
+    np.testing.assert_array_equal(raw.reshape(20, -1), store.read_shard(key, 0))
+
+
+def test_verify_finds_what_is_wrong(videos, tmp_path):
+    dataset = spec(videos)
+    key = extract(dataset, tmp_path).keys["s"]
+    store = open_store(dataset, tmp_path)
+    chunks = store.root / "features.zarr" / key / "c"
+    data = bytearray((chunks / "0" / "0").read_bytes())
+    data[10] ^= 1
+    (chunks / "0" / "0").write_bytes(data)
+    shutil.rmtree(chunks / "1")
+    problems = verify_key(store, key).problems
+    assert len(problems) == 2
+    assert "checksum" in problems[0]
+    assert "gone" in problems[1]
+
+
+def test_no_room_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(DynapropError, match="make room or set DYNAPROP_HOME"):
+        extract(spec(videos), tmp_path)
+    assert not open_store(spec(videos), tmp_path).manifest_path.exists()
+
+
+def test_a_dry_run_writes_no_manifest_and_gives_an_estimate(videos, tmp_path):
+    dataset = spec(videos)
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=[STUDENT], home=tmp_path, workers=1
+    ) as work:
+        plan = work.plan(work.changes(), save=False)
+        assert (plan.videos, plan.clips, plan.clips_to_do, list(plan.shards)) == (6, 48, 48, [0, 1, 2])
+        assert plan.bytes_to_write == 3 * 20 * 256 * 2
+        assert work.estimate_seconds(plan) > 0
+    assert not open_store(dataset, tmp_path).manifest_path.exists()
+
+
+def test_an_unknown_device_is_refused(videos, tmp_path):
+    with pytest.raises(UsageError, match="device 'gpu'"):
+        extraction_module.resolve_device("gpu")
+
+
+def test_a_store_of_another_kind_is_refused(videos, tmp_path):
+    store = open_store(spec(videos), tmp_path)
+    store.group.attrs["schema"] = 99
+    with pytest.raises(DynapropError, match="another kind"):
+        open_store(spec(videos), tmp_path)

@@ -1,0 +1,62 @@
+"""The manifest's one promise: a row is given to one video, once."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.clips import ClipGrid
+from pipeline.files import FileIdentity
+from pipeline.manifest import NO_SHARD, Manifest, ProbedVideo, pack
+from pipeline.probe import Probe
+from pipeline.video import VideoError
+
+SHARD_ROWS = 50
+
+
+def video(name: str, clips: int, content: str = "c") -> ProbedVideo:
+    identity = FileIdentity(1, 2, content)
+    if clips == 0:
+        return ProbedVideo(name, name, identity, VideoError("no_frames", "none"), None)
+    times = np.arange(clips, dtype=float)
+    probe = Probe(times, 0.0, float(clips), False, 64, 48, "h264", "mov,mp4", "decord")
+    return ProbedVideo(name, name, identity, probe, ClipGrid(np.arange(clips), times))
+
+
+@given(st.lists(st.integers(0, SHARD_ROWS), max_size=40), st.integers(0, 5))
+def test_videos_follow_one_another_and_none_straddles_two_shards(counts, first_shard):
+    places = pack(counts, first_shard=first_shard, shard_rows=SHARD_ROWS)
+    end = first_shard * SHARD_ROWS
+    for count, (shard, row) in zip(counts, places, strict=True):
+        if count == 0:
+            assert (shard, row) == (NO_SHARD, NO_SHARD)
+            continue
+        assert row >= end
+        assert row // SHARD_ROWS == (row + count - 1) // SHARD_ROWS == shard
+        end = row + count
+
+
+@given(st.lists(st.lists(st.integers(0, SHARD_ROWS), min_size=1, max_size=6), max_size=5))
+def test_what_is_appended_never_touches_an_old_shard(batches):
+    manifest = Manifest.empty(shard_rows=SHARD_ROWS)
+    number = 0
+    for counts in batches:
+        before, shards = manifest.table.copy(), manifest.n_shards
+        manifest = manifest.extended([video(f"v{(number := number + 1)}", count) for count in counts])
+        added = manifest.table.iloc[len(before) :]
+        assert (added.loc[added["shard"] != NO_SHARD, "shard"] >= shards).all()
+        assert manifest.table.iloc[: len(before)][["video_id", "row"]].equals(before[["video_id", "row"]])
+
+
+def test_round_trip_tombstones_and_restoring(tmp_path):
+    manifest = Manifest.empty(shard_rows=SHARD_ROWS).extended([video("a", 30), video("b", 30), video("broken", 0)])
+    assert manifest.shards() == [0, 1]
+    manifest = manifest.without(["a"])
+    assert list(manifest.current()["video_id"]) == ["b", "broken"]
+    assert manifest.shards() == [1]
+    manifest = manifest.restored([0])
+    manifest.save(tmp_path / "manifest.parquet")
+    loaded = Manifest.load(tmp_path / "manifest.parquet", shard_rows=SHARD_ROWS)
+    assert list(loaded.current()["video_id"]) == ["a", "b", "broken"]
+    np.testing.assert_array_equal(loaded.table["timestamps"][0], np.arange(30.0))
+    assert loaded.table["error_kind"].tolist()[2] == "no_frames"
+    assert loaded.extended([video("c", 5)]).table["shard"].tolist() == [0, 1, NO_SHARD, 2]
