@@ -3,12 +3,15 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.environment import quiet_prefect
+from flows.environment import prepare_environment
 from pipeline.errors import DynapropError
+
+if TYPE_CHECKING:
+    from flows.workspace import Workspace
 
 app = typer.Typer(
     help="Efficient video action recognition: cache frame features once, then train and measure in minutes.",
@@ -42,12 +45,13 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, and print the results."""
+    models = _check(target, recipe, catalog, sweep, device).catalog.sweep(sweep).models
     from flows.evaluate_sweep import evaluate_sweep
     from flows.extract_features import extract_features
     from flows.train_heads import train_heads
 
     extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
-    train_heads(target, recipe, device=device, catalog=catalog)
+    train_heads(target, recipe, folds=folds, models=models, device=device, catalog=catalog)
     folder = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(folder, folds)
 
@@ -65,6 +69,7 @@ def extract(
     verbose: Verbose = False,
 ) -> None:
     """Decode every video once and cache its frame features; goes on where it was interrupted."""
+    _check(target, recipe, catalog, device=device)
     from flows.extract_features import expect, extract_features
 
     if dry_run:
@@ -86,9 +91,19 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
+    _check(target, recipe, catalog, device=device)
     from flows.train_heads import train_heads
 
-    folder = train_heads(target, recipe, _seeds(seeds) or (0,), folds, n_s, n_t, device, catalog)
+    folder = train_heads(
+        target,
+        recipe,
+        _seeds(seeds) or (0,),
+        folds=folds,
+        n_s=n_s,
+        n_t=n_t,
+        device=device,
+        catalog=catalog,
+    )
     _show(folder, folds)
 
 
@@ -104,6 +119,7 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
+    _check(target, recipe, catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
 
     _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds)
@@ -111,7 +127,9 @@ def sweep(
 
 @app.command()
 def datasets(
-    gc: Annotated[bool, typer.Option("--gc", help="Delete cached features that no backbone of the catalog names.")] = False,
+    gc: Annotated[
+        bool, typer.Option("--gc", help="Delete cached features that no backbone of the catalog names.")
+    ] = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -149,7 +167,7 @@ def verify(target: Target, recipe: Recipe = "lite", catalog: CatalogPath = None,
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed), 2 (wrong use) or 130 (interrupted)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
-    quiet_prefect(verbose=verbose)
+    prepare_environment(verbose=verbose)
     sys.exit(_run(verbose))
 
 
@@ -177,6 +195,22 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (-v shows where)"
 
 
+def _check(
+    target: str, recipe: str, catalog: str | None, sweep: str | None = None, device: str = "auto"
+) -> "Workspace":
+    """Refuse unknown names before Prefect starts, which takes seconds."""
+    from flows.workspace import open_workspace
+    from pipeline.extraction import resolve_device
+
+    workspace = open_workspace(target, recipe, catalog)
+    if sweep is not None:
+        workspace.catalog.sweep(sweep)
+    if workspace.dataset.generate is None:
+        workspace.dataset.require_root()
+    resolve_device(device)
+    return workspace
+
+
 def _seeds(count: int | None) -> tuple[int, ...] | None:
     return tuple(range(count)) if count else None
 
@@ -189,7 +223,7 @@ def _show(folder: str, folds: int) -> None:
     chosen = results[results["fold"].notna() if folds else results["fold"].isna()]
     print_results(chosen, f"{chosen['dataset'].iloc[0]}, {f'{folds} folds' if folds else 'one split'}")
     typer.echo(f"results: {folder}/results.parquet")
-    typer.echo(f"         predictions.parquet, per_class.parquet and checkpoints/ lie beside it")
+    typer.echo("         predictions.parquet, per_class.parquet and checkpoints/ lie beside it")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Prefect's settings for runs inside one process; import this before Prefect.
+"""Settings that libraries read from the environment when they are imported: call this before importing them.
 
-Importing Prefect reads the environment, so what is set here are defaults that the user's own settings override.
+All of them are defaults that the user's own environment overrides.
 """
 
 import os
 
+_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # a busy machine takes longer than the default 20
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # its default serializer is pickle
+    # Decode children share the cores with the model: threads that spin while they wait would starve them.
+    "OMP_WAIT_POLICY": "passive",
+}
 
-def quiet_prefect(*, verbose: bool) -> None:
-    """Keep Prefect's own log lines away unless asked for, and its telemetry off."""
+
+def prepare_environment(*, verbose: bool) -> None:
+    """Keep Prefect quiet unless asked for, its telemetry off, and OpenMP from spinning."""
     level = "INFO" if verbose else "CRITICAL"  # an error reaches the user as the command's own one line
-    defaults = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": level,
-        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING" if verbose else "CRITICAL",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",  # a busy machine takes longer than the default 20
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # its default serializer is pickle
-    }
-    for name, value in defaults.items():
+    for name, value in {**_DEFAULTS, "PREFECT_LOGGING_LEVEL": level, "PREFECT_LOGGING_SERVER_LEVEL": level}.items():
         os.environ.setdefault(name, value)

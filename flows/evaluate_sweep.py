@@ -34,7 +34,8 @@ def evaluate_sweep(
     spec = workspace.catalog.sweep(sweep)
     units = Units(workspace, folds=folds, device=device)
     seeds = seeds or spec.seeds
-    plan = units.plan(counts=spec.counts or [(workspace.recipe.n_s, workspace.recipe.n_t)], seeds=seeds, models=spec.models)
+    counts = spec.counts or [(workspace.recipe.n_s, workspace.recipe.n_t)]
+    plan = units.plan(counts=counts, seeds=seeds, models=spec.models)
     plan += units.plan(counts=[(n, n) for n in spec.teacher_counts], seeds=seeds, models=("teacher",))
     units.do(plan)
     return str(units.run.path)

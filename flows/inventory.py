@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.progress import say
+from flows.table import print_table
 from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
 from pipeline.extraction import locate_backbone
@@ -24,7 +24,7 @@ def print_datasets(catalog: Catalog, home: Path) -> None:
         _add(table, name, there, [store for store in stores if store.dataset == name])
     for name in sorted({store.dataset for store in stores} - set(catalog.datasets)):
         _add(table, name, "not in the catalog", [store for store in stores if store.dataset == name])
-    Console().print(table)
+    print_table(table)
 
 
 def collect_garbage(catalog: Catalog, home: Path) -> None:

@@ -51,7 +51,13 @@ class Steps:
 
     def _draw(self) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=console, transient=True)
             self._bar.add_task(self.label, total=self.total, unit=self.unit, began=self.began)
             self._bar.start()

@@ -1,6 +1,7 @@
 """The results table on the terminal."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -32,7 +33,13 @@ def print_results(results: pd.DataFrame, title: str) -> None:
     of_all = f" of {first['n_videos'] + missing}, {missing} missing" if missing else ""
     table.caption = f"{first['n_videos']} test videos evaluated{of_all}; {seeds}; ± is half a 95 % interval over seeds"
     table.caption_justify = "left"
-    Console().print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout; a file or a pipe has no width to fit in."""
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=160).print(table)
 
 
 def _frames(asked: int, used: float) -> str:
@@ -42,7 +49,7 @@ def _frames(asked: int, used: float) -> str:
     return str(asked) if math.isclose(asked, used) else f"{asked} ({used:.1f} used)"
 
 
-def _percent(row: dict[str, float], metric: str) -> str:
+def _percent(row: dict[Any, Any], metric: str) -> str:
     half = row[metric] - row[f"{metric}_low"]
     spread = "" if math.isnan(half) else f" ± {100 * half:.1f}"
     return f"{100 * row[metric]:.1f}{spread}"

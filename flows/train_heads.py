@@ -16,6 +16,7 @@ def train_heads(
     folds: int = 0,
     n_s: int | None = None,
     n_t: int | None = None,
+    models: tuple[str, ...] = MODELS[:-1],
     device: str = "auto",
     catalog: str | None = None,
 ) -> str:
@@ -27,6 +28,7 @@ def train_heads(
         seeds: one training each.
         folds: 0 for the given split, else folds by group.
         n_s, n_t: frames of student and teacher; the recipe's by default.
+        models: names in ``heads.trained.MODELS``.
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
 
@@ -36,7 +38,7 @@ def train_heads(
     workspace = open_workspace(dataset, recipe, catalog)
     units = Units(workspace, folds=folds, device=device)
     counts = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
-    plan = units.plan(counts=[counts], seeds=seeds, models=MODELS)
+    plan = units.plan(counts=[counts], seeds=seeds, models=models)
     units.do(plan, keep=True)
     say(f"checkpoints: {units.run.path / 'checkpoints'}")
     return str(units.run.path)

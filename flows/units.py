@@ -72,7 +72,8 @@ class Units:
         )
         self.keys = {"student": _key_name(workspace.student), "teacher": _key_name(workspace.teacher)}
         store = open_store(dataset, workspace.home)
-        if absent := [key for key in self.keys.values() if key not in store.keys()]:
+        stored = store.keys()
+        if absent := [key for key in self.keys.values() if key not in stored]:
             raise DynapropError(
                 f"dataset {dataset.name!r} has no features {absent[0]} yet; run: dynaprop extract {dataset.name} "
                 f"--recipe {recipe.name}"

@@ -8,6 +8,7 @@ from flows.progress import say, steps
 from pipeline.annotations import Annotations, read_annotations
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.errors import UsageError
+from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
 
@@ -32,8 +33,6 @@ class Workspace:
         """The dataset's videos; the sample dataset is generated on first use."""
         generate = self.dataset.generate
         if generate is not None:
-            from pipeline.sample import generate_sample
-
             with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
                 generate_sample(
                     self.dataset.root,

@@ -1,7 +1,7 @@
 """What a prediction costs, in two columns: the published per-frame figures, and multiply-adds that are counted.
 
-The paper's "GFLOPs" are multiply-adds, and its 1.8 for EfficientNet-B3 is the figure at 300 px rather than at the 224 px
-that are used; the measured column counts the model at the resolution it really sees, heads included.
+The paper's "GFLOPs" are multiply-adds, and its 1.8 for EfficientNet-B3 is the figure at 300 px rather than at the
+224 px that are used; the measured column counts the model at the resolution it really sees, heads included.
 """
 
 import numpy as np

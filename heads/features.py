@@ -90,7 +90,7 @@ def _usable(store: FeatureStore, key: str) -> set[tuple[str, int]]:
     return set(zip(good["video_id"], good["row"], strict=True))
 
 
-def _gather(store: FeatureStore, key: str, rows: list, offsets: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+def _gather(store: FeatureStore, key: str, rows: list, offsets: np.ndarray) -> torch.Tensor:
     """Read shard by shard: every shard once, whole."""
     by_shard: dict[int, list[int]] = {}
     for index, row in enumerate(rows):

@@ -92,15 +92,12 @@ def _settings(name: str, n_s: int, n_t: int) -> list[tuple[str, int, int]]:
 
 
 def _row_key(name: str, n_s: int, n_t: int) -> dict[str, object]:
-    if name.startswith("dynamic"):
-        losses = "vid+frm+cos"
-    else:
-        losses = "vid" if name in ("student", "teacher") else "vid+frm"
+    losses = {"student": "vid", "teacher": "vid", "dynamic": "vid+frm+cos", "dynamic-shuffled": "vid+frm+cos"}
     return {
         "model": name,
         "fusion_s": True if n_s else None,
         "fusion_t": True if n_t else None,
-        "losses": losses,
+        "losses": losses.get(name, "vid+frm"),
         "n_s": n_s,
         "n_t": n_t,
     }
@@ -109,9 +106,7 @@ def _row_key(name: str, n_s: int, n_t: int) -> dict[str, object]:
 def _cost(
     model: Model, prediction: Prediction, n_s: int, n_t: int, student: BranchCost, teacher: BranchCost
 ) -> dict[str, float | None]:
-    backbones = gmacs_backbones(
-        n_s=prediction.n_s_used, n_t=prediction.n_t_used, b_s=student.gmacs, b_t=teacher.gmacs
-    )
+    backbones = gmacs_backbones(n_s=prediction.n_s_used, n_t=prediction.n_t_used, b_s=student.gmacs, b_t=teacher.gmacs)
     return {
         "gflops_paper": gflops_paper(n_s=n_s, n_t=n_t, b_s=student.gflops_paper, b_t=teacher.gflops_paper),
         "gmacs_measured": backbones + gmacs_of(model, *_mean_video(model, prediction)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import DynapropError

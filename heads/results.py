@@ -1,9 +1,9 @@
 """Results on disk: a run folder with parquet files, written unit by unit, so that an interrupted run goes on.
 
-    runs/<run>/results.parquet       a row a model and setting: key columns, metrics, costs
-    runs/<run>/predictions.parquet   a row a video under the same key: labels, predicted class, scores
-    runs/<run>/per_class.parquet     a row a class under the same key: average precision, recall
-    runs/<run>/units/                one finished training unit each; the files above are made of them
+runs/<run>/results.parquet       a row a model and setting: key columns, metrics, costs
+runs/<run>/predictions.parquet   a row a video under the same key: labels, predicted class, scores
+runs/<run>/per_class.parquet     a row a class under the same key: average precision, recall
+runs/<run>/units/                one finished training unit each; the files above are made of them
 """
 
 import re

@@ -37,8 +37,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows, columns=[*SETTING, *(rows[0].keys() - set(SETTING))] if rows else SETTING)
     order = table["model"].map(MODELS.index)
-    return table.assign(order=order).sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False]).drop(
-        columns="order"
+    return (
+        table.assign(order=order)
+        .sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False])
+        .drop(columns="order")
     )
 
 

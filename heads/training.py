@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.optimize import minimize_scalar
 from torch import nn
 
 from heads.batch import gather_frames

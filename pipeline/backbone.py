@@ -56,8 +56,8 @@ class FrameBackbone:
         self.key = key
         self.device = torch.device(device)
         network = load_backbone(key.model, weights).requires_grad_(False)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
-        self.channels = int(self.network.num_features)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.channels = int(self.network.num_features)  # type: ignore[arg-type]
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(key.std, device=self.device).view(shape) * 255

@@ -190,7 +190,9 @@ class DecodePool:
         while pending:
             yield pending.popleft().result()
 
-    def decode(self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]) -> Iterator[DecodedVideo]:
+    def decode(
+        self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]
+    ) -> Iterator[DecodedVideo]:
         """Decode videos; one stream a request, in order. Read each to its end before the next.
 
         Args:

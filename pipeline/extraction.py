@@ -273,4 +273,4 @@ class Extraction:
 
 def _channels(model: str) -> int:
     with torch.device("meta"):
-        return int(timm.create_model(model, num_classes=0).num_features)
+        return int(timm.create_model(model, num_classes=0).num_features)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def compare(manifest: Manifest, videos: Sequence[Video], *, failed: Iterable[str
     """
     current = {row.video_id: row for row in manifest.current().itertuples()}
     tombstones = manifest.table[manifest.table["removed"].astype(bool)]
-    gone = {(row.video_id, row.content): int(row.Index) for row in tombstones.itertuples()}  # type: ignore[arg-type]
+    gone = {(row.video_id, row.content): int(row.Index) for row in tombstones.itertuples()}
     retry = set(failed)
     unchanged, restored, to_probe, removed = [], [], [], []
     present = set()
@@ -79,9 +79,7 @@ def apply_changes(
         on_video: called after each probed video.
     """
     probed = []
-    for video, probe in zip(
-        changes.to_probe, pool.probe(str(video.path) for video in changes.to_probe), strict=True
-    ):
+    for video, probe in zip(changes.to_probe, pool.probe(str(video.path) for video in changes.to_probe), strict=True):
         grid = None
         if isinstance(probe, Probe):
             grid = clip_grid(
@@ -109,7 +107,7 @@ def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoEr
     """
     current = store.manifest().current()
     bad = current[current["error_kind"].notna()]
-    failures = {row.video_id: VideoError(row.error_kind, row.error_detail) for row in bad.itertuples()}  # type: ignore[arg-type]
+    failures = {row.video_id: VideoError(row.error_kind, row.error_detail) for row in bad.itertuples()}
     places = set(zip(current["video_id"], current["row"], strict=True))
     for key in keys:
         table = store.ledger(key).read()

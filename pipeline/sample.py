@@ -25,7 +25,7 @@ FPS = 10
 GENERATOR = 1  # raise it whenever the same parameters give other frames: samples on disk are then made again
 MARKER = "sample.json"
 # One thread and a fixed preset: x264's output depends on the number of its threads.
-X264_OPTIONS = {"preset": "superfast", "crf": "23", "g": "20", "threads": "1"}
+X264_OPTIONS = {"preset": "superfast", "crf": "28", "g": "20", "threads": "1"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def plan_sample(*, videos_per_class: int = 8, seed: int = 0, seconds: tuple[int,
     durations that are not `1 <= shortest <= longest`.
     """
     if videos_per_class < 2:
-        raise UsageError(f"sample: videos_per_class is {videos_per_class}; ask for 2 or more (one to train, one to test)")
+        raise UsageError(
+            f"sample: videos_per_class is {videos_per_class}; ask for 2 or more (one to train, one to test)"
+        )
     if seed < 0:
         raise UsageError(f"sample: seed is {seed}; use 0 or more")
     shortest, longest = seconds

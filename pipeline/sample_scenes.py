@@ -20,13 +20,14 @@ DISTRACTOR_SHAPES = ("hexagon", "crescent", "bar")
 
 FRAME_SIZES = ((340, 256), (256, 256), (256, 340))  # width, height; the short side is 256
 SHOT_SECONDS = 3.5  # mean length of a shot
-EVIDENCE_FRACTION = 0.36  # of a video's shots that show its class
+EVIDENCE_FRACTION = 0.33  # of a video's shots that show its class
 DISTRACTOR_FRACTION = 0.25  # of a video's shots; the rest are empty
 
 SIZE = (120, 160)  # px, the object's diameter
-PERIOD = (2.6, 26.0)  # px
-FILL_CONTRAST = 0.45
-COLOURS = {"cross": (170, 80, 80), "disc": (80, 150, 80), "ring": (80, 90, 180), "triangle": (160, 150, 70)}
+PERIOD = (2.0, 24.0)  # px
+FILL_CONTRAST = 0.3
+LENS_BLUR = 1.0  # px, standard deviation
+COLOURS = {"cross": (190, 70, 60), "disc": (60, 160, 70), "ring": (60, 80, 200), "triangle": (190, 170, 50)}
 COLOUR_JITTER = 25
 TILT = 0.35  # rad, the largest
 PAN = 24  # px that a shot's camera may wander
@@ -114,7 +115,8 @@ def draw_sprite(rng: np.random.Generator, shape: str, fill: str, period: float) 
     u, v = x * np.cos(tilt) + y * np.sin(tilt), y * np.cos(tilt) - x * np.sin(tilt)
     inside = _signed_distance(shape, u / size * 2, v / size * 2) * size / 2  # px
     alpha = (0.5 - inside).clip(0, 1)  # one pixel of antialiasing
-    light = 1 + FILL_CONTRAST * _pattern(fill, u / period, v / period)
+    contrast = FILL_CONTRAST * np.exp(-2 * (np.pi * LENS_BLUR / period) ** 2)  # a Gaussian's transfer function
+    light = 1 + contrast * _pattern(fill, u / period, v / period)
     own = COLOURS.get(shape) or COLOURS[str(rng.choice(SHAPES))]
     colour = own + rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, 3)
     rgba = np.dstack([colour * light[..., None], 255 * alpha])

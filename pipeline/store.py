@@ -1,8 +1,8 @@
 """The feature store: one folder a dataset and clip grid, with a zarr group, its manifest and its ledgers.
 
-    <root>/features.zarr      zarr v3 group; an array (row, channel) of fp16 for every feature key
-    <root>/manifest.parquet   which rows belong to which video
-    <root>/ledger/<key>/      a parquet file for every shard that is done
+<root>/features.zarr      zarr v3 group; an array (row, channel) of fp16 for every feature key
+<root>/manifest.parquet   which rows belong to which video
+<root>/ledger/<key>/      a parquet file for every shard that is done
 """
 
 import hashlib

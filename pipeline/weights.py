@@ -52,7 +52,9 @@ def find_weights(source: str, model: str) -> Weights:
     else:
         path = Path(source).expanduser()
         if path.suffix not in _SUFFIXES:
-            raise UsageError(f"weights of {model}: {source!r} is neither package:NAME, timm nor a .safetensors/.pth file")
+            raise UsageError(
+                f"weights of {model}: {source!r} is neither package:NAME, timm nor a .safetensors/.pth file"
+            )
         if not path.is_file():
             raise UsageError(f"weights of {model}: no file {path}")
     return Weights(source, path, _sha256(path, path.stat().st_mtime_ns), in_order=source.startswith("package:"))
@@ -78,7 +80,9 @@ def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
         tensors = {name: tensors[name] for name in expected if name in tensors}
     wrong = [name for name, tensor in expected.items() if name not in tensors or tensors[name].shape != tensor.shape]
     if wrong:
-        raise DynapropError(f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
+        raise DynapropError(
+            f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})"
+        )
     network.load_state_dict(tensors)
     return network.eval()
 

@@ -8,8 +8,9 @@ from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
 from heads.models import DynamicSTE, FrameClassifier
 from pipeline.backbone import gmacs_per_frame
 from pipeline.catalog import load_catalog
+from tests.conftest import REPOSITORY
 
-REPOSITORY_CATALOG = load_catalog(__import__("pathlib").Path(__file__).parents[2] / "catalog.yaml")
+CATALOG = load_catalog(REPOSITORY / "catalog.yaml")
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ REPOSITORY_CATALOG = load_catalog(__import__("pathlib").Path(__file__).parents[2
 )
 def test_the_papers_figures(recipe, n_s, n_t, gflops):
     """Tables 1, 2 and 3, from the catalog's published figures a frame."""
-    spec = REPOSITORY_CATALOG.recipes[recipe]
-    b_s, b_t = (REPOSITORY_CATALOG.backbones[name].gflops_paper for name in (spec.student, spec.teacher))
+    spec = CATALOG.recipes[recipe]
+    b_s, b_t = (CATALOG.backbones[name].gflops_paper for name in (spec.student, spec.teacher))
     assert gflops_paper(n_s=n_s, n_t=n_t, b_s=b_s, b_t=b_t) == pytest.approx(gflops)
 
 

@@ -1,5 +1,7 @@
 """Training units: rows, keys and costs; what is trained once is shared; a run folder that goes on."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +21,9 @@ def features(videos: int, seed: int) -> FeatureSplit:
     rng = np.random.default_rng(seed)
     labels = np.arange(videos) % CLASSES
     counts = rng.integers(5, 15, videos)
-    teacher = np.concatenate([rng.normal(3 * np.eye(CLASSES, 12)[label], 1, (n, 12)) for label, n in zip(labels, counts)])
+    teacher = np.concatenate(
+        [rng.normal(3 * np.eye(CLASSES, 12)[label], 1, (n, 12)) for label, n in zip(labels, counts, strict=True)]
+    )
     return FeatureSplit(
         video_ids=tuple(f"{seed}/{video}" for video in range(videos)),
         labels=tuple((int(label),) for label in labels),
@@ -99,9 +103,16 @@ def test_learnt_static_weights_are_kept(tables):
 
 def test_shuffling_gives_every_video_another_ones_teacher():
     split = features(7, 3)
-    split = FeatureSplit(**{**vars(split), "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(np.diff(split.offsets)))[:, None].float()})
+    split = FeatureSplit(
+        **{
+            **vars(split),
+            "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(np.diff(split.offsets)))[
+                :, None
+            ].float(),
+        }
+    )
     shuffled = shuffled_teacher(split, seed=0)
-    owners = [set(shuffled.teacher[begin:end, 0].tolist()) for begin, end in zip(split.offsets, split.offsets[1:])]
+    owners = [set(shuffled.teacher[begin:end, 0].tolist()) for begin, end in pairwise(split.offsets)]
     assert all(len(owner) == 1 and owner != {video} for video, owner in enumerate(owners))
     assert sorted(owner.pop() for owner in owners) == list(range(7))
     assert torch.equal(shuffled.student, split.student)

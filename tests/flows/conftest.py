@@ -1,0 +1,76 @@
+"""A tiny dataset of real video files with its own catalog, and the command line in this process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+from flows.environment import prepare_environment
+from tests.pipeline.videos import write_video
+
+CATALOG = """
+datasets:
+  tiny: {root: videos, min_clips: 10, max_clips: 20, shard_rows: 40}
+backbones:
+  s: {model: test_efficientnet, size: 32, weights: random}
+  t: {model: test_resnet, size: 64, weights: random}
+  t2: {model: test_resnet, size: 48, weights: random}
+recipes:
+  lite: {student: s, teacher: t, n_s: 6, n_t: 2, epochs: 3, milestones: [2], key_dim: 16}
+  other: {student: s, teacher: t2, n_s: 6, n_t: 2, epochs: 3, milestones: [2], key_dim: 16}
+sweeps:
+  default: {models: [student, teacher, static-weighted, dynamic], counts: [[6, 2]], teacher_counts: [4], seeds: 2}
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """One temporary server for all flows of the session."""
+    prepare_environment(verbose=False)  # before Prefect is imported
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty folder with the tiny catalog and three classes of five videos; everything is written below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DYNAPROP_CATALOG", raising=False)
+    monkeypatch.setenv("DYNAPROP_HOME", str(tmp_path))
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    for label in range(3):
+        for number in range(5):
+            path = tmp_path / "videos" / "abc"[label] / f"{number}.mp4"
+            write_video(path, frames=16 + number, seed=10 * label + number)
+    return tmp_path
+
+
+@pytest.fixture
+def dynaprop(workplace, monkeypatch, capsys) -> Command:
+    """Run the command line as `main` does, in this process."""
+
+    def command(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dynaprop", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Outcome(int(end.value.code or 0), out, err)
+
+    return command

@@ -1,0 +1,191 @@
+"""The command line on real files: the whole way, again, with a change, and with what users get wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from heads.checkpoint import load_checkpoint
+from heads.results import KEY, METRICS
+from tests.conftest import REPOSITORY
+from tests.pipeline.videos import write_video
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def counts(text: str) -> tuple[int, int]:
+    """(videos decoded, frames through backbones) as the output says."""
+    found = re.search(r"this run decoded (\d+) videos and ran (\d+)\s+frames", " ".join(text.split()))
+    assert found, text
+    return int(found[1]), int(found[2])
+
+
+def run_folder(text: str):
+    found = re.search(r"results: (\S+)/results.parquet", text)
+    assert found, text
+    return found[1]
+
+
+def test_the_whole_way_then_again_then_with_another_teacher(dynaprop, workplace):
+    first = dynaprop("run", "tiny")
+    assert first.code == 0, first.err
+    assert counts(first.err) == (15, 2 * 150)
+    for column in ("model", "n_s", "n_t", "top-1", "mAP", "GFLOPs (paper)", "GMACs"):
+        assert column in first.out
+    folder = run_folder(first.out)
+    results = pd.read_parquet(f"{folder}/results.parquet")
+    assert set(KEY) | set(METRICS) | {"run_id", "schema_version"} <= set(results.columns)
+    assert set(results["model"]) == {"student", "teacher", "static-weighted", "dynamic"}
+    assert set(results["seed"]) == {0, 1}
+    assert set(results.loc[results["model"] == "teacher", "n_t"]) == {2, 4, 6}
+    assert not results.duplicated(KEY).any()
+    predictions = pd.read_parquet(f"{folder}/predictions.parquet")
+    assert set(KEY) <= set(predictions.columns)
+    assert predictions["scores"].map(len).eq(3).all()
+    checkpoints = list((workplace / "runs").rglob("dynamic.safetensors"))
+    assert len(checkpoints) == 1
+    assert load_checkpoint(checkpoints[0]).info.class_names == ("a", "b", "c")
+
+    second = dynaprop("run", "tiny")
+    assert second.code == 0
+    assert counts(second.err) == (0, 0)
+    assert "trainings were done before" in second.err
+    assert "epochs in" not in second.err  # nothing was trained
+    assert run_folder(second.out) == folder
+    pd.testing.assert_frame_equal(pd.read_parquet(f"{folder}/results.parquet"), results)
+
+    other = dynaprop("run", "tiny", "--recipe", "other")
+    assert other.code == 0
+    assert counts(other.err) == (15, 150)  # the new teacher alone
+    assert run_folder(other.out) != folder
+
+
+def test_a_folder_needs_no_catalog_entry_and_folds_work(dynaprop, workplace):
+    outcome = dynaprop("run", str(workplace / "videos" / ".." / "videos"), "--folds", "2", "--seeds", "1")
+    assert outcome.code == 0, outcome.err
+    results = pd.read_parquet(f"{run_folder(outcome.out)}/results.parquet")
+    assert sorted(results["fold"].dropna().unique()) == [0, 1]
+    by_fold = results[results["fold"].notna()].drop_duplicates("fold")
+    assert by_fold["n_videos"].sum() == 15
+
+
+def test_a_broken_file_is_named_and_left_out(dynaprop, workplace):
+    (workplace / "videos" / "a" / "broken.mp4").write_bytes(b"nothing")
+    outcome = dynaprop("extract", "tiny")
+    assert outcome.code == 0
+    assert "failed: a/broken.mp4: unreadable" in outcome.err
+    assert "features: 15 of 16 videos" in outcome.err
+    listing = dynaprop("datasets")
+    assert "1 unreadable" in " ".join(listing.out.split())
+    write_video(workplace / "videos" / "a" / "broken.mp4")
+    assert counts(dynaprop("extract", "tiny", "--retry-failed").err)[0] == 1
+
+
+def test_dry_run_says_what_to_expect_and_writes_no_feature(dynaprop, workplace):
+    outcome = dynaprop("extract", "tiny", "--dry-run")
+    assert outcome.code == 0
+    assert re.search(
+        r"15 videos, 150 clips; to do: 150 clips in 4 shards, \d+ MiB, about 0:\d\d:\d\d h on cpu", outcome.out
+    )
+    assert not list((workplace / "stores").rglob("ledger"))
+
+
+def test_a_folder_without_labels_can_be_extracted_but_not_trained(dynaprop, workplace):
+    for number in range(2):
+        write_video(workplace / "flat" / f"{number}.mp4", seed=number)
+    assert dynaprop("extract", "flat").code == 0
+    outcome = dynaprop("train", "flat")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "put each class in a folder of its own" in outcome.err
+
+
+def test_verify_and_garbage_collection(dynaprop, workplace):
+    assert dynaprop("extract", "tiny").code == 0
+    good = dynaprop("verify", "tiny")
+    assert good.code == 0
+    assert "t: 15 videos in 4 shards, 0 problems" in good.out
+    chunk = next((workplace / "stores").rglob("test_resnet*/c/1/0"))
+    data = bytearray(chunk.read_bytes())
+    data[0] ^= 1
+    chunk.write_bytes(data)
+    bad = dynaprop("verify", "tiny")
+    assert bad.code == 1
+    assert "checksum differs" in bad.out
+    catalog = workplace / "catalog.yaml"
+    text = catalog.read_text()
+    catalog.write_text(re.sub(r"  other:.*\n", "", re.sub(r"  t2:.*\n", "", text)).replace("size: 64", "size: 80"))
+    assert "1 feature keys deleted" in dynaprop("datasets", "--gc").err
+    assert [path.name.split("-")[0] for path in (workplace / "stores").rglob("ledger/*")] == ["test_efficientnet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "tinny"], 2, "did you mean 'tiny'"),
+        (["run", "tiny", "--recipe", "lit"], 2, "did you mean 'lite'"),
+        (["sweep", "tiny", "--sweep", "defualt"], 2, "did you mean 'default'"),
+        (["extract", "tiny", "--device", "gpu"], 2, "device 'gpu' cannot be used here"),
+        (["train", "tiny"], 1, "run: dynaprop extract tiny"),
+        (["run", "empty"], 2, "no video"),
+        (["run", "one"], 2, "at least two classes"),
+        (["run", "single"], 2, "has a single video"),
+        (["run", "tiny", "--folds", "9"], 2, "9 folds"),
+        (["run", "tiny", "--folds", "1"], 2, "at least 2"),
+        (["extract", "bad"], 1, "none of the 2 videos could be used"),
+    ],
+)
+def test_one_clear_line_and_the_right_exit_code(dynaprop, workplace, arguments, code, message):
+    (workplace / "empty").mkdir()
+    write_video(workplace / "one" / "a" / "1.mp4")
+    write_video(workplace / "one" / "a" / "2.mp4")
+    for name in ("a/1", "a/2", "b/1"):
+        write_video(workplace / "single" / f"{name}.mp4")
+    for label in "ab":
+        (workplace / "bad" / label).mkdir(parents=True)
+        (workplace / "bad" / label / "x.mp4").write_bytes(b"?")
+    outcome = dynaprop(*arguments)
+    assert outcome.code == code, outcome.err
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in outcome.err
+
+
+def test_wrong_use_of_the_command_line_is_2(dynaprop):
+    assert dynaprop("run").code == 2
+    assert dynaprop("fly").code == 2
+    assert dynaprop("extract", "tiny", "--workers", "0").code == 2
+    assert dynaprop("--help").code == 0
+
+
+def test_a_traceback_only_with_v(dynaprop):
+    assert "Traceback" in dynaprop("run", "tinny", "-v").err
+
+
+def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(dynaprop, workplace):
+    for number in range(30):
+        write_video(workplace / "videos" / "a" / f"long{number}.mp4", frames=200, size=(320, 240), seed=number)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "flows.cli", "extract", "tiny"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    end = time.monotonic() + 120
+    while len(list(workplace.rglob("ledger/*/*.parquet"))) < 4 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    done = len(list(workplace.rglob("ledger/*/*.parquet")))
+    assert done >= 4
+    again = dynaprop("extract", "tiny")
+    assert again.code == 0
+    assert "features: 45 of 45 videos" in again.err
+    assert counts(again.err)[0] < 45  # finished shards were kept
+    assert dynaprop("verify", "tiny").code == 0
