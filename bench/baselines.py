@@ -85,7 +85,9 @@ def _write_readme(parts: dict[str, dict]) -> None:  # type: ignore[type-arg]
         text.append("")
     readme = HERE.parent / "README.md"
     section = "<!-- baselines -->\n" + "\n".join(text) + "<!-- /baselines -->"
-    readme.write_text(re.sub(r"<!-- baselines -->.*<!-- /baselines -->", lambda _: section, readme.read_text(), flags=re.S))
+    readme.write_text(
+        re.sub(r"<!-- baselines -->.*<!-- /baselines -->", lambda _: section, readme.read_text(), flags=re.S)
+    )
 
 
 def _plot(parts: dict[str, dict]) -> None:  # type: ignore[type-arg]

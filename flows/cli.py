@@ -1,8 +1,10 @@
 """The command line: `dynaprop`."""
 
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -172,18 +174,29 @@ def main() -> None:
 
 
 def _run(verbose: bool) -> int:
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         app()
+        code = 0
     except SystemExit as end:  # typer has dealt with wrong use, --help and Ctrl-C
-        if end.code == 130:
-            print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return int(end.code or 0)
+        code = int(end.code or 0)
     except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, DynapropError) else 1
-    return 0
+        # Prefect turns an interrupt that hits its own code into other errors.
+        if not interrupts:
+            if verbose:
+                traceback.print_exc()
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+        code = error.exit_code if isinstance(error, DynapropError) else 1
+    if interrupts:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return code
 
 
 def _one_line(error: Exception) -> str:

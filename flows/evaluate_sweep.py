@@ -6,7 +6,7 @@ from flows.units import Units
 from flows.workspace import open_workspace
 
 
-@flow(name="evaluate-sweep", validate_parameters=False)
+@flow(name="evaluate-sweep")
 def evaluate_sweep(
     dataset: str,
     recipe: str = "lite",

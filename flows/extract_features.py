@@ -13,7 +13,7 @@ from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionSummary
 
 
-@flow(name="extract-features", validate_parameters=False)
+@flow(name="extract-features")
 def extract_features(
     dataset: str,
     recipe: str = "lite",

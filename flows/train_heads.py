@@ -8,7 +8,7 @@ from flows.workspace import open_workspace
 from heads.trained import MODELS
 
 
-@flow(name="train-heads", validate_parameters=False)
+@flow(name="train-heads")
 def train_heads(
     dataset: str,
     recipe: str = "lite",

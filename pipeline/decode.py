@@ -32,16 +32,23 @@ class FrameRequest:
     """True when only the index says which frame is meant."""
 
 
-def read_frames(request: FrameRequest, decoder: str) -> Iterator[np.ndarray]:
+def read_frames(
+    request: FrameRequest, decoder: str, *, on_frame: Callable[[], None] | None = None
+) -> Iterator[np.ndarray]:
     """Yield the requested frames in order as RGB ``[height, width, 3]`` uint8 arrays.
+
+    Args:
+        request: what to read.
+        decoder: a name in ``READERS``.
+        on_frame: called after decoding steps, also between requested frames, as a sign of life.
 
     Raises:
         VideoError: a frame is missing or cannot be decoded, or the decoder contradicts the probe.
     """
-    return READERS[decoder](request)
+    return READERS[decoder](request, on_frame)
 
 
-def read_with_pyav(request: FrameRequest) -> Iterator[np.ndarray]:
+def read_with_pyav(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
     """Decode from the start in presentation order; match frames by time, or by index where times are estimated."""
     with open_video(request.path) as container:
         wanted = 0
@@ -49,6 +56,8 @@ def read_with_pyav(request: FrameRequest) -> Iterator[np.ndarray]:
             for index, frame in enumerate(container.decode(video=0)):
                 if wanted == len(request.frames):
                     return
+                if on_frame:
+                    on_frame()
                 if request.estimated:
                     late = index - int(request.frames[wanted])
                 else:
@@ -65,7 +74,7 @@ def read_with_pyav(request: FrameRequest) -> Iterator[np.ndarray]:
         raise VideoError("missing_frames", f"{wanted} of {len(request.frames)} clips, none at {seconds:.2f} s")
 
 
-def read_with_decord(request: FrameRequest) -> Iterator[np.ndarray]:
+def read_with_decord(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
     """Decode with decord, trusted only where it agrees with the probe and a random read equals the forward one."""
     import decord
 
@@ -83,12 +92,14 @@ def read_with_decord(request: FrameRequest) -> Iterator[np.ndarray]:
             batch = reader.get_batch(request.frames[begin : begin + step]).asnumpy()
             if begin <= middle < begin + step and not np.array_equal(batch[middle - begin], witness):
                 raise VideoError("mismatch", "decord's random read differs from its forward read")
+            if on_frame:
+                on_frame()
             yield from batch
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
 
 
-READERS: dict[str, Callable[[FrameRequest], Iterator[np.ndarray]]] = {
+READERS: dict[str, Callable[[FrameRequest, Callable[[], None] | None], Iterator[np.ndarray]]] = {
     "decord": read_with_decord,
     "pyav": read_with_pyav,
 }

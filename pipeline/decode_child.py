@@ -1,14 +1,16 @@
 """The child process that touches video files: `python -m pipeline.decode_child`.
 
 Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
-``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON. The child ends when its
-stdin closes, so it never outlives its parent.
+``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON; ``A``: alive, while a long
+file gives nothing else to send. The child ends when its stdin closes, so it never outlives its parent.
 """
 
 import json
 import os
 import struct
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -30,7 +32,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
-            answer = _probe(request) if request["op"] == "probe" else _decode(request, out)
+            answer = _probe(request, out) if request["op"] == "probe" else _decode(request, out)
             _send(out, b"D", json.dumps(answer).encode())
         except VideoError as error:
             _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
@@ -39,8 +41,8 @@ def main() -> None:
             _send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
 
 
-def _probe(request: dict[str, Any]) -> dict[str, Any]:
-    answer = asdict(probe_video(request["path"]))
+def _probe(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    answer = asdict(probe_video(request["path"], on_frame=_sign_of_life(out)))
     answer["timestamps"] = answer["timestamps"].tolist()
     return answer
 
@@ -54,10 +56,23 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         start=request["start"],
         estimated=request["estimated"],
     )
-    for clip, frame in enumerate(read_frames(frame_request, request["decoder"])):
+    for clip, frame in enumerate(read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out))):
         sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
         _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
     return {"clips": len(frame_request.frames)}
+
+
+def _sign_of_life(out: BinaryIO) -> Callable[[], None]:
+    """A callback that tells the parent about once a second that decoding goes on."""
+    last = time.monotonic()
+
+    def alive() -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            last = time.monotonic()
+            _send(out, b"A")
+
+    return alive
 
 
 def _send(out: BinaryIO, kind: bytes, *payload: bytes) -> None:

@@ -210,7 +210,7 @@ class Extraction:
         )
         if save:
             self._check_room(plan.bytes_to_write)
-            if changes.to_probe or changes.removed or changes.restored:
+            if changes:
                 manifest.save(self.store.manifest_path)
         return plan
 

@@ -106,12 +106,6 @@ class Manifest:
         table.loc[table["video_id"].isin(set(video_ids)), "removed"] = True
         return Manifest(table, shard_rows=self.shard_rows)
 
-    def restored(self, versions: Iterable[int]) -> "Manifest":
-        """A copy in which these table rows are current again."""
-        table = self.table.copy()
-        table.loc[list(versions), "removed"] = False
-        return Manifest(table, shard_rows=self.shard_rows)
-
     def extended(self, videos: list[ProbedVideo]) -> "Manifest":
         """A copy with these videos appended in order, packed into new shards."""
         counts = [0 if video.grid is None else len(video.grid) for video in videos]

@@ -18,13 +18,13 @@ from pipeline.video import VideoError
 class Changes:
     """How the files on disk differ from a manifest."""
 
-    unchanged: tuple[str, ...]
-    restored: tuple[int, ...]
-    """Rows of the manifest's table that are tombstones of a file that is back as it was."""
     to_probe: tuple[Video, ...]
     """New or changed videos, and failed ones when they are to be retried."""
     removed: tuple[str, ...]
     """Ids whose current row becomes a tombstone."""
+
+    def __bool__(self) -> bool:
+        return bool(self.to_probe or self.removed)
 
 
 def compare(manifest: Manifest, videos: Sequence[Video], *, failed: Iterable[str] = ()) -> Changes:
@@ -36,25 +36,18 @@ def compare(manifest: Manifest, videos: Sequence[Video], *, failed: Iterable[str
         failed: ids to probe and extract anew although their files are the same.
     """
     current = {row.video_id: row for row in manifest.current().itertuples()}
-    tombstones = manifest.table[manifest.table["removed"].astype(bool)]
-    gone = {(row.video_id, row.content): int(row.Index) for row in tombstones.itertuples()}
     retry = set(failed)
-    unchanged, restored, to_probe, removed = [], [], [], []
-    present = set()
+    to_probe, removed, present = [], [], set()
     for video in videos:
         present.add(video.id)
         known = current.get(video.id)
-        if known is not None and video.id not in retry and _same_file(known, video.path):
-            unchanged.append(video.id)
-            continue
-        if known is not None:
+        if known is None:
+            to_probe.append(video)
+        elif video.id in retry or not _same_file(known, video.path):
             removed.append(video.id)
-        elif video.id not in retry and gone and (version := gone.get((video.id, _content(video.path)))) is not None:
-            restored.append(version)
-            continue
-        to_probe.append(video)
+            to_probe.append(video)
     removed += [video_id for video_id in current if video_id not in present]
-    return Changes(tuple(unchanged), tuple(restored), tuple(to_probe), tuple(removed))
+    return Changes(tuple(to_probe), tuple(removed))
 
 
 def apply_changes(
@@ -88,7 +81,7 @@ def apply_changes(
         probed.append(ProbedVideo(video.id, _relative(video.path, root), _identity(video.path), probe, grid))
         if on_video:
             on_video()
-    return manifest.without(changes.removed).restored(changes.restored).extended(probed)
+    return manifest.without(changes.removed).extended(probed)
 
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:

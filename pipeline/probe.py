@@ -1,5 +1,6 @@
 """Probe: how many frames a video presents, and when, before anything is decoded for real."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,12 @@ class Probe:
         return len(self.timestamps)
 
 
-def probe_video(path: str | Path) -> Probe:
+def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None) -> Probe:
     """Read the presentation times of all frames, from the packets where they can be trusted, else by decoding.
+
+    Args:
+        path: the file.
+        on_frame: called after every packet or frame, as a sign of life.
 
     Raises:
         VideoError: the file cannot be used as a video.
@@ -47,17 +52,17 @@ def probe_video(path: str | Path) -> Probe:
         stream = container.streams.video[0]
         codec = stream.codec_context.name
         rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
-        times, hidden = _packet_times(container) if codec in _COUNTABLE_CODECS else (None, False)
+        times, hidden = _packet_times(container, on_frame) if codec in _COUNTABLE_CODECS else (None, False)
         size = stream.codec_context.width, stream.codec_context.height
         format_name = container.format.name
     decoded = times is None
     if times is None:
-        times = _decoded_times(path)
+        times = _decoded_times(path, on_frame)
     if len(times) == 0:
         raise VideoError("no_frames", "no frame of the video stream can be decoded")
     estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
     if estimated and not decoded:
-        times = _decoded_times(path)
+        times = _decoded_times(path, on_frame)
         estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
@@ -77,7 +82,9 @@ def probe_video(path: str | Path) -> Probe:
     )
 
 
-def _packet_times(container: av.container.InputContainer) -> tuple[np.ndarray | None, bool]:
+def _packet_times(
+    container: av.container.InputContainer, on_frame: Callable[[], None] | None
+) -> tuple[np.ndarray | None, bool]:
     """Presentation times of all shown packets in seconds, sorted, and whether some are hidden by an edit list.
 
     The times are None where a packet lacks its own or shares one.
@@ -89,6 +96,8 @@ def _packet_times(container: av.container.InputContainer) -> tuple[np.ndarray | 
         for packet in container.demux(stream):
             if packet.size == 0:  # the flush packet at the end
                 continue
+            if on_frame:
+                on_frame()
             if packet.is_discard:
                 hidden = True
             elif packet.pts is None:
@@ -103,13 +112,15 @@ def _packet_times(container: av.container.InputContainer) -> tuple[np.ndarray | 
     return pts * float(stream.time_base or 0), hidden
 
 
-def _decoded_times(path: str | Path) -> np.ndarray:
+def _decoded_times(path: str | Path, on_frame: Callable[[], None] | None) -> np.ndarray:
     """Presentation times of all frames that decode, in output order, NaN where a frame has none."""
     times: list[float] = []
     with open_video(path) as container:
         try:
             for frame in container.decode(video=0):
                 times.append(np.nan if frame.time is None else float(frame.time))
+                if on_frame:
+                    on_frame()
         except av.error.FFmpegError as error:
             if not times:
                 raise VideoError("decode", str(error)) from None

@@ -1,8 +1,7 @@
 """The generated sample dataset: real H.264 files, so that everything can be tried without a download.
 
-It is a smoke test and never evidence: what it shows is in `sample_scenes.py`, drawn so that a frame at 224 px says
-more than one at 112 px and no single frame says enough. Drawing depends on the seed alone, so the same parameters
-give the same frames on every machine with the same NumPy, Pillow and x264.
+It is a smoke test and never evidence: `sample_scenes.py` draws it so that a frame says more at 224 px than at 112 px,
+and few frames say much. The same parameters give the same frames, as long as NumPy, Pillow and x264 are the same.
 """
 
 import json
@@ -19,7 +18,7 @@ import av
 import numpy as np
 
 from pipeline.errors import DynapropError, UsageError
-from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, draw_video
+from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, PERIODS, draw_shot, plan_shots
 
 FPS = 10
 GENERATOR = 1  # raise it whenever the same parameters give other frames: samples on disk are then made again
@@ -35,11 +34,13 @@ class SampleVideo:
     name: str
     """Path relative to the sample's root: `<train|test>/<class>/<class>_<number>.mp4`."""
     class_name: str
+    period: float
+    """Of the fill's pattern, in pixels."""
     width: int
     height: int
     n_frames: int
     seed: tuple[int, ...]
-    """Entropy of the video's own random generator; independent of how many other videos there are."""
+    """Entropy of the video's own random generator, so that any process can draw it alone."""
 
 
 def plan_sample(*, videos_per_class: int = 8, seed: int = 0, seconds: tuple[int, int] = (15, 40)) -> list[SampleVideo]:
@@ -57,17 +58,27 @@ def plan_sample(*, videos_per_class: int = 8, seed: int = 0, seconds: tuple[int,
     shortest, longest = seconds
     if not 1 <= shortest <= longest:
         raise UsageError(f"sample: seconds is {seconds}; give (shortest, longest) with 1 <= shortest <= longest")
-    n_train = videos_per_class - max(1, round(videos_per_class * 3 / 8))
+    n_test = max(1, round(videos_per_class * 3 / 8))
     videos = []
-    for class_index, class_name in enumerate(CLASS_NAMES):
-        for number in range(videos_per_class):
-            entropy = (seed, class_index, number)
-            rng = np.random.default_rng([*entropy, 0])
-            width, height = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
-            n_frames = int(rng.integers(shortest * FPS, longest * FPS, endpoint=True))
-            folder = "train" if number < n_train else "test"
-            name = f"{folder}/{class_name}/{class_name}_{number:03d}.mp4"
-            videos.append(SampleVideo(name, class_name, width, height, n_frames, (*entropy, 1)))
+    for split, numbers in (("train", range(videos_per_class - n_test)), ("test", range(videos_per_class)[-n_test:])):
+        rng = np.random.default_rng([seed, len(split)])
+        # Both splits have all periods in equal parts, so that neither is finer, hence harder, by chance.
+        ranks = rng.permutation(len(CLASS_NAMES) * len(numbers))
+        periods = iter(np.geomspace(*PERIODS, len(ranks))[ranks].tolist())
+        for class_index, class_name in enumerate(CLASS_NAMES):
+            for number in numbers:
+                width, height = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+                videos.append(
+                    SampleVideo(
+                        name=f"{split}/{class_name}/{class_name}_{number:03d}.mp4",
+                        class_name=class_name,
+                        period=next(periods),
+                        width=width,
+                        height=height,
+                        n_frames=int(rng.integers(shortest * FPS, longest * FPS, endpoint=True)),
+                        seed=(seed, class_index, number),
+                    )
+                )
     return videos
 
 
@@ -128,8 +139,9 @@ def write_video(root: Path, video: SampleVideo) -> None:
         with av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=FPS, options=X264_OPTIONS)
             stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
-            for rgb in draw_video(rng, video.class_name, video.n_frames, FPS, video.width, video.height):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+            for shot in plan_shots(rng, video.class_name, video.n_frames, FPS):
+                for rgb in draw_shot(rng, shot, period=video.period, width=video.width, height=video.height):
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
             container.mux(stream.encode(None))
         partial.replace(target)
     finally:

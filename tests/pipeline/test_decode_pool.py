@@ -123,3 +123,21 @@ def alive(pid: int) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_signs_of_life_keep_a_slow_child_alive(tmp_path, monkeypatch):
+    """A long file whose next clip is far away: 1.5 s without a frame are no hang at a deadline of 1 s."""
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    fake_children(
+        monkeypatch,
+        tmp_path,
+        "import struct, sys, time\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(5):\n"
+        "    time.sleep(0.3); sys.stdout.buffer.write(struct.pack('<cI', b'A', 0)); sys.stdout.flush()\n"
+        "sys.stdout.buffer.write(struct.pack('<cI', b'D', 2) + b'{}')",
+    )
+    with DecodePool(workers=1, deadline=1) as pool:
+        (stream,) = pool.decode([wanted], [16], ["pyav"])
+        assert list(stream) == []
+    assert stream.outcome.error is None

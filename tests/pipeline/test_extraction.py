@@ -1,5 +1,6 @@
 """Extraction into the store: right rows, resume, growth, failures, and what readers may trust."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary, open_store
 from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.store import FeatureStore
 from pipeline.verify import verify_key
 from tests.pipeline.videos import all_frames, write_video
 
@@ -92,12 +94,13 @@ def test_new_changed_and_removed_videos(videos, tmp_path):
     extract(dataset, tmp_path)
     write_video(videos / "a" / "new.mp4", seed=9)
     write_video(videos / "a" / "0.mp4", frames=40, seed=10)
-    kept = (videos / "b" / "1.mp4").rename(tmp_path / "1.mp4")
+    (videos / "b" / "1.mp4").unlink()
     summary = extract(dataset, tmp_path)
-    assert (summary.videos, summary.decoded) == (6, 2)
-    kept.rename(videos / "b" / "1.mp4")  # back as it was: its old rows still hold
-    summary = extract(dataset, tmp_path)
-    assert (summary.videos, summary.usable, summary.decoded) == (7, 7, 0)
+    assert (summary.videos, summary.usable, summary.decoded) == (6, 6, 2)
+    assert set(open_store(dataset, tmp_path).manifest().current()["video_id"]) == {
+        *(f"a/{name}.mp4" for name in (0, 2, 4, "new")),
+        *(f"b/{name}.mp4" for name in (3, 5)),
+    }
 
 
 def test_a_touched_file_is_the_same_video(videos, tmp_path):
@@ -192,6 +195,23 @@ def test_no_room_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatc
     with pytest.raises(DynapropError, match="make room or set DYNAPROP_HOME"):
         extract(spec(videos), tmp_path)
     assert not open_store(spec(videos), tmp_path).manifest_path.exists()
+
+
+def test_a_full_disk_half_way_leaves_nothing_that_is_trusted(videos, tmp_path, monkeypatch):
+    dataset = spec(videos)
+    written = FeatureStore.write_shard
+
+    def full(self, key, shard, features):
+        if shard == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(self, key, shard, features)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "write_shard", full)
+        with pytest.raises(OSError, match="No space left"):
+            extract(dataset, tmp_path)
+    summary = extract(dataset, tmp_path)
+    assert (summary.usable, summary.decoded) == (6, 4)
 
 
 def test_a_dry_run_writes_no_manifest_and_gives_an_estimate(videos, tmp_path):
