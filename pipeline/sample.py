@@ -1,7 +1,8 @@
 """The generated sample dataset: real H.264 files, so that everything can be tried without a download.
 
 It is a smoke test and never evidence: `sample_scenes.py` draws it so that a frame says more at 224 px than at 112 px,
-and few frames say much. The same parameters give the same frames, as long as NumPy, Pillow and x264 are the same.
+and few frames say much. The same parameters give the same frames (with the same NumPy, Pillow and x264, and up to
+the last bit of a sine on other types of CPU).
 """
 
 import json
@@ -50,9 +51,7 @@ def plan_sample(*, videos_per_class: int = 8, seed: int = 0, seconds: tuple[int,
     durations that are not `1 <= shortest <= longest`.
     """
     if videos_per_class < 2:
-        raise UsageError(
-            f"sample: videos_per_class is {videos_per_class}; ask for 2 or more (one to train, one to test)"
-        )
+        raise UsageError(f"sample: videos_per_class is {videos_per_class}; use 2 or more (to train and to test)")
     if seed < 0:
         raise UsageError(f"sample: seed is {seed}; use 0 or more")
     shortest, longest = seconds
@@ -114,8 +113,8 @@ def generate_sample(
         raise UsageError(f"sample: workers is {workers}; use 1 or more")
     parameters = {"generator": GENERATOR, "videos_per_class": videos_per_class, "seed": seed, "seconds": list(seconds)}
     wanted = {"parameters": parameters, "files": [video.name for video in plan]}
-    found = _read_marker(root)
     try:
+        found = _read_marker(root)
         if found is not None and found["parameters"] != parameters:
             _remove_listed(root, found["files"])
         missing = [video for video in plan if not (root / video.name).is_file()]
@@ -186,7 +185,7 @@ def _read_marker(root: Path) -> dict[str, Any] | None:
         if isinstance(marker, dict) and {"parameters", "files", "finished"} <= marker.keys():
             return marker
     except (FileNotFoundError, NotADirectoryError):
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        if not root.exists() or (root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())):
             return None
     except ValueError:  # not JSON, or not UTF-8
         pass
