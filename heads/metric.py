@@ -1,20 +1,16 @@
-"""Top-1 and mean average precision of video predictions, and how sure their means and differences are.
+"""Top-1 and mean average precision of video predictions, and how sure a mean over seeds is.
 
 All rates are fractions of 1. Scores are class probabilities, ``[v, c]``; targets are multi-hot, bool ``[v, c]``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.metrics import confusion_matrix
 
 from pipeline.errors import DynapropError
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""of (scores, targets), such as `top1` and `mean_average_precision`"""
 
 
 def multi_hot(labels: Sequence[Sequence[int]], n_classes: int) -> np.ndarray:
@@ -76,11 +72,6 @@ def per_class(scores: np.ndarray, targets: np.ndarray, class_names: Sequence[str
     )
 
 
-def confusion(scores: np.ndarray, first_labels: np.ndarray) -> np.ndarray:
-    """How many videos of each class (row, ``first_labels`` ``[v]``) were taken for each (column): int ``[c, c]``."""
-    return confusion_matrix(first_labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate and its confidence interval; the bounds are NaN where there is nothing to tell them from."""
@@ -99,27 +90,3 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
         return Interval(mean, float("nan"), float("nan"))
     half = float(stats.t.ppf(0.5 + level / 2, df=len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
-
-
-def difference_interval(
-    metric: Metric,
-    scores_a: np.ndarray,
-    scores_b: np.ndarray,
-    targets: np.ndarray,
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """``metric`` of model a minus that of model b, with a paired bootstrap interval over videos.
-
-    Each resample draws the same videos, with replacement, for both models; the bounds are percentiles of the
-    differences. All arrays are of the same videos in the same order.
-    """
-    rng = np.random.default_rng(seed)
-    differences = np.empty(resamples)
-    for i in range(resamples):
-        videos = rng.integers(len(targets), size=len(targets))
-        differences[i] = metric(scores_a[videos], targets[videos]) - metric(scores_b[videos], targets[videos])
-    low, high = np.quantile(differences, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(metric(scores_a, targets) - metric(scores_b, targets), float(low), float(high))

@@ -1,7 +1,5 @@
 """From rows of single trainings to a table: means over seeds with intervals, and paired differences between models."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -73,11 +71,6 @@ def _correctness(predictions: pd.DataFrame, chosen: dict[str, object]) -> pd.Ser
         rows = rows[rows[column] == value]
     right = [predicted in labels for predicted, labels in zip(rows["predicted"], rows["labels"], strict=True)]
     return pd.Series(right, index=rows["video_id"], dtype="float64").groupby(level=0).mean()
-
-
-def labels_of(models: Sequence[str]) -> list[str]:
-    """Names as the paper writes them."""
-    return [PAPER_NAMES[model] for model in models]
 
 
 PAPER_NAMES = {

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -95,8 +96,9 @@ def find_catalog(path: Path | None = None) -> Path:
         return _existing(path, "check the path")
     if from_environment := os.environ.get("DYNAPROP_CATALOG"):
         return _existing(Path(from_environment), "DYNAPROP_CATALOG names it: correct or unset the variable")
-    package = Path(__file__).resolve().parent  # a wheel has its copy here, a checkout one folder up
-    for candidate in (Path("catalog.yaml"), package / "catalog.yaml", package.parent / "catalog.yaml"):
+    checkout = Path(__file__).resolve().parents[1]
+    installed = Path(sys.prefix) / "share" / "dynaprop"  # where a wheel puts its copy
+    for candidate in (Path("catalog.yaml"), checkout / "catalog.yaml", installed / "catalog.yaml"):
         if candidate.is_file():
             return candidate
     raise UsageError("no catalog.yaml here or beside the package; name one with DYNAPROP_CATALOG")
@@ -153,8 +155,7 @@ _Loader.add_implicit_resolver(
 
 def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
-        # safe: _Loader is yaml.SafeLoader with two more checks
-        document = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        document = _Loader(file.read_text(encoding="utf-8-sig")).get_single_data()
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -7,8 +7,6 @@ from sklearn.metrics import average_precision_score
 
 from heads.metric import (
     average_precision,
-    confusion,
-    difference_interval,
     mean_average_precision,
     mean_interval,
     multi_hot,
@@ -88,11 +86,6 @@ def test_per_class_table():
     assert table["recall"].tolist()[:2] == [0.5, 1.0] and np.isnan(table.loc["c", "recall"])
 
 
-def test_confusion_has_a_row_for_every_class():
-    scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.9, 0.0]])
-    assert confusion(scores, np.array([0, 0, 1])).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
-
-
 def test_mean_interval_is_scipys_t_interval():
     values = [0.61, 0.64, 0.58, 0.66, 0.60]
     low, high = stats.t.interval(0.95, df=4, loc=np.mean(values), scale=stats.sem(values))
@@ -105,25 +98,3 @@ def test_one_seed_has_a_mean_but_no_interval():
     assert interval.estimate == 0.7 and np.isnan(interval.low) and np.isnan(interval.high)
     with pytest.raises(DynapropError):
         mean_interval([])
-
-
-def test_difference_interval_is_paired():
-    rng = np.random.default_rng(0)
-    targets = multi_hot([[int(c)] for c in rng.integers(4, size=200)], 4)
-    scores = rng.random((200, 4)) + 0.5 * targets
-    same = difference_interval(top1, scores, scores, targets, resamples=50)
-    assert (same.estimate, same.low, same.high) == (0.0, 0.0, 0.0)  # unpaired resamples would differ
-
-
-def test_difference_interval_has_the_width_of_the_normal_approximation():
-    rng = np.random.default_rng(1)
-    targets = multi_hot([[0]] * 400, 2)
-    right_a, right_b = rng.random(400) < 0.8, rng.random(400) < 0.6
-    interval = difference_interval(
-        top1, np.eye(2)[1 - right_a.astype(int)], np.eye(2)[1 - right_b.astype(int)], targets, resamples=2000
-    )
-    difference = right_a.astype(float) - right_b
-    assert interval.estimate == pytest.approx(difference.mean())
-    width = 2 * 1.96 * difference.std() / np.sqrt(400)
-    assert interval.high - interval.low == pytest.approx(width, rel=0.1)
-    assert interval.low < interval.estimate < interval.high
