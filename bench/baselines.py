@@ -33,10 +33,11 @@ def main() -> None:
         for extra in (["--folds", str(FOLDS)], []):
             subprocess.run([sys.executable, "-m", "flows.cli", "sweep", DATASET, "--sweep", SWEEP, *extra], check=True)
     run = Units(open_workspace(DATASET, "lite")).run
-    results, predictions = run.collect(), pd.read_parquet(run.path / "predictions.parquet")
+    run.collect()
+    results, predictions = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("results", "predictions"))
     parts = {}
-    for name, folds in ((f"{FOLDS} folds by sequence", True), ("given split", False)):
-        chosen = [frame[(frame["fold"].notna() == folds) & _asked(frame)] for frame in (results, predictions)]
+    for name, split in ((f"{FOLDS} folds by sequence", f"{FOLDS}-fold"), ("given split", "test")):
+        chosen = [frame[(frame["split"] == split) & _asked(frame)] for frame in (results, predictions)]
         parts[name] = _part(*chosen)
     data = {"dataset": DATASET, "recipe": "lite", "n_s": N_S, "n_t": N_T, "parts": parts}
     (HERE / "baselines.json").write_text(json.dumps(data, indent=1) + "\n")

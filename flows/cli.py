@@ -13,6 +13,7 @@ from flows.environment import prepare_environment
 from pipeline.errors import DynapropError
 
 if TYPE_CHECKING:
+    from flows.units import RunReport
     from flows.workspace import Workspace
 
 app = typer.Typer(
@@ -47,15 +48,19 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, and print the results."""
-    models = _check(target, recipe, catalog, sweep, device).catalog.sweep(sweep).models
+    workspace = _check(target, recipe, catalog, sweep, device)
+    spec = workspace.catalog.sweep(sweep)
+    n_s, n_t = spec.counts[0] if spec.counts else (None, None)
     from flows.evaluate_sweep import evaluate_sweep
     from flows.extract_features import extract_features
     from flows.train_heads import train_heads
 
     extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
-    train_heads(target, recipe, folds=folds, models=models, device=device, catalog=catalog)
-    folder = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
-    _show(folder, folds)
+    train_heads(
+        target, recipe, spec.seeds[:1], folds, n_s=n_s, n_t=n_t, models=spec.models, device=device, catalog=catalog
+    )
+    report = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    _show(report, _title(folds), workspace)
 
 
 @app.command()
@@ -75,7 +80,7 @@ def extract(
     from flows.extract_features import expect, extract_features
 
     if dry_run:
-        typer.echo(expect(target, recipe, device=device, workers=workers, catalog=catalog))
+        typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
         extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
 
@@ -93,10 +98,10 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
-    _check(target, recipe, catalog, device=device)
+    workspace = _check(target, recipe, catalog, device=device)
     from flows.train_heads import train_heads
 
-    folder = train_heads(
+    report = train_heads(
         target,
         recipe,
         _seeds(seeds) or (0,),
@@ -106,7 +111,7 @@ def train(
         device=device,
         catalog=catalog,
     )
-    _show(folder, folds)
+    _show(report, _title(folds), workspace)
 
 
 @app.command()
@@ -121,10 +126,11 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    _check(target, recipe, catalog, sweep, device)
+    workspace = _check(target, recipe, catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
 
-    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds)
+    report = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    _show(report, _title(folds), workspace)
 
 
 @app.command()
@@ -147,23 +153,35 @@ def datasets(
 
 
 @app.command()
-def verify(target: Target, recipe: Recipe = "lite", catalog: CatalogPath = None, verbose: Verbose = False) -> None:
-    """Check every cached feature against the ledger: present, right shape, finite, checksum."""
+def verify(
+    target: Target,
+    recipe: Recipe = "lite",
+    repair: Annotated[bool, typer.Option("--repair", help="Make bad shards undone: extract writes them anew.")] = False,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check every cached feature against the ledger: shard present, features finite, checksum right."""
     from flows.workspace import open_workspace
-    from pipeline.extraction import locate_backbone, open_store
+    from pipeline.extraction import locate_backbone, open_store, store_path
     from pipeline.verify import verify_key
 
     workspace = open_workspace(target, recipe, catalog)
+    if not store_path(workspace.dataset, workspace.home).exists():
+        raise DynapropError(f"{target} has no features yet; run: dynaprop extract {target}")
     store = open_store(workspace.dataset, workspace.home)
     problems = 0
     for backbone in (workspace.student, workspace.teacher):
-        check = verify_key(store, locate_backbone(backbone)[0].name)
-        typer.echo(f"{backbone.name}: {check.videos} videos in {check.shards} shards, {len(check.problems)} problems")
+        check = verify_key(store, locate_backbone(backbone)[0].name, repair=repair)
+        typer.echo(
+            f"{backbone.name}: {check.videos} videos in {check.shards} shards, "
+            f"{check.unpublished} shards not extracted, {len(check.problems)} problems"
+        )
         for problem in check.problems:
             typer.echo(f"  {problem}")
         problems += len(check.problems)
     if problems:
-        raise DynapropError(f"{store.root}: {problems} problems; delete the named ledger files and extract again")
+        advice = "run dynaprop extract to write them anew" if repair else "run dynaprop verify --repair"
+        raise DynapropError(f"{store.root}: {problems} problems; {advice}")
 
 
 def main() -> None:
@@ -228,15 +246,18 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
     return tuple(range(count)) if count else None
 
 
-def _show(folder: str, folds: int) -> None:
+def _show(report: "RunReport", title: str, workspace: "Workspace") -> None:
     from flows.table import print_results
     from heads.results import RunFolder
 
-    results = RunFolder(Path(folder)).results()
-    chosen = results[results["fold"].notna() if folds else results["fold"].isna()]
-    print_results(chosen, f"{chosen['dataset'].iloc[0]}, {f'{folds} folds' if folds else 'one split'}")
-    typer.echo(f"results: {folder}/results.parquet")
+    results = RunFolder(Path(report.folder)).results_of(report.units)
+    print_results(results, f"{workspace.dataset.name}, {title}", headline=workspace.dataset.metric)
+    typer.echo(f"results: {report.folder}/results.parquet")
     typer.echo("         predictions.parquet, per_class.parquet and checkpoints/ lie beside it")
+
+
+def _title(folds: int) -> str:
+    return f"{folds} folds" if folds else "one split"
 
 
 if __name__ == "__main__":

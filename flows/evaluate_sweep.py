@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.units import Units
+from flows.units import RunReport, Units
 from flows.workspace import open_workspace
 
 
@@ -15,7 +15,7 @@ def evaluate_sweep(
     seeds: tuple[int, ...] | None = None,
     device: str = "auto",
     catalog: str | None = None,
-) -> str:
+) -> RunReport:
     """Train and measure the models of a sweep on cached features; what was done before is kept.
 
     Args:
@@ -26,9 +26,6 @@ def evaluate_sweep(
         seeds: instead of the sweep's.
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
-
-    Returns:
-        The run's folder.
     """
     workspace = open_workspace(dataset, recipe, catalog)
     spec = workspace.catalog.sweep(sweep)
@@ -37,5 +34,4 @@ def evaluate_sweep(
     counts = spec.counts or [(workspace.recipe.n_s, workspace.recipe.n_t)]
     plan = units.plan(counts=counts, seeds=seeds, models=spec.models)
     plan += units.plan(counts=[(n, n) for n in spec.teacher_counts], seeds=seeds, models=("teacher",))
-    units.do(plan)
-    return str(units.run.path)
+    return units.do(plan)

@@ -50,14 +50,14 @@ def extract_features(
 def expect(
     dataset: str,
     recipe: str = "lite",
-    *,
     device: str = "auto",
+    retry_failed: bool = False,
     workers: int | None = None,
     catalog: str | None = None,
 ) -> str:
     """What an extraction would do, in one line; writes nothing but an empty store."""
     with open_extraction(open_workspace(dataset, recipe, catalog), device=device, workers=workers) as extraction:
-        changes = extraction.changes()
+        changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", len(changes.to_probe), "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)

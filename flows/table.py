@@ -10,11 +10,18 @@ from rich.table import Table
 from heads.summary import PAPER_NAMES, summarise
 
 
-def print_results(results: pd.DataFrame, title: str) -> None:
-    """Print models with their frames, top-1, mAP (mean and 95 % interval over seeds) and both costs."""
+def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") -> None:
+    """Print models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and both costs.
+
+    Args:
+        results: rows of ``results.parquet`` of one dataset and one kind of split.
+        title: stands above the table.
+        headline: ``top1`` or ``map``, the metric that comes first.
+    """
+    metrics = {"top1": "top-1 %", "map": "mAP %"} if headline == "top1" else {"map": "mAP %", "top1": "top-1 %"}
     table = Table(title=title, title_justify="left")
     table.add_column("model")
-    for name in ("n_s", "n_t", "top-1 %", "mAP %", "GFLOPs (paper)", "GMACs (measured)"):
+    for name in ("n_s", "n_t", *metrics.values(), "GFLOPs (paper)", "GMACs (measured)"):
         table.add_column(name, justify="right")
     summary = summarise(results)
     for row in summary.to_dict("records"):
@@ -22,18 +29,21 @@ def print_results(results: pd.DataFrame, title: str) -> None:
             PAPER_NAMES[row["model"]],
             _frames(row["n_s"], row["n_s_used"]),
             _frames(row["n_t"], row["n_t_used"]),
-            _percent(row, "top1"),
-            _percent(row, "map"),
+            *(_percent(row, metric) for metric in metrics),
             "-" if math.isnan(row["gflops_paper"]) else f"{row['gflops_paper']:.1f}",
             f"{row['gmacs_measured']:.2f}",
         )
-    missing = int(summary["n_missing"].max())
-    first = summary.iloc[0]
-    seeds = f"{first['seeds']} seed{'s' if first['seeds'] > 1 else ''}"
-    of_all = f" of {first['n_videos'] + missing}, {missing} missing" if missing else ""
-    table.caption = f"{first['n_videos']} test videos evaluated{of_all}; {seeds}; ± is half a 95 % interval over seeds"
+    table.caption = _caption(summary)
     table.caption_justify = "left"
     print_table(table)
+
+
+def _caption(summary: pd.DataFrame) -> str:
+    videos, missing = int(summary["n_videos"].max()), int(summary["n_missing"].max())
+    evaluated = f"{videos} of {videos + missing} test videos evaluated" if missing else f"{videos} test videos"
+    fewest, most = int(summary["seeds"].min()), int(summary["seeds"].max())
+    seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
+    return f"{evaluated}; {seeds}" + ("; ± is half a 95 % interval over seeds" if most > 1 else "")
 
 
 def print_table(table: Table) -> None:

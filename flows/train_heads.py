@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.progress import say
-from flows.units import Units
+from flows.units import RunReport, Units
 from flows.workspace import open_workspace
 from heads.trained import MODELS
 
@@ -19,7 +19,7 @@ def train_heads(
     models: tuple[str, ...] = MODELS[:-1],
     device: str = "auto",
     catalog: str | None = None,
-) -> str:
+) -> RunReport:
     """Train fusion, propagation and classifiers on cached features and keep the models.
 
     Args:
@@ -31,14 +31,11 @@ def train_heads(
         models: names in ``heads.trained.MODELS``.
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
-
-    Returns:
-        The run's folder.
     """
     workspace = open_workspace(dataset, recipe, catalog)
     units = Units(workspace, folds=folds, device=device)
     counts = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
     plan = units.plan(counts=[counts], seeds=seeds, models=models)
-    units.do(plan, keep=True)
+    report = units.do(plan, keep=True)
     say(f"checkpoints: {units.run.path / 'checkpoints'}")
-    return str(units.run.path)
+    return report

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from pipeline.annotations import Annotations, require_labels
 from pipeline.backbone import gmacs_per_frame
 from pipeline.errors import DynapropError
 from pipeline.extraction import locate_backbone, open_store, resolve_device
+from pipeline.files import publish_json
+from pipeline.plan import shards_to_do
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
 
@@ -35,6 +38,15 @@ class Unit:
     n_t: int
     seed: int
     models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Where a flow's results are."""
+
+    folder: str
+    units: list[str]
+    """Names of the units that the flow was asked for; the folder may hold more."""
 
 
 class Units:
@@ -56,7 +68,7 @@ class Units:
         require_labels(self.annotations)
         dataset, recipe = workspace.dataset, workspace.recipe
         self.splits = (
-            group_folds(self.annotations, folds)
+            group_folds(self.annotations, folds, seed=dataset.split_seed)
             if folds
             else (given_or_stratified(self.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction),)
         )
@@ -72,30 +84,37 @@ class Units:
         )
         self.keys = {"student": _key_name(workspace.student), "teacher": _key_name(workspace.teacher)}
         store = open_store(dataset, workspace.home)
-        stored = store.keys()
-        if absent := [key for key in self.keys.values() if key not in stored]:
+        shards = store.manifest().shards()
+        undone = shards_to_do(store, store.manifest(), list(self.keys.values()))
+        if undone or not shards:
             raise DynapropError(
-                f"dataset {dataset.name!r} has no features {absent[0]} yet; run: dynaprop extract {dataset.name} "
-                f"--recipe {recipe.name}"
+                f"{len(undone)} of {len(shards)} shards of {dataset.name!r} have no features yet; run: "
+                f"dynaprop extract {workspace.target} --recipe {recipe.name}"
             )
-        self.features, _ = load_features(
+        self.features, missing = load_features(
             store,
             self.annotations.videos,
             class_names=self.annotations.class_names,
             student_key=self.keys["student"],
             teacher_key=self.keys["teacher"],
         )
+        missing += self.annotations.missing
+        if missing:
+            say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
         current = store.manifest().current()
-        self._versions = dict(zip(current["video_id"], current["row"], strict=True))
+        versions = dict(zip(current["video_id"], current["row"], strict=True))
         self._index = {video: index for index, video in enumerate(self.features.video_ids)}
         # All that decides the outcome of a unit: whatever of it changes begins another run.
         identity = {
             "options": self.options.digest,
             **self.keys,
             "grid": store.root.name,
+            "classes": self.annotations.class_names,
             "videos": [(video.id, video.labels, video.split, video.group) for video in self.annotations.videos],
-            "versions": [self._versions[video] for video in self.features.video_ids],
+            "missing": missing,
+            "versions": [versions[video] for video in self.features.video_ids],
             "split": [dataset.split_seed, dataset.test_fraction],
+            "published": [workspace.student.gflops_paper, workspace.teacher.gflops_paper],
         }
         digest = _digest(identity)
         self.run = RunFolder(workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}")
@@ -106,6 +125,7 @@ class Units:
                 "feature_keys": self.keys,
                 "store": str(store.root),
                 "classes": list(self.annotations.class_names),
+                "missing": list(missing),
             }
         )
 
@@ -125,15 +145,15 @@ class Units:
             for n_s, n_t in counts
         ]
 
-    def do(self, units: Sequence[Unit], *, keep: bool = False) -> pd.DataFrame:
-        """Do the units that are not done, join the run's files and return their results.
+    def do(self, units: Sequence[Unit], *, keep: bool = False) -> RunReport:
+        """Do the units that are not done and join the run's files.
 
         Args:
             units: from ``plan``.
             keep: write the trained models as checkpoints.
         """
         todo = [unit for unit in units if not self._done(unit, keep)]
-        epochs = sum(trainings(unit.models) for unit in todo) * self.options.epochs
+        epochs = sum(trainings(unit.models, n_s=unit.n_s, n_t=unit.n_t) for unit in todo) * self.options.epochs
         if len(todo) < len(units):
             say(f"train: {len(units) - len(todo)} of {len(units)} trainings were done before")
         try:
@@ -141,8 +161,8 @@ class Units:
                 for unit in todo:
                     train_unit(self, unit, keep, progress.advance)
         finally:
-            results = self.run.collect()
-        return results
+            self.run.collect()
+        return RunReport(str(self.run.path), [unit.name for unit in units])
 
     def train(self, unit: Unit, *, keep: bool, on_epoch: Callable[[], None]) -> None:
         """Train, measure and store one unit."""
@@ -199,9 +219,14 @@ class Units:
                 hyper_parameters=vars(self.options),
                 metrics={"top1": row["top1"], "map": row["map"]},
             )
+        publish_json(self._kept(unit), {"models": sorted(results["model"].unique())})
 
     def _done(self, unit: Unit, keep: bool) -> bool:
-        return self.run.has(unit.name) and (not keep or self.run.checkpoints(unit.name).exists())
+        return self.run.has(unit.name) and (not keep or self._kept(unit).exists())
+
+    def _kept(self, unit: Unit) -> Path:
+        """Written when all of a unit's checkpoints are."""
+        return self.run.checkpoints(unit.name) / "done.json"
 
     def _select(self, videos: Sequence[int]) -> FeatureSplit:
         ids = (self.annotations.videos[video].id for video in videos)

@@ -16,6 +16,8 @@ from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 class Workspace:
     """The names of one command, resolved."""
 
+    target: str
+    """The dataset as the user named it."""
     catalog: Catalog
     dataset: DatasetSpec
     recipe: RecipeSpec
@@ -70,4 +72,4 @@ def open_workspace(target: str, recipe: str, catalog: str | None = None) -> Work
         UsageError: a name or path that does not exist.
     """
     entries = load_catalog(Path(catalog) if catalog else None)
-    return Workspace(entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())
+    return Workspace(target, entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())

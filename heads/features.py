@@ -7,7 +7,10 @@ import numpy as np
 import torch
 
 from pipeline.annotations import Video
+from pipeline.errors import DynapropError
 from pipeline.store import FeatureStore
+
+_DAMAGED = "{root}: shard {shard} of {key} is damaged; run `dynaprop verify --repair`, then `dynaprop extract`"
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,12 @@ def _gather(store: FeatureStore, key: str, rows: list, offsets: np.ndarray) -> t
         by_shard.setdefault(int(row.shard), []).append(index)
     features = np.empty((int(offsets[-1]), store.channels(key)), np.float16)
     for shard, members in sorted(by_shard.items()):
+        if not store.has_chunk(key, shard):
+            raise DynapropError(_DAMAGED.format(root=store.root, key=key, shard=shard))
         data = store.read_shard(key, shard)
         for index in members:
             begin = rows[index].row - shard * store.shard_rows
             features[offsets[index] : offsets[index + 1]] = data[begin : begin + rows[index].n_clips]
+            if not np.isfinite(features[offsets[index] : offsets[index + 1]]).all():
+                raise DynapropError(_DAMAGED.format(root=store.root, key=key, shard=shard))
     return torch.from_numpy(features)

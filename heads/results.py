@@ -7,6 +7,7 @@ runs/<run>/units/                one finished training unit each; the files abov
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,18 @@ KEY = [
 ]
 """The columns that name a row; the same ones key the predictions."""
 
-METRICS = ["top1", "map", "gflops_paper", "gmacs_measured", "n_s_used", "n_t_used", "n_videos", "n_missing", "seconds"]
+METRICS = [
+    "top1",
+    "top1_first_label",
+    "map",
+    "gflops_paper",
+    "gmacs_measured",
+    "n_s_used",
+    "n_t_used",
+    "n_videos",
+    "n_missing",
+    "seconds",
+]
 
 TABLES = ("results", "predictions", "per_class")
 
@@ -75,8 +87,8 @@ class RunFolder:
             publish_parquet(folder / f"{name}.parquet", frame)
         publish_json(folder / "done.json", {"unit": unit})
 
-    def collect(self) -> pd.DataFrame:
-        """Join all finished units into the run's files and return the results.
+    def collect(self) -> None:
+        """Join all finished units into the run's files.
 
         Where two units measured the same, as two sweeps may, the row appears once.
         """
@@ -86,12 +98,10 @@ class RunFolder:
             if frames:
                 table = pd.concat(frames, ignore_index=True).drop_duplicates([*KEY, *extra])
                 publish_parquet(self.path / f"{name}.parquet", table)
-        return self.results()
 
-    def results(self) -> pd.DataFrame:
-        """The run's results; empty before the first unit is done."""
-        path = self.path / "results.parquet"
-        return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=[*KEY, *METRICS])
+    def results_of(self, units: Sequence[str]) -> pd.DataFrame:
+        """The results of these units alone."""
+        return pd.concat([pd.read_parquet(self._unit(unit) / "results.parquet") for unit in units], ignore_index=True)
 
     def checkpoints(self, unit: str) -> Path:
         """Folder of a unit's checkpoints."""

@@ -19,8 +19,13 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     absent (NaN) for a single one.
 
     Args:
-        results: rows of ``results.parquet`` of one dataset.
+        results: rows of ``results.parquet`` of one dataset and one kind of split.
+
+    Raises:
+        ValueError: rows of several kinds of split, whose means would say nothing.
     """
+    if results["split"].nunique() > 1:
+        raise ValueError(f"results of several splits: {sorted(results['split'].unique())}; select one")
     rows = []
     for setting, group in results.groupby(SETTING, sort=False, dropna=False):
         weights = group["n_videos"]
@@ -33,13 +38,10 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         row |= {"seeds": group["seed"].nunique(), "n_videos": int(weights.groupby(group["seed"]).sum().iloc[0])}
         row |= {"n_missing": int(group["n_missing"].groupby(group["seed"]).sum().iloc[0])}
         rows.append(row)
-    table = pd.DataFrame(rows, columns=[*SETTING, *(rows[0].keys() - set(SETTING))] if rows else SETTING)
+    table = pd.DataFrame(rows)
     order = table["model"].map(MODELS.index)
-    return (
-        table.assign(order=order)
-        .sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False])
-        .drop(columns="order")
-    )
+    table = table.assign(order=order).sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False])
+    return table.drop(columns="order")
 
 
 def paired_difference(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from heads.evaluate import Model, predict
 from heads.features import FeatureSplit
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
 from heads.training import fit_static_weights, train_classifier, train_dynamic
+from pipeline.errors import UsageError
 from pipeline.splits import inner_holdout
 
 MODELS = ("student", "student-kd", "teacher", "static-avg", "static-weighted", "dynamic", "dynamic-shuffled")
@@ -71,36 +73,41 @@ class TrainedModels:
         self.options = options
         self.device = device
         self.on_epoch = on_epoch
+        self._seconds: dict[str, float] = {}
 
     @cached_property
     def student(self) -> FrameClassifier:
-        return self._classifier(self.train, "student", self.n_s)
+        return self._classifier("student", self.train, "student", self.n_s)
 
     @cached_property
     def teacher(self) -> FrameClassifier:
         """Stage 1: on as many clips as stage 2 will show it."""
-        return self._classifier(self.train, "teacher", self.n_s)
+        return self._classifier("teacher", self.train, "teacher", self.n_s)
 
     @cached_property
     def teacher_few(self) -> FrameClassifier:
         """The baseline row "Teacher n_t", trained and tested at its own number of frames."""
-        return self._classifier(self.train, "teacher", self.n_t)
+        return self._classifier("teacher-few", self.train, "teacher", self.n_t)
 
     @cached_property
     def student_kd(self) -> FrameClassifier:
-        return self._classifier(self.train, "student", self.n_s, teacher=self.teacher)
+        return self._classifier("student-kd", self.train, "student", self.n_s, teacher=self.teacher)
 
     @cached_property
     def dynamic(self) -> DynamicSTE:
-        return train_dynamic(
+        teacher = self.teacher
+        began = time.monotonic()
+        model = train_dynamic(
             self.train,
-            self.teacher,
+            teacher,
             n=self.n_s,
             **asdict(self.options),
             seed=self.seed,
             device=self.device,
             on_epoch=self._tick,
         )
+        self._seconds["dynamic"] = time.monotonic() - began
+        return model
 
     @cached_property
     def static_avg(self) -> StaticSTE:
@@ -108,12 +115,18 @@ class TrainedModels:
 
     @cached_property
     def static_weighted(self) -> StaticSTE:
-        """Weights fitted on a held-out fifth of the training videos, by models that never saw that fifth."""
+        """Weights fitted on a held-out fifth of the training videos, by models that never saw that fifth.
+
+        Equal weights where every class has a single training video.
+        """
         firsts = [labels[0] for labels in self.train.labels]
-        kept, held = inner_holdout(firsts, self.groups, seed=self.seed)
+        try:
+            kept, held = inner_holdout(firsts, self.groups, seed=self.seed)
+        except UsageError:  # one training video a class: nothing can be held out
+            return StaticSTE(student=self.student_kd, teacher=self.teacher, weights=(0.5, 0.5))
         part, rest = self.train.select(kept), self.train.select(held)
-        teacher = self._classifier(part, "teacher", self.n_s)
-        student = self._classifier(part, "student", self.n_s, teacher=teacher)
+        teacher = self._classifier("part-teacher", part, "teacher", self.n_s)
+        student = self._classifier("part-student-kd", part, "student", self.n_s, teacher=teacher)
         # Each branch alone, on the very clips that the ensemble shows it.
         p_s, p_t = (
             predict(
@@ -132,12 +145,18 @@ class TrainedModels:
         """A model by its name in ``MODELS``."""
         return getattr(self, name.replace("-shuffled", "").replace("-", "_"))
 
+    def seconds(self, name: str) -> float:
+        """Seconds that training a model took so far, with all that it needs."""
+        needs = {name} if name in ("teacher", "teacher-few") else _NEEDS[name]
+        return sum(self._seconds.get(training, 0.0) for training in needs)
+
     def _classifier(
-        self, videos: FeatureSplit, branch: str, n: int, teacher: FrameClassifier | None = None
+        self, name: str, videos: FeatureSplit, branch: str, n: int, teacher: FrameClassifier | None = None
     ) -> FrameClassifier:
         options = asdict(self.options)
         del options["lambda_cos"]  # of Dynamic-STE alone
-        return train_classifier(
+        began = time.monotonic()
+        model = train_classifier(
             videos,
             branch="student" if branch == "student" else "teacher",
             n=n,
@@ -147,18 +166,18 @@ class TrainedModels:
             device=self.device,
             on_epoch=self._tick,
         )
+        self._seconds[name] = time.monotonic() - began
+        return model
 
     def _tick(self, _epoch: int, _loss: float) -> None:
         if self.on_epoch is not None:
             self.on_epoch()
 
 
-def trainings(models: Sequence[str]) -> int:
+def trainings(models: Sequence[str], *, n_s: int, n_t: int) -> int:
     """How many trainings these models take together, for progress bars."""
-    needed: set[str] = set()
-    for name in models:
-        needed |= _NEEDS[name]
-    return len(needed)
+    needed = set().union(*(_NEEDS[name] for name in models))
+    return len(needed - ({"teacher-few"} if n_s == n_t else set()))
 
 
 _NEEDS = {

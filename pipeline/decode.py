@@ -82,15 +82,16 @@ def read_with_decord(request: FrameRequest, on_frame: Callable[[], None] | None 
         reader = decord.VideoReader(request.path, num_threads=1)
         if len(reader) != request.n_frames:
             raise VideoError("mismatch", f"decord counts {len(reader)} frames, the probe {request.n_frames}")
-        times = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64)[:, 0]
-        if np.abs(times[:-1] - times[-1] - request.timestamps).max() > _tolerance(request.timestamps):
+        begin, end = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64).T
+        half_a_frame = np.maximum(end - begin, 2e-3)[:-1] / 2  # decord's times are single precision
+        if (np.abs(begin[:-1] - begin[-1] - request.timestamps) > half_a_frame).any():
             raise VideoError("mismatch", "decord's frame times differ from the probe's")
         middle = len(request.frames) // 2
         witness = reader[int(request.frames[middle])].asnumpy()
         step = max(1, _BATCH_BYTES // max(1, witness.nbytes))
-        for begin in range(0, len(request.frames), step):
-            batch = reader.get_batch(request.frames[begin : begin + step]).asnumpy()
-            if begin <= middle < begin + step and not np.array_equal(batch[middle - begin], witness):
+        for first in range(0, len(request.frames), step):
+            batch = reader.get_batch(request.frames[first : first + step]).asnumpy()
+            if first <= middle < first + step and not np.array_equal(batch[middle - first], witness):
                 raise VideoError("mismatch", "decord's random read differs from its forward read")
             if on_frame:
                 on_frame()
@@ -123,11 +124,6 @@ def _lateness(time: float | None, wanted: float) -> int:
     if time is None:
         return -1
     return 0 if abs(time - wanted) < 1e-4 else int(np.sign(time - wanted))
-
-
-def _tolerance(timestamps: np.ndarray) -> float:
-    """Half the shortest distance between two clips, at most 20 ms: decord's times are single precision."""
-    return min(0.02, float(np.diff(timestamps).min()) / 2) if len(timestamps) > 1 else 0.02
 
 
 def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def main() -> None:
     # Native libraries print to file descriptor 1; keep the answers on a private copy of it.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+    _send(out, b"A")  # up and running: from here on a death is a video's fault
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:

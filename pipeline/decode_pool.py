@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.decode import FrameRequest
 from pipeline.decode_child import CLIP_INDEX, HEADER
+from pipeline.errors import DynapropError
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 
@@ -26,7 +27,7 @@ _FRAMES_AHEAD = 64  # decoded frames held a video: bounds memory whatever the vi
 
 
 class ChildLost(Exception):
-    """The child process died (a signal, an import error) while it owed an answer."""
+    """The child process died while it worked on a video."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class DecodeChild:
             env=environment,
             process_group=0,  # Ctrl-C reaches the parent alone, which then ends its children
         )
+        try:
+            self._read(HEADER.size)  # its first sign of life
+        except (ChildLost, VideoError) as error:
+            raise DynapropError(f"a decode process cannot be started: {error}") from None
         return self._process
 
     def _read(self, length: int) -> bytes:
@@ -119,16 +124,19 @@ class DecodeChild:
         return bytes(parts)
 
 
+_Item = tuple[int, list[np.ndarray]] | DecodeOutcome | BaseException
+
+
 class DecodedVideo:
     """The stream of one video's frames, filled by a pool thread and read by the model's loop."""
 
     def __init__(self, stopped: threading.Event) -> None:
-        self._frames: queue.Queue[tuple[int, list[np.ndarray]] | DecodeOutcome] = queue.Queue(_FRAMES_AHEAD)
+        self._frames: queue.Queue[_Item] = queue.Queue(_FRAMES_AHEAD)
         self._stopped = stopped
         self.outcome: DecodeOutcome | None = None
 
-    def put(self, item: tuple[int, list[np.ndarray]] | DecodeOutcome) -> None:
-        """Hand over a frame or the outcome; waits while the reader is behind."""
+    def put(self, item: _Item) -> None:
+        """Hand over a frame, the outcome or what broke; waits while the reader is behind."""
         while not self._stopped.is_set():
             try:
                 return self._frames.put(item, timeout=0.1)
@@ -140,9 +148,19 @@ class DecodedVideo:
 
         A clip may come twice, when a decoder failed half-way and another one began anew: the last one counts.
         """
-        while not isinstance(item := self._frames.get(), DecodeOutcome):
+        while True:
+            try:
+                item = self._frames.get(timeout=0.5)
+            except queue.Empty:
+                if self._stopped.is_set():
+                    raise DynapropError("the decode pool was closed while it was read") from None
+                continue
+            if isinstance(item, DecodeOutcome):
+                self.outcome = item
+                return
+            if isinstance(item, BaseException):
+                raise item
             yield item
-        self.outcome = item
 
 
 class DecodePool:
@@ -157,6 +175,7 @@ class DecodePool:
         self.workers = workers or len(os.sched_getaffinity(0))
         self.deadline = deadline
         self.decoded_videos = 0
+        """Videos that decoding was begun for."""
         self._children: queue.SimpleQueue[DecodeChild] = queue.SimpleQueue()
         self._all = [DecodeChild(deadline=deadline) for _ in range(self.workers)]
         for child in self._all:
@@ -232,6 +251,7 @@ class DecodePool:
         child = self._children.get()
         began = time.monotonic()
         attempts = 0
+        self.decoded_videos += 1
         # A decoder is given up after its second failure, or at once where it contradicts the probe.
         plan = deque([decoder, decoder] + (["pyav", "pyav"] if decoder == "decord" else []))
         error = VideoError("crash", "not attempted")
@@ -241,7 +261,6 @@ class DecodePool:
                 attempts += 1
                 try:
                     self._stream(child, request, sizes, decoder, video)
-                    self.decoded_videos += 1
                     return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began))
                 except ChildLost as lost:
                     error = VideoError("crash", f"{decoder}: {lost}")
@@ -252,8 +271,8 @@ class DecodePool:
                     if error.kind in ("mismatch", "missing_frames"):
                         plan = deque(other for other in plan if other != decoder)
             video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, error))
-        except BaseException as failure:  # the reader must never wait for an outcome that does not come
-            video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, VideoError("crash", repr(failure))))
+        except BaseException as failure:  # not the video's fault: the reader's to deal with
+            video.put(failure)
         finally:
             self._children.put(child)
 

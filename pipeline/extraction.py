@@ -33,14 +33,10 @@ class ExtractionPlan:
     videos: int
     clips: int
     """Clips of all videos."""
-    missing_files: tuple[str, ...]
-    """Ids that the annotations name and the disk lacks."""
     shards: dict[int, tuple[str, ...]]
     """Shards that are not done, with the names of the feature keys that they lack."""
     clips_to_do: int
     bytes_to_write: int
-    probed: int
-    """Videos whose frames were counted for this plan; the others were known."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ class Extraction:
         Raises:
             DynapropError: the disk has too little room for the features.
         """
-        manifest = apply_changes(
+        for manifest in apply_changes(
             self.store.manifest(),
             changes,
             pool=self.pool,
@@ -196,22 +192,20 @@ class Extraction:
             min_clips=self.dataset.min_clips,
             max_clips=self.dataset.max_clips,
             on_video=on_video,
-        )
+        ):
+            if save and changes:
+                manifest.save(self.store.manifest_path)
         shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()),
             clips=int(manifest.current()["n_clips"].sum()),
-            missing_files=self.annotations.missing,
             shards=shards,
             clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
             bytes_to_write=self._bytes_to_write(shards, manifest),
-            probed=len(changes.to_probe),
         )
         if save:
             self._check_room(plan.bytes_to_write)
-            if changes:
-                manifest.save(self.store.manifest_path)
         return plan
 
     def estimate_seconds(self, plan: ExtractionPlan) -> float:

@@ -1,6 +1,6 @@
 """Plan: bring a store's manifest up to date with the files on disk, and say what extraction has to do."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from pipeline.manifest import Manifest, ProbedVideo
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
+
+_VIDEOS_A_SAVE = 1024  # each save begins a new shard
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def apply_changes(
     min_clips: int,
     max_clips: int,
     on_video: Callable[[], None] | None = None,
-) -> Manifest:
-    """Probe what is new and return the manifest that knows it; writes nothing.
+) -> Iterator[Manifest]:
+    """Probe what is new; yield the manifest as it grows, so that an interrupted run has not probed for nothing.
 
     Args:
         manifest: the old manifest.
@@ -71,7 +73,8 @@ def apply_changes(
         clip_seconds, min_clips, max_clips: the clip grid, see ``clip_grid``.
         on_video: called after each probed video.
     """
-    probed = []
+    manifest = manifest.without(changes.removed)
+    probed: list[ProbedVideo] = []
     for video, probe in zip(changes.to_probe, pool.probe(str(video.path) for video in changes.to_probe), strict=True):
         grid = None
         if isinstance(probe, Probe):
@@ -81,7 +84,10 @@ def apply_changes(
         probed.append(ProbedVideo(video.id, _relative(video.path, root), _identity(video.path), probe, grid))
         if on_video:
             on_video()
-    return manifest.without(changes.removed).extended(probed)
+        if len(probed) == _VIDEOS_A_SAVE:
+            manifest, probed = manifest.extended(probed), []
+            yield manifest
+    yield manifest.extended(probed)
 
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:

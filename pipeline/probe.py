@@ -13,6 +13,9 @@ from pipeline.video import VideoError, open_video
 # only decoding tells.
 _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "ffv1"})
 
+# decord decodes ahead into memory while its reader waits, in the worst case a whole video.
+_DECORD_BYTES = 512 * 2**20
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -55,20 +58,17 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         times, hidden = _packet_times(container, on_frame) if codec in _COUNTABLE_CODECS else (None, False)
         size = stream.codec_context.width, stream.codec_context.height
         format_name = container.format.name
-    decoded = times is None
     if times is None:
         times = _decoded_times(path, on_frame)
     if len(times) == 0:
         raise VideoError("no_frames", "no frame of the video stream can be decoded")
     estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
-    if estimated and not decoded:
-        times = _decoded_times(path, on_frame)
-        estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
     # decord hangs on MPEG-TS, knows no AV1, and counts frames that an edit list hides.
     plain = not (estimated or hidden or format_name == "mpegts" or codec == "av1")
+    small = len(times) * size[0] * size[1] * 3 <= _DECORD_BYTES
     return Probe(
         timestamps=seconds,
         start=start,
@@ -78,7 +78,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         height=size[1],
         codec=codec,
         container=format_name,
-        decoder="decord" if plain else "pyav",
+        decoder="decord" if plain and small else "pyav",
     )
 
 

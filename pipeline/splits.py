@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
@@ -21,7 +21,7 @@ class Split:
     train: tuple[int, ...]
     test: tuple[int, ...]
     missing: tuple[str, ...] = ()
-    """Ids that the given test part lists and the disk lacks: a score says "evaluated N of M"."""
+    """Ids that the test part would have and the disk lacks: a score says "evaluated N of M"."""
 
 
 def given_or_stratified(annotations: Annotations, seed: int, test_fraction: float) -> Split:
@@ -79,7 +79,11 @@ def group_folds(annotations: Annotations, k: int, *, seed: int = 0) -> tuple[Spl
     else:
         _require_groups(labels, groups, annotations.class_names, parts=k)
         fold = _deal_groups(labels, groups, np.full(k, 1 / k), seed)
-    return tuple(_split(f"{k}-fold", number, labelled, fold == number) for number in range(k))
+    absent = [video.id for video in annotations.absent if video.labels]
+    return tuple(
+        replace(_split(f"{k}-fold", number, labelled, fold == number), missing=tuple(absent[number::k]))
+        for number in range(k)
+    )
 
 
 def inner_holdout(

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ SCHEMA = 1
 
 def list_stores(folder: Path) -> list["FeatureStore"]:
     """Every store below ``stores/``, by dataset and clip grid."""
-    return [FeatureStore.existing(path.parent) for path in sorted(folder.glob("*/*/features.zarr"))]
+    return [FeatureStore.existing(path.parents[1]) for path in sorted(folder.glob("*/*/features.zarr/zarr.json"))]
 
 
 class FeatureStore:
@@ -44,7 +45,7 @@ class FeatureStore:
         self.root = root
         self._path = root / "features.zarr"
         expected = {"schema": SCHEMA, "grid": grid}
-        if self._path.exists():
+        if (self._path / "zarr.json").exists():
             self.group = zarr.open_group(self._path, mode="r+")
             found = {name: self.group.attrs.get(name) for name in expected}
             if found != expected:
@@ -84,10 +85,10 @@ class FeatureStore:
     def ensure_array(self, key: FeatureKey, *, channels: int, n_shards: int, attributes: dict[str, Any]) -> None:
         """Create the array of a key, or grow it to so many shards."""
         rows = n_shards * self.shard_rows
-        if key.name in self.group:
-            array = self._array(key.name)
+        for _, array in self.group.arrays():  # all of them: they share the dimension "row"
             if array.shape[0] < rows:
-                array.resize((rows, channels))
+                array.resize((rows, array.shape[1]))
+        if key.name in self.group:
             return
         self.group.create_array(
             key.name,
@@ -136,11 +137,7 @@ class FeatureStore:
 
     def remove(self, key: str) -> None:
         """Delete a key's features and ledger, the ledger first."""
-        ledger = self.ledger(key)
-        for shard in ledger.published():
-            ledger.withdraw(shard)
-        if ledger.folder.exists():
-            ledger.folder.rmdir()
+        shutil.rmtree(self.ledger(key).folder, ignore_errors=True)
         del self.group[key]
 
     def _array(self, key: str) -> zarr.Array:

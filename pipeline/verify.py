@@ -1,6 +1,8 @@
 """Verify: is every feature that the ledger promises really there?"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,39 +16,59 @@ class Verification:
 
     shards: int
     videos: int
+    unpublished: int
+    """Shards of the manifest that are not extracted."""
     problems: tuple[str, ...]
     """One line each: ledger file, video, what is wrong."""
 
 
-def verify_key(store: FeatureStore, key: str) -> Verification:
-    """Check each published shard of a key: chunk present, features finite, checksums as the ledger has them."""
+def verify_key(store: FeatureStore, key: str, *, repair: bool = False) -> Verification:
+    """Check each published shard of a key: chunk present, features finite, checksums and rows as the ledger has them.
+
+    Args:
+        store: the store.
+        key: name of the feature key.
+        repair: withdraw the ledger of bad shards, so that the next extraction writes them anew.
+    """
     ledger = store.ledger(key)
+    manifest = store.manifest()
+    published = ledger.published()
     table = ledger.read()
     problems: list[str] = []
-    for shard, rows in table.groupby("shard"):
-        number = int(shard)
-        place = ledger.folder / f"{number:06d}.parquet"
-        if not store.has_chunk(key, number):
-            problems.append(f"{place}: the shard's features are gone")
-            continue
-        try:
-            features = store.read_shard(key, number)
-        except (OSError, ValueError) as error:
-            problems.append(f"{place}: the shard's features cannot be read ({error})")
-            continue
-        problems += [
-            f"{place}: {row.video_id}: {wrong}" for row in rows.itertuples() if (wrong := _wrong(row, features))
-        ]
-    return Verification(len(ledger.published()), len(table), tuple(problems))
+    for shard in sorted(published):
+        wrong = list(_wrong(store, key, shard, table[table["shard"] == shard], manifest.shard(shard)))
+        problems += [f"{ledger.folder.name}, shard {shard}: {line}" for line in wrong]
+        if wrong and repair:
+            ledger.withdraw(shard)
+    return Verification(len(published), len(table), len(set(manifest.shards()) - published), tuple(problems))
 
 
-def _wrong(row: object, features: np.ndarray) -> str | None:
-    first: int = row.row % len(features)  # type: ignore[attr-defined]
-    data = features[first : first + row.n_clips]  # type: ignore[attr-defined]
-    if row.status != "ok":  # type: ignore[attr-defined]
+def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:
+    promised = set(zip(rows["video_id"], rows["row"], rows["n_clips"], strict=True))
+    for place in zip(videos["video_id"], videos["row"], videos["n_clips"], strict=True):
+        if place not in promised:
+            yield f"{place[0]}: in the manifest but not in the ledger"
+    if not store.has_chunk(key, shard):
+        yield "its features are gone"
+        return
+    try:
+        features = store.read_shard(key, shard)
+    except (OSError, ValueError) as error:
+        yield f"its features cannot be read ({error})"
+        return
+    for row in rows.itertuples():
+        if fault := _fault(row, features):
+            yield f"{row.video_id}: {fault}"
+
+
+def _fault(row: Any, features: np.ndarray) -> str | None:
+    """What is wrong with one video's rows of ``[shard_rows, channels]``."""
+    first = row.row % len(features)
+    data = features[first : first + row.n_clips]
+    if row.status != "ok":
         return None if np.isnan(data).all() else "a failed video has features"
     if not np.isfinite(data).all():
         return "a feature is not finite"
-    if pd.isna(row.checksum) or checksum(data) != row.checksum:  # type: ignore[attr-defined]
+    if checksum(data) != row.checksum:
         return "the features' checksum differs"
     return None

@@ -13,5 +13,7 @@ def data_root() -> Path:
     """Folder of the real videos (`ut-interaction/`, `weizmann/`): $DYNAPROP_DATA, else ../shared/data."""
     root = Path(os.environ.get("DYNAPROP_DATA", REPOSITORY.parent / "shared" / "data")).resolve()
     if not (root / "ut-interaction").is_dir():
+        if "DYNAPROP_DATA" in os.environ:
+            pytest.fail(f"DYNAPROP_DATA={root} has no ut-interaction/")
         pytest.skip(f"no real videos at {root}; set DYNAPROP_DATA")
     return root

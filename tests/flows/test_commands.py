@@ -65,6 +65,45 @@ def test_the_whole_way_then_again_then_with_another_teacher(dynaprop, workplace)
     assert run_folder(other.out) != folder
 
 
+def test_folds_of_another_number_are_another_table(dynaprop, workplace):
+    """Rows of 2 and of 3 folds lie in the same run folder and must not be averaged."""
+    assert dynaprop("extract", "tiny").code == 0
+    for folds in ("3", "2"):
+        outcome = dynaprop("sweep", "tiny", "--folds", folds, "--seeds", "1")
+        assert outcome.code == 0, outcome.err
+        assert "15 test videos; 1 seed" in outcome.out
+    results = pd.read_parquet(f"{run_folder(outcome.out)}/results.parquet")
+    assert set(results["split"]) == {"2-fold", "3-fold"}
+
+
+def test_checkpoints_that_were_not_all_written_are_written_again(dynaprop, workplace):
+    assert dynaprop("extract", "tiny").code == 0
+    assert dynaprop("train", "tiny").code == 0
+    (marker,) = (workplace / "runs").rglob("checkpoints/*/done.json")
+    marker.unlink()
+    lost = marker.with_name("dynamic.safetensors")
+    lost.unlink()
+    assert dynaprop("train", "tiny").code == 0
+    assert lost.exists()
+
+
+def test_other_class_names_are_another_run(dynaprop, workplace):
+    """Index labels: a class more in classes.txt changes mAP and checkpoints although no label changes."""
+    lines = [f"{label}/{number}.mp4 {index}" for index, label in enumerate("abc") for number in range(5)]
+    (workplace / "train.txt").write_text("\n".join(line for line in lines if "4.mp4" not in line))
+    (workplace / "test.txt").write_text("\n".join(line for line in lines if "4.mp4" in line))
+    catalog = workplace / "catalog.yaml"
+    annotations = "annotations: {format: list, classes: ../classes.txt, train: ../train.txt, test: ../test.txt}"
+    catalog.write_text(catalog.read_text().replace("root: videos,", f"root: videos, {annotations},"))
+    folders = set()
+    for names in ("a b c", "a b c d"):
+        (workplace / "classes.txt").write_text("\n".join(names.split()))
+        outcome = dynaprop("run", "tiny", "--seeds", "1")
+        assert outcome.code == 0, outcome.err
+        folders.add(run_folder(outcome.out))
+    assert len(folders) == 2
+
+
 def test_a_folder_needs_no_catalog_entry_and_folds_work(dynaprop, workplace):
     outcome = dynaprop("run", str(workplace / "videos" / ".." / "videos"), "--folds", "2", "--seeds", "1")
     assert outcome.code == 0, outcome.err
@@ -109,7 +148,7 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
     assert dynaprop("extract", "tiny").code == 0
     good = dynaprop("verify", "tiny")
     assert good.code == 0
-    assert "t: 15 videos in 4 shards, 0 problems" in good.out
+    assert "t: 15 videos in 4 shards, 0 shards not extracted, 0 problems" in good.out
     chunk = next((workplace / "stores").rglob("test_resnet*/c/1/0"))
     data = bytearray(chunk.read_bytes())
     data[0] ^= 1
@@ -117,6 +156,9 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
     bad = dynaprop("verify", "tiny")
     assert bad.code == 1
     assert "checksum differs" in bad.out
+    assert dynaprop("verify", "tiny", "--repair").code == 1
+    assert counts(dynaprop("extract", "tiny").err) == (4, 40)  # the bad shard's teacher features, nothing else
+    assert dynaprop("verify", "tiny").code == 0
     catalog = workplace / "catalog.yaml"
     text = catalog.read_text()
     catalog.write_text(re.sub(r"  other:.*\n", "", re.sub(r"  t2:.*\n", "", text)).replace("size: 64", "size: 80"))
@@ -132,6 +174,7 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
         (["sweep", "tiny", "--sweep", "defualt"], 2, "did you mean 'default'"),
         (["extract", "tiny", "--device", "gpu"], 2, "device 'gpu' cannot be used here"),
         (["train", "tiny"], 1, "run: dynaprop extract tiny"),
+        (["verify", "tiny"], 1, "has no features yet"),
         (["run", "empty"], 2, "no video"),
         (["run", "one"], 2, "at least two classes"),
         (["run", "single"], 2, "has a single video"),

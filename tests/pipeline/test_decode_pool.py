@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -11,6 +12,7 @@ import pytest
 from pipeline import decode_pool
 from pipeline.decode import read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
+from pipeline.errors import DynapropError
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 from tests.pipeline.test_decode import request
@@ -59,7 +61,8 @@ def test_decord_that_fails_is_followed_by_pyav(tmp_path, pool):
 def fake_children(monkeypatch, tmp_path, body: str) -> None:
     """Run other code instead of the decode child."""
     script = tmp_path / "child.py"
-    script.write_text(body)
+    hello = "import struct, sys\nsys.stdout.buffer.write(struct.pack('<cI', b'A', 0)); sys.stdout.flush()\n"
+    script.write_text(hello + body)
     real = decode_pool.subprocess.Popen
     monkeypatch.setattr(
         decode_pool.subprocess, "Popen", lambda _command, **options: real([sys.executable, str(script)], **options)
@@ -123,6 +126,47 @@ def alive(pid: int) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_child_that_cannot_start_is_nobodys_fault(tmp_path, monkeypatch):
+    """No video may be marked as failed because a process could not be had."""
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(decode_pool.subprocess, "Popen", refuse)
+    with DecodePool(workers=1) as pool:
+        (stream,) = pool.decode([wanted], [16], ["pyav"])
+        with pytest.raises(BlockingIOError):
+            list(stream)
+    monkeypatch.undo()
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", "1 / 0"], **options))
+    with DecodePool(workers=1) as pool:
+        (stream,) = pool.decode([wanted], [16], ["pyav"])
+        with pytest.raises(DynapropError, match="cannot be started"):
+            list(stream)
+
+
+def test_memory_is_bounded_while_the_reader_waits(tmp_path):
+    """decord would decode all 2.4 GB of this video ahead; it is not asked to."""
+    path = write_video(tmp_path / "long.mp4", frames=900, fps=30, size=(1280, 720), options={"preset": "ultrafast"})
+    wanted, decoder = request(path, min_clips=400)
+    assert decoder == "pyav"
+    with DecodePool(workers=1, deadline=60) as pool:
+        (stream,) = pool.decode([wanted], [112, 224], [decoder])
+        frames = iter(stream)
+        next(frames)
+        time.sleep(2)
+        assert resident(pool._all[0]._process.pid) < 250 * 2**20
+        assert len(list(frames)) == len(wanted.frames) - 1
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has in RAM."""
+    with open(f"/proc/{pid}/statm") as statm:  # noqa: PTH123
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_signs_of_life_keep_a_slow_child_alive(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray
 
+from heads.features import load_features
 from pipeline import extraction as extraction_module
 from pipeline.annotations import read_annotations
 from pipeline.backbone import FrameBackbone
@@ -15,7 +16,7 @@ from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary, open_store
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, list_stores
 from pipeline.verify import verify_key
 from tests.pipeline.videos import all_frames, write_video
 
@@ -167,6 +168,51 @@ def test_xarray_opens_the_store(videos, tmp_path):
         np.testing.assert_array_equal(opened[key][:20].values, store.read_shard(key, 0))
 
 
+def test_xarray_opens_a_store_whose_keys_were_extracted_at_different_times(videos, tmp_path):
+    dataset = spec(videos)
+    extract(dataset, tmp_path)
+    write_video(videos / "a" / "new.mp4", seed=9)
+    summary = extract(dataset, tmp_path, OTHER)
+    opened = xarray.open_zarr(open_store(dataset, tmp_path).root / "features.zarr", consolidated=False)
+    assert len(opened) == 3
+    assert opened[summary.keys["o"]].shape[0] == opened.sizes["row"] == 4 * 20
+
+
+def test_a_store_whose_creation_was_cut_short_is_created_anew(videos, tmp_path):
+    dataset = spec(videos)
+    (extraction_module.store_path(dataset, tmp_path) / "features.zarr").mkdir(parents=True)
+    assert list_stores(tmp_path / "stores") == []
+    assert extract(dataset, tmp_path).usable == 6
+
+
+def test_removing_a_key_takes_what_a_kill_left_with_it(videos, tmp_path):
+    dataset = spec(videos)
+    key = extract(dataset, tmp_path).keys["s"]
+    store = open_store(dataset, tmp_path)
+    (store.ledger(key).folder / ".000001.parquet.x.partial").touch()
+    store.remove(key)
+    assert key not in list(store.keys())
+    assert not store.ledger(key).folder.exists()
+
+
+def test_a_lost_shard_is_not_read_as_features(videos, tmp_path):
+    dataset = spec(videos)
+    keys = extract(dataset, tmp_path).keys
+    store = open_store(dataset, tmp_path)
+    shutil.rmtree(store.root / "features.zarr" / keys["s"] / "c" / "1")
+    with pytest.raises(DynapropError, match=r"shard 1 of .* is damaged; run `dynaprop verify --repair`"):
+        load_features(
+            store,
+            read_annotations(dataset).videos,
+            class_names=("a", "b"),
+            student_key=keys["s"],
+            teacher_key=keys["t"],
+        )
+    assert len(verify_key(store, keys["s"], repair=True).problems) == 1
+    assert extract(dataset, tmp_path).decoded == 2
+    assert verify_key(store, keys["s"]).problems == ()
+
+
 def test_the_chunk_file_is_the_raw_rows(videos, tmp_path):
     dataset = spec(videos)
     key = extract(dataset, tmp_path).keys["s"]
@@ -194,7 +240,7 @@ def test_no_room_is_said_before_anything_is_decoded(videos, tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(DynapropError, match="make room or set DYNAPROP_HOME"):
         extract(spec(videos), tmp_path)
-    assert not open_store(spec(videos), tmp_path).manifest_path.exists()
+    assert not list((tmp_path / "stores").rglob("ledger"))
 
 
 def test_a_full_disk_half_way_leaves_nothing_that_is_trusted(videos, tmp_path, monkeypatch):
