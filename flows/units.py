@@ -166,7 +166,10 @@ class Units:
 
     def train(self, unit: Unit, *, keep: bool, on_epoch: Callable[[], None]) -> None:
         """Train, measure and store one unit."""
-        train, test = self._select(unit.split.train), self._select(unit.split.test)
+        train, test = (
+            self.features_of([self.annotations.videos[video].id for video in part])
+            for part in (unit.split.train, unit.split.test)
+        )
         for part, videos in (("training", train), ("test", test)):
             if not len(videos):
                 raise DynapropError(f"split {unit.split.name}: none of its {part} videos has features")
@@ -228,9 +231,9 @@ class Units:
         """Written when all of a unit's checkpoints are."""
         return self.run.checkpoints(unit.name) / "done.json"
 
-    def _select(self, videos: Sequence[int]) -> FeatureSplit:
-        ids = (self.annotations.videos[video].id for video in videos)
-        return self.features.select(np.array([self._index[video] for video in ids if video in self._index], int))
+    def features_of(self, videos: Sequence[str]) -> FeatureSplit:
+        """The features of these videos (ids), as far as there are any."""
+        return self.features.select(np.array([self._index[video] for video in videos if video in self._index], int))
 
 
 @task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE)

@@ -22,7 +22,7 @@ from pipeline.errors import DynapropError, UsageError
 from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, PERIODS, draw_shot, plan_shots
 
 FPS = 10
-GENERATOR = 1  # raise it whenever the same parameters give other frames: samples on disk are then made again
+GENERATOR = 2  # raise it whenever the same parameters give other frames: samples on disk are then made again
 MARKER = "sample.json"
 # One thread and a fixed preset: x264's output depends on the number of its threads.
 X264_OPTIONS = {"preset": "superfast", "crf": "28", "g": "20", "threads": "1"}

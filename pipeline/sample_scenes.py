@@ -25,7 +25,7 @@ DISTRACTOR_FRACTION = 0.25  # of a video's shots
 
 # All lengths in pixels. Shortest period that can survive (Nyquist): 256 -> 112 px 4.6, 256 -> 224 px 2.3,
 # 340 -> 112 px 6.1, 340 -> 224 px 3.0; the backbones need a little more.
-PERIODS = (2.6, 11.0)
+PERIODS = (2.3, 11.0)
 PATTERN_CONTRAST = 0.3  # of the tint
 LENS_BLUR = 1.0  # standard deviation; what the finest patterns lose in the "camera"
 DIAMETERS = (120, 160)
