@@ -31,7 +31,13 @@ Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new fr
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
 SweepName = Annotated[str, typer.Option("--sweep", help="Models and numbers of frames, by name in the catalog.")]
-CatalogPath = Annotated[str | None, typer.Option("--catalog", help="Catalog file; ./catalog.yaml by default.")]
+CatalogPath = Annotated[
+    str | None,
+    typer.Option(
+        "--catalog",
+        help="Catalog file; by default $DYNAPROP_CATALOG, ./catalog.yaml, or the one that comes with dynaprop.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Prefect's log, and tracebacks of errors.")]
 
 
@@ -185,7 +191,7 @@ def verify(
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 1 (failed), 2 (wrong use) or 130 (interrupted)."""
+    """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130 or 143 (interrupted)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     prepare_environment(verbose=verbose)
     sys.exit(_run(verbose))
@@ -198,7 +204,8 @@ def _run(verbose: bool) -> int:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         app()
         code = 0
@@ -213,7 +220,7 @@ def _run(verbose: bool) -> int:
         code = error.exit_code if isinstance(error, DynapropError) else 1
     if interrupts:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return 128 + interrupts[0]
     return code
 
 

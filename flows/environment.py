@@ -17,5 +17,7 @@ _DEFAULTS = {
 def prepare_environment(*, verbose: bool) -> None:
     """Keep Prefect quiet unless asked for, its telemetry off, and OpenMP from spinning."""
     level = "INFO" if verbose else "CRITICAL"  # an error reaches the user as the command's own one line
-    for name, value in {**_DEFAULTS, "PREFECT_LOGGING_LEVEL": level, "PREFECT_LOGGING_SERVER_LEVEL": level}.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for part in ("", "SERVER_", "INTERNAL_"):
+        os.environ.setdefault(f"PREFECT_LOGGING_{part}LEVEL", level)

@@ -53,17 +53,25 @@ def _add(table: Table, name: str, there: str, stores: list[FeatureStore]) -> Non
     if not stores:
         table.add_row(name, there, "", "", "", "", "", "")
     for store in stores:
-        manifest = store.manifest()
-        keys = store.keys()
-        kinds: dict[str, int] = {}
-        for error in failed_videos(store, list(keys)).values():
-            kinds[error.kind] = kinds.get(error.kind, 0) + 1
-        failed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"
-        needed = set(manifest.shards())
-        for key in keys or {"": {}}:
-            done = f"{len(store.ledger(key).published() & needed)}/{len(needed)}" if key else ""
-            current = manifest.current()
-            table.add_row(
-                name, there, store.root.name, key, done, str(len(current)), str(int(current["n_clips"].sum())), failed
-            )
-            name = there = ""
+        try:
+            _add_store(table, name, there, store)
+        except DynapropError as error:
+            table.add_row(name, there, store.root.name, str(error), "", "", "", "")
+        name = there = ""
+
+
+def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None:
+    manifest = store.manifest()
+    keys = store.keys()
+    kinds: dict[str, int] = {}
+    for error in failed_videos(store, list(keys)).values():
+        kinds[error.kind] = kinds.get(error.kind, 0) + 1
+    failed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"
+    needed = set(manifest.shards())
+    for key in keys or {"": {}}:
+        done = f"{len(store.ledger(key).published() & needed)}/{len(needed)}" if key else ""
+        current = manifest.current()
+        table.add_row(
+            name, there, store.root.name, key, done, str(len(current)), str(int(current["n_clips"].sum())), failed
+        )
+        name = there = ""

@@ -91,18 +91,17 @@ class Units:
                 f"{len(undone)} of {len(shards)} shards of {dataset.name!r} have no features yet; run: "
                 f"dynaprop extract {workspace.target} --recipe {recipe.name}"
             )
-        self.features, missing = load_features(
+        loaded = load_features(
             store,
             self.annotations.videos,
             class_names=self.annotations.class_names,
             student_key=self.keys["student"],
             teacher_key=self.keys["teacher"],
         )
-        missing += self.annotations.missing
+        self.features = loaded.split
+        missing = loaded.missing + self.annotations.missing
         if missing:
             say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
-        current = store.manifest().current()
-        versions = dict(zip(current["video_id"], current["row"], strict=True))
         self._index = {video: index for index, video in enumerate(self.features.video_ids)}
         # All that decides the outcome of a unit: whatever of it changes begins another run.
         identity = {
@@ -112,7 +111,7 @@ class Units:
             "classes": self.annotations.class_names,
             "videos": [(video.id, video.labels, video.split, video.group) for video in self.annotations.videos],
             "missing": missing,
-            "versions": [versions[video] for video in self.features.video_ids],
+            "features": loaded.digest,
             "split": [dataset.split_seed, dataset.test_fraction],
             "published": [workspace.student.gflops_paper, workspace.teacher.gflops_paper],
         }
@@ -155,7 +154,7 @@ class Units:
         todo = [unit for unit in units if not self._done(unit, keep)]
         epochs = sum(trainings(unit.models, n_s=unit.n_s, n_t=unit.n_t) for unit in todo) * self.options.epochs
         if len(todo) < len(units):
-            say(f"train: {len(units) - len(todo)} of {len(units)} trainings were done before")
+            say(f"train: {len(units) - len(todo)} of {len(units)} trainings are there already")
         try:
             with steps("train", epochs, "epochs") as progress:
                 for unit in todo:

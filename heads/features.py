@@ -1,16 +1,16 @@
 """Cached frame features of a set of videos, read from the store once and kept in memory."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.annotations import Video
 from pipeline.errors import DynapropError
-from pipeline.store import FeatureStore
-
-_DAMAGED = "{root}: shard {shard} of {key} is damaged; run `dynaprop verify --repair`, then `dynaprop extract`"
+from pipeline.store import FeatureStore, checksum
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,18 @@ class FeatureSplit:
         )
 
 
+@dataclass(frozen=True)
+class LoadedFeatures:
+    """What the store has of the videos that were asked for."""
+
+    split: FeatureSplit
+    """In the order that was asked for."""
+    missing: tuple[str, ...]
+    """Ids of the videos that are not there."""
+    digest: str
+    """SHA-256 of the ledger's checksums: other features, another digest."""
+
+
 def load_features(
     store: FeatureStore,
     videos: Sequence[Video],
@@ -55,7 +67,7 @@ def load_features(
     class_names: Sequence[str],
     student_key: str,
     teacher_key: str,
-) -> tuple[FeatureSplit, tuple[str, ...]]:
+) -> LoadedFeatures:
     """Read the features of videos whose extraction both ledgers report as ``ok``.
 
     Args:
@@ -64,48 +76,66 @@ def load_features(
         class_names: the dataset's classes.
         student_key, teacher_key: names of the feature keys.
 
-    Returns:
-        The features in the order of ``videos``, and the ids of videos that are not there.
+    Raises:
+        DynapropError: what is stored is not what the ledger promises.
     """
-    places = _usable(store, student_key) & _usable(store, teacher_key)
+    good = {key: _usable(store, key) for key in (student_key, teacher_key)}
     current = {
-        row.video_id: row for row in store.manifest().current().itertuples() if (row.video_id, row.row) in places
+        row.video_id: row
+        for row in store.manifest().current().itertuples()
+        if all((row.video_id, row.row) in checksums for checksums in good.values())
     }
     found = [video for video in videos if video.id in current]
     rows = [current[video.id] for video in found]
-    counts = np.array([row.n_clips for row in rows], np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([row.n_clips for row in rows])]).astype(np.int64)
+    checksums = [[good[key][row.video_id, row.row] for row in rows] for key in (student_key, teacher_key)]
     split = FeatureSplit(
         video_ids=tuple(video.id for video in found),
         labels=tuple(video.labels for video in found),
         class_names=tuple(class_names),
         offsets=offsets,
-        student=_gather(store, student_key, rows, offsets),
-        teacher=_gather(store, teacher_key, rows, offsets),
+        student=_gather(store, student_key, rows, offsets, checksums[0]),
+        teacher=_gather(store, teacher_key, rows, offsets, checksums[1]),
         timestamps=np.concatenate([row.timestamps for row in rows]) if rows else np.array([]),
     )
-    return split, tuple(video.id for video in videos if video.id not in current)
+    return LoadedFeatures(
+        split=split,
+        missing=tuple(video.id for video in videos if video.id not in current),
+        digest=hashlib.sha256("".join(checksums[0] + checksums[1]).encode()).hexdigest(),
+    )
 
 
-def _usable(store: FeatureStore, key: str) -> set[tuple[str, int]]:
+def _usable(store: FeatureStore, key: str) -> dict[tuple[str, int], str]:
+    """Checksum of every video that the ledger reports as ``ok``, by id and first row."""
     table = store.ledger(key).read()
     good = table[table["status"] == "ok"]
-    return set(zip(good["video_id"], good["row"], strict=True))
+    return dict(zip(zip(good["video_id"], good["row"], strict=True), good["checksum"], strict=True))
 
 
-def _gather(store: FeatureStore, key: str, rows: list, offsets: np.ndarray) -> torch.Tensor:
-    """Read shard by shard: every shard once, whole."""
+def _gather(store: FeatureStore, key: str, rows: list[Any], offsets: np.ndarray, checksums: list[str]) -> torch.Tensor:
+    """Read shard by shard, every shard once, and compare with the ledger's checksums."""
     by_shard: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         by_shard.setdefault(int(row.shard), []).append(index)
-    features = np.empty((int(offsets[-1]), store.channels(key)), np.float16)
+    if not rows:
+        return torch.empty(0, 0, dtype=torch.float16)
+    features: np.ndarray | None = None
     for shard, members in sorted(by_shard.items()):
-        if not store.has_chunk(key, shard):
-            raise DynapropError(_DAMAGED.format(root=store.root, key=key, shard=shard))
-        data = store.read_shard(key, shard)
-        for index in members:
-            begin = rows[index].row - shard * store.shard_rows
-            features[offsets[index] : offsets[index + 1]] = data[begin : begin + rows[index].n_clips]
-            if not np.isfinite(features[offsets[index] : offsets[index + 1]]).all():
-                raise DynapropError(_DAMAGED.format(root=store.root, key=key, shard=shard))
+        try:
+            if not store.has_chunk(key, shard):
+                raise ValueError("its chunk is gone")
+            data = store.read_shard(key, shard)
+            if features is None:
+                features = np.empty((int(offsets[-1]), data.shape[1]), np.float16)
+            for index in members:
+                begin = rows[index].row - shard * store.shard_rows
+                part = data[begin : begin + rows[index].n_clips]
+                if checksum(part) != checksums[index]:
+                    raise ValueError("a checksum differs")
+                features[offsets[index] : offsets[index + 1]] = part
+        except (OSError, ValueError) as error:
+            raise DynapropError(
+                f"{store.root}: shard {shard} of {key} is damaged ({error}); "
+                "run `dynaprop verify --repair`, then `dynaprop extract`"
+            ) from None
     return torch.from_numpy(features)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
+from pipeline.errors import DynapropError
 from pipeline.files import publish_json, publish_parquet
 
 SCHEMA_VERSION = 1
@@ -47,6 +49,9 @@ METRICS = [
     "n_missing",
     "seconds",
 ]
+
+_TYPES = {"fold": "Int64", "fusion_s": "boolean", "fusion_t": "boolean", "gflops_paper": "float64"}
+"""Columns that may lack a value: without a type of their own they would differ from run to run."""
 
 TABLES = ("results", "predictions", "per_class")
 
@@ -84,6 +89,7 @@ class RunFolder:
         folder = self._unit(unit)
         for name in TABLES:
             frame = getattr(tables, name).assign(run_id=self.path.name, schema_version=SCHEMA_VERSION)
+            frame = frame.astype({column: kind for column, kind in _TYPES.items() if column in frame})
             publish_parquet(folder / f"{name}.parquet", frame)
         publish_json(folder / "done.json", {"unit": unit})
 
@@ -94,14 +100,14 @@ class RunFolder:
         """
         done = sorted(marker.parent for marker in self._units.glob("*/done.json"))
         for name, extra in zip(TABLES, ([], ["video_id"], ["class_name"]), strict=True):
-            frames = [pd.read_parquet(folder / f"{name}.parquet") for folder in done]
+            frames = [_read(folder, name) for folder in done]
             if frames:
                 table = pd.concat(frames, ignore_index=True).drop_duplicates([*KEY, *extra])
                 publish_parquet(self.path / f"{name}.parquet", table)
 
     def results_of(self, units: Sequence[str]) -> pd.DataFrame:
         """The results of these units alone."""
-        return pd.concat([pd.read_parquet(self._unit(unit) / "results.parquet") for unit in units], ignore_index=True)
+        return pd.concat([_read(self._unit(unit), "results") for unit in units], ignore_index=True)
 
     def checkpoints(self, unit: str) -> Path:
         """Folder of a unit's checkpoints."""
@@ -109,6 +115,14 @@ class RunFolder:
 
     def _unit(self, unit: str) -> Path:
         return self._units / _safe(unit)
+
+
+def _read(unit: Path, name: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(unit / f"{name}.parquet")
+    except (pa.ArrowException, OSError, ValueError):
+        (unit / "done.json").unlink(missing_ok=True)
+        raise DynapropError(f"{unit}: results are damaged; the same command now trains this unit again") from None
 
 
 def _safe(name: str) -> str:

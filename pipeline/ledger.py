@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet
 
 
@@ -66,9 +68,20 @@ class Ledger:
         """Make a shard undone, so that the next extraction writes it again."""
         self._path(shard).unlink(missing_ok=True)
 
+    def read_shard(self, shard: int) -> pd.DataFrame:
+        """The rows of one published shard.
+
+        Raises:
+            DynapropError: the file is damaged.
+        """
+        try:
+            return pd.read_parquet(self._path(shard))
+        except (pa.ArrowException, OSError, ValueError):
+            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify --repair`") from None
+
     def read(self) -> pd.DataFrame:
-        """The rows of all published shards, shard by shard."""
-        frames = [pd.read_parquet(self._path(shard)) for shard in sorted(self.published())]
+        """The rows of all published shards, shard by shard; raises as ``read_shard`` does."""
+        frames = [self.read_shard(shard) for shard in sorted(self.published())]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(LedgerRow.__annotations__))
 
     def _path(self, shard: int) -> Path:

@@ -11,8 +11,10 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.clips import ClipGrid
+from pipeline.errors import DynapropError
 from pipeline.files import FileIdentity, publish_parquet
 from pipeline.probe import Probe
 from pipeline.video import VideoError
@@ -76,7 +78,18 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path, *, shard_rows: int) -> Self:
-        return cls(pd.read_parquet(path), shard_rows=shard_rows) if path.exists() else cls.empty(shard_rows=shard_rows)
+        """Read the table, or begin an empty one.
+
+        Raises:
+            DynapropError: the file is damaged.
+        """
+        if not path.exists():
+            return cls.empty(shard_rows=shard_rows)
+        try:
+            return cls(pd.read_parquet(path), shard_rows=shard_rows)
+        except (pa.ArrowException, OSError, ValueError):
+            # Without it nobody knows whose the rows are.
+            raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
 
     def save(self, path: Path) -> None:
         """Write the table atomically."""

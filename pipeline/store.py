@@ -127,13 +127,9 @@ class FeatureStore:
         begin = shard * self.shard_rows
         return np.asarray(self._array(key)[begin : begin + self.shard_rows])
 
-    def channels(self, key: str) -> int:
-        """Width of a key's features."""
-        return int(self._array(key).shape[1])
-
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
-        return (self._path / key / "c" / str(shard) / "0").exists()
+        return key in self.group and (self._path / key / "c" / str(shard) / "0").exists()
 
     def remove(self, key: str) -> None:
         """Delete a key's features and ledger, the ledger first."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import DynapropError
 from pipeline.store import FeatureStore, checksum
 
 
@@ -33,14 +34,20 @@ def verify_key(store: FeatureStore, key: str, *, repair: bool = False) -> Verifi
     ledger = store.ledger(key)
     manifest = store.manifest()
     published = ledger.published()
-    table = ledger.read()
+    videos = 0
     problems: list[str] = []
     for shard in sorted(published):
-        wrong = list(_wrong(store, key, shard, table[table["shard"] == shard], manifest.shard(shard)))
+        try:
+            rows = ledger.read_shard(shard)
+        except DynapropError:
+            wrong = ["its ledger cannot be read"]
+        else:
+            videos += len(rows)
+            wrong = list(_wrong(store, key, shard, rows, manifest.shard(shard)))
         problems += [f"{ledger.folder.name}, shard {shard}: {line}" for line in wrong]
         if wrong and repair:
             ledger.withdraw(shard)
-    return Verification(len(published), len(table), len(set(manifest.shards()) - published), tuple(problems))
+    return Verification(len(published), videos, len(set(manifest.shards()) - published), tuple(problems))
 
 
 def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:

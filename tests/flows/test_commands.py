@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_the_whole_way_then_again_then_with_another_teacher(dynaprop, workplace)
     second = dynaprop("run", "tiny")
     assert second.code == 0
     assert counts(second.err) == (0, 0)
-    assert "trainings were done before" in second.err
+    assert "trainings are there already" in second.err
     assert "epochs in" not in second.err  # nothing was trained
     assert run_folder(second.out) == folder
     pd.testing.assert_frame_equal(pd.read_parquet(f"{folder}/results.parquet"), results)
@@ -102,6 +103,51 @@ def test_other_class_names_are_another_run(dynaprop, workplace):
         assert outcome.code == 0, outcome.err
         folders.add(run_folder(outcome.out))
     assert len(folders) == 2
+
+
+def test_other_videos_under_the_old_names_are_trained_on(dynaprop, workplace):
+    """The store was deleted in between, so that the new features lie in the very rows of the old ones."""
+    first = dynaprop("run", "tiny", "--seeds", "1")
+    shutil.rmtree(workplace / "stores")
+    for number, path in enumerate(sorted((workplace / "videos").rglob("*.mp4"))):
+        write_video(path, frames=20, seed=500 + number)
+    second = dynaprop("run", "tiny", "--seeds", "1")
+    assert second.code == 0
+    assert run_folder(second.out) != run_folder(first.out)
+
+
+def test_damaged_features_are_not_trained_on(dynaprop, workplace):
+    """Rows in the wrong place are finite and plausible; only the checksum tells."""
+    assert dynaprop("extract", "tiny").code == 0
+    chunk = next((workplace / "stores").rglob("test_resnet*/c/0/0"))
+    data = chunk.read_bytes()
+    chunk.write_bytes(data[4000:] + data[:4000])
+    outcome = dynaprop("train", "tiny")
+    assert outcome.code == 1
+    assert "damaged (a checksum differs); run `dynaprop verify --repair`" in outcome.err
+    chunk.write_bytes(data[:1000])
+    assert "is damaged" in dynaprop("train", "tiny").err
+
+
+def test_damaged_tables_are_named_and_can_be_repaired(dynaprop, workplace):
+    first = dynaprop("run", "tiny", "--seeds", "1")
+    ledger = next((workplace / "stores").rglob("ledger/test_resnet*/000000.parquet"))
+    ledger.write_bytes(b"noise")
+    assert "is damaged" in dynaprop("train", "tiny", "--n-s", "5").err
+    assert "is damaged" in " ".join(dynaprop("datasets").out.split())
+    assert "its ledger cannot be read" in dynaprop("verify", "tiny", "--repair").out
+    assert dynaprop("extract", "tiny").code == 0
+    assert dynaprop("verify", "tiny").code == 0
+    for unit in (workplace / "runs").rglob("units/*/results.parquet"):
+        unit.write_bytes(b"noise")
+    while "results are damaged" in (again := dynaprop("run", "tiny", "--seeds", "1")).err:
+        assert again.code == 1
+    assert again.code == 0
+    assert run_folder(again.out) == run_folder(first.out)
+    next((workplace / "stores").rglob("manifest.parquet")).write_bytes(b"noise")
+    outcome = dynaprop("extract", "tiny")
+    assert outcome.code == 1
+    assert "delete the folder" in outcome.err
 
 
 def test_a_folder_needs_no_catalog_entry_and_folds_work(dynaprop, workplace):
@@ -211,18 +257,19 @@ def test_a_traceback_only_with_v(dynaprop):
     assert "Traceback" in dynaprop("run", "tinny", "-v").err
 
 
-def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(dynaprop, workplace):
-    for number in range(30):
-        write_video(workplace / "videos" / "a" / f"long{number}.mp4", frames=200, size=(320, 240), seed=number)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_the_run_and_the_next_one_goes_on(dynaprop, workplace, number, code):
+    for long in range(30):
+        write_video(workplace / "videos" / "a" / f"long{long}.mp4", frames=200, size=(320, 240), seed=long)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "flows.cli", "extract", "tiny"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     end = time.monotonic() + 120
     while len(list(workplace.rglob("ledger/*/*.parquet"))) < 4 and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "interrupted" in err
     assert "Traceback" not in err
     done = len(list(workplace.rglob("ledger/*/*.parquet")))
