@@ -57,7 +57,8 @@ class DecodeChild:
 
         Raises:
             VideoError: as the child reported it, or ``timeout``; a hung child is killed.
-            ChildLost: the child died.
+            ChildLost: the child died while it worked.
+            DynapropError: no child could be started.
         """
         process = self._process or self._start()
         assert process.stdin is not None

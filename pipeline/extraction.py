@@ -47,7 +47,7 @@ class ExtractionSummary:
     usable: int
     failed: dict[str, VideoError]
     decoded: int
-    """Videos decoded in this run."""
+    """Videos that this run began to decode, failed ones included."""
     forwarded: int
     """Frames that went through a backbone in this run, all branches together."""
     keys: dict[str, str]
