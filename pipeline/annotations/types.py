@@ -6,23 +6,28 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import UsageError
+from pipeline.frame_folder import FrameFolder
 
 SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video file and what is known about it."""
+    """One video and what is known about it."""
 
     id: str
-    """Path relative to the dataset's root, with `/` and extension: unique, and the same on every machine."""
+    """Unique, and the same on every machine: the dataset's own id where its format has one, else the path relative to
+    the dataset's root, with `/` and extension."""
     path: Path
+    """The file, or the folder of its frames."""
     labels: tuple[int, ...] = ()
     """Indices into the class names, the first one is trained on; empty when unlabelled."""
     split: SplitName | None = None
     """The part that the dataset puts it in; None where it has no split."""
     group: str | None = None
     """Videos of one group (a person, a recording) never lie on both sides of a split."""
+    frames: FrameFolder | None = None
+    """None for a video file; else ``path`` is a folder of pictures."""
 
 
 @dataclass(frozen=True)
