@@ -46,4 +46,5 @@ class TemporalFusion(nn.Module):
 def _both(z: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
     """``second(first(z))`` by one matrix."""
     weight = second.weight @ first.weight  # [c, d]
-    return functional.linear(z, weight, second(first.bias))  # [b, n, c]
+    bias = functional.linear(first.bias, second.weight, second.bias)  # [c]
+    return functional.linear(z, weight, bias)  # [b, n, c]
