@@ -35,7 +35,8 @@ def video_files(root: Path) -> list[str]:
     """Return the ids of all video files below a folder, sorted: paths relative to it, with `/`.
 
     Hidden files and folders are passed over. Links to folders inside the root are not followed: what they lead to is
-    found where it lies. Links to files inside the root, broken ones too, are listed.
+    found where it lies. Links to files inside the root are listed; so are links that lead nowhere, wherever that is,
+    since an absent video is no reason to stop.
 
     Raises:
         UsageError: a folder cannot be read, a name is not UTF-8, or a link leaves the root.
@@ -59,7 +60,7 @@ def _walk(folder: Path, real_root: str) -> Iterator[Path]:
         path = Path(entry.path)
         wanted = is_video_name(entry.name)
         linked_folder = entry.is_symlink() and is_folder(path)
-        if entry.is_symlink() and (wanted or linked_folder) and leaves(real_root, path):
+        if entry.is_symlink() and (wanted or linked_folder) and _exists(path) and leaves(real_root, path):
             raise UsageError(
                 f"{path}: this link leaves the dataset's folder {real_root}; put the videos themselves there"
             )
@@ -67,3 +68,11 @@ def _walk(folder: Path, real_root: str) -> Iterator[Path]:
             yield from _walk(path, real_root)
         elif wanted and not linked_folder:
             yield path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True

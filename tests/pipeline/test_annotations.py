@@ -126,6 +126,17 @@ class TestFolder:
         message = refused(read_folder, root=tmp_path / "root")
         assert message.startswith(f"{tmp_path / 'root' / link}: this link leaves the dataset's folder")
 
+    def test_links_that_lead_nowhere_are_absent_videos(self, tmp_path: Path) -> None:
+        """A disk that is not mounted must not stop the rest, wherever its links would lead."""
+        touch(tmp_path, "root/a/1.mp4")
+        (tmp_path / "root/a/2.mp4").symlink_to(tmp_path / "outside" / "2.mp4")
+        (tmp_path / "root/a/3.mp4").symlink_to("../../../gone.mp4")
+        annotations = read_folder(root=tmp_path / "root")
+        assert [video.id for video in annotations.videos] == ["a/1.mp4"]
+        assert annotations.missing == ("a/2.mp4", "a/3.mp4")
+        touch(tmp_path, "outside/2.mp4")
+        assert "this link leaves the dataset's folder" in refused(read_folder, root=tmp_path / "root")
+
     def test_links_inside(self, tmp_path: Path) -> None:
         touch(tmp_path, "real/a/1.mp4")
         (tmp_path / "real/a/again").symlink_to(tmp_path / "real")  # would never end if it were followed
