@@ -91,10 +91,10 @@ def listed_path(where: str, text: str, root: Path) -> str:
     """Return a listed path in its plain form, with ``/``.
 
     Raises:
-        UsageError: it is absolute, has ``..`` or characters that no name should have, or names nothing.
+        UsageError: it is absolute, has ``..``, or names nothing.
     """
     path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or not path.parts or _UNPRINTABLE.search(text):
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in text:
         raise outside(where, text, root)
     return path.as_posix()
 

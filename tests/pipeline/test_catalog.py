@@ -1,7 +1,9 @@
 """The catalog's parser: what it accepts, and that every mistake is one line that says where it is and what to do."""
 
+import inspect
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -12,7 +14,8 @@ from pydantic import ValidationError
 from pipeline.annotations import READERS
 from pipeline.catalog import Catalog, find_catalog, folder_dataset, load_catalog
 from pipeline.errors import UsageError
-from pipeline.specs import DatasetSpec, FolderFormat, PathListFormat
+from pipeline.formats import AnnotationFormat, FolderFormat, PathListFormat
+from pipeline.specs import DatasetSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -185,9 +188,7 @@ class TestValues:
         assert [catalog.dataset(name).min_clips for name in "abc"] == [5, 6, 5]
 
     def test_every_format_has_a_reader_with_the_same_keys(self) -> None:
-        import inspect
-
-        formats = {form.model_fields["format"].default: form for form in (FolderFormat, PathListFormat)}
+        formats = {form.model_fields["format"].default: form for form in get_args(get_args(AnnotationFormat)[0])}
         assert formats.keys() == READERS.keys()
         for name, form in formats.items():
             keys = set(form.model_fields) - {"format"} | {"root"}
