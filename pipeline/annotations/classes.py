@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.annotations.text import all_lines
 from pipeline.errors import UsageError, did_you_mean
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _FEW = 20  # so many names still fit into a message
 
 
@@ -47,7 +48,7 @@ class ClassList:
         Raises:
             UsageError: there is no such class, or a number that is the name of another class.
         """
-        if re.fullmatch(r"[0-9]{1,9}", text) is None:
+        if _NUMBER.fullmatch(text) is None:
             return self.named(where, text)
         index = int(text) - self.first
         if self._index.get(text, index) != index:

@@ -11,6 +11,8 @@ from pipeline.annotations.types import Annotations, SplitName
 from pipeline.errors import UsageError
 from pipeline.frame_folder import FrameFolder
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
 
 def read_arnet_activitynet(
     *,
@@ -92,7 +94,7 @@ def _rows(
             if len(fields) < 2:
                 raise UsageError(f"{where}: should be folder, number of frames and labels: {line!r}")
             folder, number, *labels = fields
-            if re.fullmatch(r"[0-9]{1,9}", number) is None:
+            if _NUMBER.fullmatch(number) is None:
                 raise UsageError(f"{where}: the number of frames should be a whole number, not {number!r}: {line!r}")
             folder = listed_path(where, folder, root)
             frames = FrameFolder(template=template, first=first, fps=fps, n_frames=int(number))

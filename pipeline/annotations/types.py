@@ -69,8 +69,8 @@ def require_videos(annotations: Annotations) -> None:
     if annotations.absent and not annotations.videos:
         first = annotations.absent[0]
         raise UsageError(
-            f"none of the {len(annotations.absent):,} listed videos is on disk, not even {first.id!r}; "
-            f"put them below {first.root}, or correct the dataset's root"
+            f"none of the {len(annotations.absent):,} listed videos is on disk: no video for {first.path}, the first; "
+            "put them below the dataset's root, or correct it"
         )
 
 
