@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
@@ -88,6 +89,7 @@ def _rows(
     first: int,
     fps: float,
 ) -> Iterator[Row]:
+    folder_of = cache(lambda n_frames: FrameFolder(template=template, first=first, fps=fps, n_frames=n_frames))
     for split, file in parts:
         for where, line in list_lines(file):
             fields = split_line(line)
@@ -97,8 +99,7 @@ def _rows(
             if _NUMBER.fullmatch(number) is None:
                 raise UsageError(f"{where}: the number of frames should be a whole number, not {number!r}: {line!r}")
             folder = listed_path(where, folder, root)
-            frames = FrameFolder(template=template, first=first, fps=fps, n_frames=int(number))
-            yield Row(where, folder, (folder,), classes.labels(where, labels), split, frames)
+            yield Row(where, folder, (folder,), classes.labels(where, labels), split, folder_of(int(number)))
 
 
 def _commas(line: str) -> list[str]:

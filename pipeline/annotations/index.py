@@ -36,8 +36,8 @@ class VideoIndex:
 
     def __init__(self, root: Path, names: Collection[str], *, template: str | None = None) -> None:
         self._listed = {comparable(name) for name in names}
-        self._bases = Counter(_base(name) for name in self._listed)
-        self._parents = {_base(name.rpartition("/")[0]) for name in self._listed if "/" in name}
+        self._bases = Counter([_base(name) for name in self._listed])
+        self._parents = {_base(folder) for folder in {name.rpartition("/")[0] for name in self._listed}} - {""}
         self._files: dict[str, list[_Candidate]] = defaultdict(list)
         self._folders: dict[str, list[_Candidate]] = defaultdict(list)
         frame = _pattern(template) if template else None
@@ -47,10 +47,10 @@ class VideoIndex:
             is_frame=(lambda name: frame.fullmatch(name) is not None) if frame else None,
         )
         for path, kind in found:
-            places = self._folders if kind == "folder" else self._files
             name = comparable(path if kind == "folder" else path.rpartition(".")[0])
-            if (base := _base(name)) in self._bases and (kind != "link" or is_file(root / path)):
-                places[base].append(_Candidate(path, name))
+            base = name.rpartition("/")[2]
+            if base in self._bases and (kind != "link" or is_file(root / path)):
+                (self._folders if kind == "folder" else self._files)[base].append(_Candidate(path, name))
 
     def folders(self, name: str) -> list[str]:
         """Return the paths, relative to the root, of the folders that may be the video of this name."""
@@ -62,12 +62,14 @@ class VideoIndex:
 
     def _is_wanted(self, path: str) -> bool:
         path = comparable(path)
-        base = _base(path)
+        base = path.rpartition("/")[2]
         # A class may be called like a video in it: then only the listed path itself is the video.
         return base in self._bases and (base not in self._parents or path in self._listed)
 
     def _best(self, name: str, places: dict[str, list[_Candidate]]) -> list[str]:
-        candidates = places.get(_base(name), [])
+        candidates = places.get(_base(name))
+        if candidates is None:
+            return []
         whole = [at.path for at in candidates if at.name == name or at.name.endswith(f"/{name}")]
         return whole or [at.path for at in candidates if self._fits_by_end(at.name, name)]
 

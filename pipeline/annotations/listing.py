@@ -1,8 +1,8 @@
 """From the rows of lists to videos: each id once, each with its file, its folder of frames, or neither."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.annotations.index import VideoIndex
 from pipeline.annotations.types import Annotations, SplitName, Video
@@ -10,8 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.frame_folder import FrameFolder
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What a dataset's lists say about one video."""
 
     where: str

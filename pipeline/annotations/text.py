@@ -59,9 +59,10 @@ def all_lines(file: Path) -> Iterator[tuple[str, str]]:
     Raises:
         UsageError: the file cannot be read, or is not UTF-8.
     """
+    name = str(file)
     with reading(file), file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
-            yield f"{file}:{number}", line.strip()
+            yield f"{name}:{number}", line.strip()
 
 
 def list_lines(file: Path) -> Iterator[tuple[str, str]]:

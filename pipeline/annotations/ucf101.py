@@ -32,6 +32,8 @@ def _rows(root: Path, classes: ClassList, train: Path | None, test: Path | None)
             text, number = path_and_rest(where, line)
             path = listed_path(where, text, root)
             folder = PurePosixPath(path).parent.name
+            if not number and folder not in classes:
+                raise UsageError(f"{where}: has no number, and its folder {folder!r} is no class in {classes.file}")
             label = classes.label(where, number or folder)
             if folder in classes and folder != classes.names[label]:
                 # The likely mistake: numbers from 0, which would shift every label by one.
