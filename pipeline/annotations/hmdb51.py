@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList
+from pipeline.annotations.files import is_video_name
 from pipeline.annotations.listing import Row, find_videos
 from pipeline.annotations.text import beside, list_lines, plain_id, reading
 from pipeline.annotations.types import Annotations, SplitName
@@ -48,8 +49,8 @@ def _rows(file: Path, name: str, classes: ClassList) -> Iterator[Row]:
     label = classes.named(str(file), name)
     for where, line in list_lines(file):
         video, _, part = line.rpartition(" ")
-        if part not in ("0", *_PARTS):
-            raise UsageError(f"{where}: should be `video 0`, 1 (train) or 2 (test): {line!r}")
+        if part not in ("0", *_PARTS) or not is_video_name(video.strip()):
+            raise UsageError(f"{where}: should be `video.avi 0`, 1 (train) or 2 (test): {line!r}")
         if part in _PARTS:
             path = f"{name}/{plain_id(where, video.strip())}"
             yield Row(where, path, (path.rpartition(".")[0],), (label,), _PARTS[part])

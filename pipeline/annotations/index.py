@@ -2,18 +2,16 @@
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.annotations.files import is_file, walk
 
 
-class _Candidate(NamedTuple):
-    path: str
-    name: str
-    """The path in its comparable form, a file's without extension."""
+# Last part of a name -> the paths that have it, each with its comparable form, a file's without extension. Tuples of
+# strings, since the garbage collector passes over them.
+_Places = dict[str, tuple[tuple[str, str], ...]]
 
 
 class VideoIndex:
@@ -38,8 +36,9 @@ class VideoIndex:
         self._listed = {comparable(name) for name in names}
         self._bases = Counter([_base(name) for name in self._listed])
         self._parents = {_base(folder) for folder in {name.rpartition("/")[0] for name in self._listed}} - {""}
-        self._files: dict[str, list[_Candidate]] = defaultdict(list)
-        self._folders: dict[str, list[_Candidate]] = defaultdict(list)
+        self._files: _Places = {}
+        self._folders: _Places = {}
+        self._folder_paths: set[str] = set()
         frame = _pattern(template) if template else None
         found = walk(
             root,
@@ -50,7 +49,14 @@ class VideoIndex:
             name = comparable(path if kind == "folder" else path.rpartition(".")[0])
             base = name.rpartition("/")[2]
             if base in self._bases and (kind != "link" or is_file(root / path)):
-                (self._folders if kind == "folder" else self._files)[base].append(_Candidate(path, name))
+                places = self._folders if kind == "folder" else self._files
+                places[base] = (*places.get(base, ()), (path, name))
+                if kind == "folder":
+                    self._folder_paths.add(path)
+
+    def is_folder(self, path: str) -> bool:
+        """Whether a path relative to the root is that of a folder which may be a video."""
+        return path in self._folder_paths
 
     def folders(self, name: str) -> list[str]:
         """Return the paths, relative to the root, of the folders that may be the video of this name."""
@@ -66,12 +72,12 @@ class VideoIndex:
         # A class may be called like a video in it: then only the listed path itself is the video.
         return base in self._bases and (base not in self._parents or path in self._listed)
 
-    def _best(self, name: str, places: dict[str, list[_Candidate]]) -> list[str]:
+    def _best(self, name: str, places: _Places) -> list[str]:
         candidates = places.get(_base(name))
         if candidates is None:
             return []
-        whole = [at.path for at in candidates if at.name == name or at.name.endswith(f"/{name}")]
-        return whole or [at.path for at in candidates if self._fits_by_end(at.name, name)]
+        whole = [path for path, found in candidates if found == name or found.endswith(f"/{name}")]
+        return whole or [path for path, found in candidates if self._fits_by_end(found, name)]
 
     def _fits_by_end(self, found: str, name: str) -> bool:
         if name.endswith(f"/{found}"):

@@ -67,8 +67,10 @@ def find_videos(
 
 def _find(row: Row, index: VideoIndex, ids: dict[str, Row], root: Path) -> tuple[str | None, bool]:
     """Return the path of a video relative to the root, and whether it is a folder."""
+    if index.is_folder(row.id):
+        return row.id, True
     for is_folder, find in ((True, index.folders), (False, index.files)):
-        paths = list(dict.fromkeys(path for name in row.names for path in find(name)))
+        paths = [path for name in row.names for path in find(name)]
         if row.id in paths:
             return row.id, is_folder
         paths = [path for path in paths if path not in ids]  # x.avi is not x.mp4 where both are listed

@@ -113,8 +113,9 @@ class TestHmdb51:
     @pytest.mark.parametrize(
         ("line", "expected"),
         [
-            ("a.avi 3", "should be `video 0`, 1 (train) or 2 (test): 'a.avi 3'"),
-            ("a.avi", "should be `video 0`"),
+            ("a.avi 3", "should be `video.avi 0`, 1 (train) or 2 (test): 'a.avi 3'"),
+            ("a.avi", "should be `video.avi 0`"),
+            ("a 1", "should be `video.avi 0`"),
             ("../a.avi 1", "'../a.avi' is no video id"),
             ("first.avi 1", "'wave/first.avi' is already listed at "),
         ],
