@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.annotations.files import is_file, walk
 
-
 # Last part of a name -> the paths that have it, each with its comparable form, a file's without extension. Tuples of
 # strings, since the garbage collector passes over them.
 _Places = dict[str, tuple[tuple[str, str], ...]]
