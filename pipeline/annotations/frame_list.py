@@ -60,7 +60,7 @@ def read_frame_lists(
     first: int,
     fps: float,
 ) -> Annotations:
-    """Read lists of folders of frames. Where a video file has a folder's name, the file is the video.
+    """Read lists of folders of frames. Where there is a video file instead of a folder, it is the video.
 
     Args:
         parts: the lists.
