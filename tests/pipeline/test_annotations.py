@@ -14,31 +14,9 @@ from pipeline.annotations.path_list import read_path_lists
 from pipeline.catalog import load_catalog
 from pipeline.errors import UsageError
 from pipeline.specs import DatasetSpec
+from tests.pipeline.label_files import facts, refused, touch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Make empty files; readers of labels never open a video."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
-
-def refused(function: object, *args: object, **kwargs: object) -> str:
-    """Return the message of the UsageError, which must be one line."""
-    with pytest.raises(UsageError) as caught:
-        function(*args, **kwargs)  # type: ignore[operator]
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
-def facts(annotations: Annotations) -> dict[str, tuple[str | None, list[str]]]:
-    """Return `id -> (split, names of classes)`."""
-    return {v.id: (v.split, [annotations.class_names[label] for label in v.labels]) for v in annotations.videos}
 
 
 class TestFolder:
