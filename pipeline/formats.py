@@ -83,13 +83,15 @@ class KineticsFormat(StrictModel):
         return self
 
 
-class ArnetActivityNetFormat(StrictModel):
-    """AR-Net's ActivityNet: ``folder,num_frames,label[,label2,label3]``; see annotations/frame_list.py."""
+class ArnetFormat(StrictModel):
+    """AR-Net's lists: ``folder,num_frames,label[,label2,label3]`` of ActivityNet, ``folder num_frames label`` of
+    Mini-Kinetics, which come without a class list; see annotations/frame_list.py."""
 
-    format: Literal["arnet-activitynet"] = "arnet-activitynet"
+    format: Literal["arnet-activitynet", "arnet-mini-kinetics"]
     classes: AnyPath
     fps: Positive
-    frames: FrameName = "image_{:05d}.jpg"
+    frames: FrameName | None = None
+    """AR-Net's own name of a frame where None."""
     first: FrameNumber = 1
     train: AnyPath | None = None
     val: AnyPath | None = None
@@ -101,30 +103,7 @@ class ArnetActivityNetFormat(StrictModel):
         return _explain_missing(entry, "classes", "fps")
 
     @model_validator(mode="after")
-    def _has_a_list(self) -> "ArnetActivityNetFormat":
-        _require_list(self.train, self.val, self.test)
-        return self
-
-
-class ArnetMiniKineticsFormat(StrictModel):
-    """AR-Net's Mini-Kinetics: ``folder num_frames label``, without a class list; see annotations/frame_list.py."""
-
-    format: Literal["arnet-mini-kinetics"] = "arnet-mini-kinetics"
-    classes: AnyPath
-    fps: Positive
-    frames: FrameName = "{:05d}.jpg"
-    first: FrameNumber = 1
-    train: AnyPath | None = None
-    val: AnyPath | None = None
-    test: AnyPath | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _says_why(cls, entry: Any) -> Any:
-        return _explain_missing(entry, "classes", "fps")
-
-    @model_validator(mode="after")
-    def _has_a_list(self) -> "ArnetMiniKineticsFormat":
+    def _has_a_list(self) -> "ArnetFormat":
         _require_list(self.train, self.val, self.test)
         return self
 
@@ -189,8 +168,7 @@ AnnotationFormat = Annotated[
     | PathListFormat
     | ActivityNetFormat
     | KineticsFormat
-    | ArnetActivityNetFormat
-    | ArnetMiniKineticsFormat
+    | ArnetFormat
     | Mmaction2Format
     | Ucf101Format
     | Hmdb51Format,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
@@ -15,39 +15,31 @@ from pipeline.frame_folder import FrameFolder
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-def read_arnet_activitynet(
+def read_arnet(
     *,
+    split_line: Callable[[str], list[str]],
+    template: str,
     root: Path,
     classes: Path,
     fps: float,
-    frames: str,
-    first: int,
+    frames: str | None = None,
+    first: int = 1,
     train: Path | None = None,
     val: Path | None = None,
     test: Path | None = None,
 ) -> Annotations:
-    """Read AR-Net's lists of ActivityNet, ``folder,num_frames,label[,label2,label3]``; see ``read_frame_lists``."""
-    parts = part_files(root, train=train, val=val, test=test)
-    return read_frame_lists(parts, _commas, root=root, classes=classes, template=frames, first=first, fps=fps)
+    """Read AR-Net's lists; see ``read_frame_lists``. The first two arguments are what its two data sets differ in.
 
-
-def read_arnet_mini_kinetics(
-    *,
-    root: Path,
-    classes: Path,
-    fps: float,
-    frames: str,
-    first: int,
-    train: Path | None = None,
-    val: Path | None = None,
-    test: Path | None = None,
-) -> Annotations:
-    """Read AR-Net's lists of Mini-Kinetics, ``folder num_frames label``; see ``read_frame_lists``.
-
-    Folders are named after classes and contain spaces, so that a line is read from its end.
+    Args:
+        split_line: cuts a line into fields.
+        template: AR-Net's name of a frame, unless ``frames`` gives another.
+        root, classes, fps, frames, first: the keys of the catalog.
+        train, val, test: lists, relative to ``root``.
     """
     parts = part_files(root, train=train, val=val, test=test)
-    return read_frame_lists(parts, _from_the_end, root=root, classes=classes, template=frames, first=first, fps=fps)
+    return read_frame_lists(
+        parts, split_line, root=root, classes=classes, template=frames or template, first=first, fps=fps
+    )
 
 
 def read_frame_lists(
@@ -108,3 +100,10 @@ def _commas(line: str) -> list[str]:
 
 def _from_the_end(line: str) -> list[str]:
     return line.rsplit(None, 2)
+
+
+# ``folder,num_frames,label[,label2,label3]``
+read_arnet_activitynet = partial(read_arnet, split_line=_commas, template="image_{:05d}.jpg")
+
+# ``folder num_frames label``; folders are named after classes and contain spaces, so a line is read from its end
+read_arnet_mini_kinetics = partial(read_arnet, split_line=_from_the_end, template="{:05d}.jpg")
