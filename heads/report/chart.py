@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _WIDE, _NARROW = 7.6, 4.0  # inches
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -35,8 +36,8 @@ class Look:
     muted: str
     grid: str
     paper: str
-    shade: str
-    """The matrix's colour map."""
+    shades: tuple[str, ...]
+    """From none to all, for the matrix."""
     models: dict[str, str]
 
 
@@ -45,7 +46,7 @@ LIGHT = Look(
     muted="#5d6670",
     grid="#e3e6e9",
     paper="#ffffff",
-    shade="Blues",
+    shades=("#f3f5f7", "#9cc3e6", "#0b4a85"),
     models={
         "student": "#0072b2",
         "student-kd": "#56a5d8",
@@ -61,7 +62,7 @@ DARK = Look(
     muted="#a2abb5",
     grid="#31373e",
     paper="#15181c",
-    shade="cividis",
+    shades=("#1d2228", "#245f96", "#a8d4ff"),
     models={
         "student": "#3d9be0",
         "student-kd": "#9ad2f7",
@@ -160,7 +161,7 @@ def grid_of(axes: Axes, look: Look, *, axis: str) -> None:
 
 
 def _render(draw: Draw, look: Look, width: float, height: float, *, narrow: bool, kind: str) -> bytes:
-    colours = {
+    colours: dict[Any, Any] = {
         "text.color": look.ink,
         "axes.labelcolor": look.ink,
         "axes.edgecolor": look.muted,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from heads.report.chart import Chart, Look, grid_of, make_chart, plain
@@ -98,18 +98,18 @@ def confusion_table(counts: np.ndarray, class_names: Sequence[str]) -> pd.DataFr
     totals = counts.sum(axis=1)
     return pd.DataFrame(
         {
-            "true_class": [class_names[i] for i in true],
-            "predicted_class": [class_names[i] for i in predicted],
+            "true_class": [class_names[int(i)] for i in true],
+            "predicted_class": [class_names[int(i)] for i in predicted],
             "videos": counts[true, predicted],
             "share": counts[true, predicted] / totals[true],
         }
     )
 
 
-def confused_pairs(table: pd.DataFrame) -> list[dict[str, Any]]:
+def confused_pairs(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """The most frequent mistakes of a ``confusion_table``."""
     wrong = table[table["true_class"] != table["predicted_class"]]
-    return wrong.sort_values(["videos", "share"], ascending=False).head(_PAIRS).to_dict("records")  # type: ignore[return-value]
+    return wrong.sort_values(["videos", "share"], ascending=False).head(_PAIRS).to_dict("records")
 
 
 def confusion_chart(counts: np.ndarray, class_names: Sequence[str], *, name: str, title: str, about: str) -> Chart:
@@ -120,7 +120,7 @@ def confusion_chart(counts: np.ndarray, class_names: Sequence[str], *, name: str
 
     def draw(figure: Figure, look: Look, narrow: bool) -> None:
         axes = figure.subplots()
-        shades = colormaps[look.shade]
+        shades = LinearSegmentedColormap.from_list("shades", look.shades)
         axes.pcolormesh(share, cmap=shades, vmin=0, vmax=1, edgecolor=look.paper, linewidth=1 if n <= 15 else 0.3)
         if n <= (8 if narrow else 15):
             for i, j in zip(*np.nonzero(share >= 0.005), strict=True):
@@ -142,7 +142,7 @@ def confusion_chart(counts: np.ndarray, class_names: Sequence[str], *, name: str
     alt = f"Confusion matrix of {n} classes; {100 * right:.1f} % of the videos lie on the diagonal."
     if pairs := confused_pairs(confusion_table(counts, class_names)):
         worst = pairs[0]
-        alt += f" Most often {worst['true_class']} is taken for {worst['predicted_class']}, {100 * worst['share']:.0f} %."
+        alt += f" Most often {worst['true_class']} is taken for {worst['predicted_class']}."
     return make_chart(
         draw,
         name=name,

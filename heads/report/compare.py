@@ -1,5 +1,6 @@
 """Dynamic-STE against each baseline, in numbers and in plain sentences."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,14 +50,13 @@ class Comparison:
         """The comparison in words."""
         gap = self.difference
         points = 100 * gap.estimate
-        name = PAPER_NAMES[self.baseline]
+        shuffled = self.baseline == "dynamic-shuffled"
+        name = "itself with the teacher of another video" if shuffled else PAPER_NAMES[self.baseline]
         text = f"At {self.n_s} + {self.n_t} frames Dynamic-STE is "
         text += f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {name}"
-        if self.how == "same frames":
-            text = text.replace(name, "itself with another video's teacher") if self.baseline[-1] == "d" else text
-        elif self.how == "interpolated":
+        if self.how == "interpolated":
             text += f" at equal cost ({self.gmacs:.2f} GMACs, {_between(self.points)})"
-        else:
+        elif self.how == "nearest":
             ((frames, cost),) = self.points
             other = "cheaper" if cost < self.gmacs else "dearer"
             text += f" with {frames} frames, its measured point nearest in cost and {other} ({cost:.2f} GMACs against "
@@ -64,7 +64,7 @@ class Comparison:
         if np.isnan(gap.low):
             return f"{text}; not shown: a single seed has no interval."
         over = "videos" if self.how == "same frames" else "seeds"
-        text += f", 95 % interval over {over} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+        text += f", 95\u00a0% interval over {over} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
         return f"{text}: not shown, the interval contains 0." if self.verdict == "not shown" else f"{text}."
 
 
@@ -108,9 +108,7 @@ def equal_cost_difference(
         share no seed.
     """
     ours = _by_seed(dynamic, metric)
-    curve = {
-        int(n_s + n_t): _by_seed(rows, metric) for (n_s, n_t), rows in baseline.groupby(["n_s", "n_t"], sort=True)
-    }
+    curve = {int(n_s + n_t): _by_seed(rows, metric) for (n_s, n_t), rows in baseline.groupby(["n_s", "n_t"], sort=True)}
     costs = {frames: float(points["gmacs_measured"].mean()) for frames, points in curve.items()}
     cost = float(ours["gmacs_measured"].mean())
     below = [frames for frames in curve if costs[frames] <= cost]
@@ -128,8 +126,8 @@ def equal_cost_difference(
         return None
     gaps = []
     for seed in seeds:
-        points = sorted(tuple(curve[frames].loc[seed, ["gmacs_measured", metric]]) for frames in used)
-        at_cost = np.interp(ours.loc[seed, "gmacs_measured"], *zip(*points, strict=True))
+        points = pd.DataFrame([curve[frames].loc[seed] for frames in used]).sort_values("gmacs_measured")
+        at_cost = np.interp(ours.loc[seed, "gmacs_measured"], points["gmacs_measured"], points[metric])
         gaps.append(float(ours.loc[seed, metric] - at_cost))
     return mean_interval(gaps), how, tuple((frames, costs[frames]) for frames in used)
 
@@ -164,14 +162,17 @@ def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: str) ->
 
 
 def in_short(comparisons: Sequence[Comparison]) -> str:
-    """How many of the comparisons came out which way."""
-    counted = [c for c in comparisons if c.baseline != "dynamic-shuffled"]
-    one = len({c.recipe for c in counted}) == 1
-    n = {verdict: sum(c.verdict == verdict for c in counted) for verdict in ("above", "below", "not shown")}
-    where = "" if one else ", all recipes together"
+    """How many of the comparisons with a baseline came out which way, and with which one."""
+    counted = [one for one in comparisons if one.baseline != "dynamic-shuffled"]
+
+    def outcome(verdict: str) -> str:
+        names = Counter(PAPER_NAMES[one.baseline] for one in counted if one.verdict == verdict)
+        several = [name if count == 1 else f"{name} at {count} points" for name, count in names.items()]
+        return f"{names.total()} ({', '.join(several)})" if names else "none"
+
     return (
-        f"Of {len(counted)} comparison{'s' if len(counted) != 1 else ''} with a baseline{where}, Dynamic-STE is above "
-        f"in {n['above']} and below in {n['below']}; in {n['not shown']} the interval contains 0 or cannot be had."
+        f"Of {len(counted)} comparisons with a baseline, Dynamic-STE is above in {outcome('above')} and below in "
+        f"{outcome('below')}. Not shown either way: {outcome('not shown')}."
     )
 
 

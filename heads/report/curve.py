@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from heads.published import DATASET_NAMES, published_rows
 from heads.report.chart import MARKERS, Chart, Look, grid_of, make_chart
@@ -60,8 +60,8 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: str, name: str, a
     spread = "with 95 % intervals over seeds" if points["seeds"].max() > 1 else "of a single seed, without intervals"
     where = DATASET_NAMES[paper["dataset"].iloc[0]]
     caption = (
-        f"Left, measured here: {METRIC_NAMES[metric]} {spread}, over the multiply-adds counted for the frames really "
-        f"used. Right, hollow: published on {where}, not measured here; its axis is the paper's own count."
+        f"Measured here: {METRIC_NAMES[metric]} {spread}, over the multiply-adds counted for the frames really "
+        f"used. Hollow: published on {where}, not measured here; that axis is the paper's own count."
     )
     published = paper.assign(published=True, recipe=recipe).rename(columns={"gflops": "gflops_paper"})
     published[["top1", "map"]] = [
@@ -128,7 +128,7 @@ def _draw_published(axes: Axes, paper: pd.DataFrame, look: Look) -> None:
             axes.annotate(
                 row["method"],
                 (row["gflops"], row["value"]),
-                xytext=(-6 if right else 6, 3),
+                xytext=(4, -11) if right else (6, 3),
                 textcoords="offset points",
                 ha="right" if right else "left",
                 fontsize=7.5,
@@ -139,7 +139,7 @@ def _draw_published(axes: Axes, paper: pd.DataFrame, look: Look) -> None:
     axes.set_xlabel("GFLOPs a video (as published)")
     axes.set_ylabel(f"{metric} %")
     axes.set_title(f"Published, {where}", color=look.muted)
-    axes.margins(x=0.1, y=0.1)
+    axes.margins(x=0.1, y=0.12)
     grid_of(axes, look, axis="both")
 
 
@@ -149,7 +149,7 @@ def _cost_axis(axes: Axes, costs: pd.Series) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _published(recipe: str, dataset: str) -> pd.DataFrame:

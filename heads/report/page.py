@@ -127,11 +127,9 @@ def _check_videos(runs: Runs, videos: Sequence[str]) -> None:
         return
     known = {str(video) for part in runs.parts() for video in runs.frame_scores(part).get("video_id", ())}
     if not known:
-        raise DynapropError(f"{runs.folders[0]}: no scores frame by frame, so no video can be shown; leave out --videos")
+        raise DynapropError(f"{runs.folders[0]}: no scores frame by frame, leave out --videos")
     for video in videos:
         if video not in known:
             close = get_close_matches(video, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"such as {min(known)!r}"
             raise UsageError(f"video {video!r} was not scored frame by frame; name one that was ({hint})")
-
-

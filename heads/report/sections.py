@@ -25,6 +25,11 @@ from heads.report.timeline import Picture, Timeline, telling_videos, timeline
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Sequence[Picture]]]
 """(dataset, video ids) -> (seconds, JPEG) of the videos whose files are there."""
 
+_NO_SCORES = (
+    "The run holds no scores frame by frame: an older version wrote it, or Dynamic-STE was not measured. "
+    "`dynaprop sweep` writes them."
+)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -40,7 +45,7 @@ class Section:
     curves: list[Chart]
     tables: list[ReportTable]
     classes: list[Chart]
-    confused: list[tuple[str, str, list[dict[str, Any]], pd.DataFrame]]
+    confused: list[tuple[str, str, list[dict[Any, Any]], pd.DataFrame]]
     """Where there are too many classes for a matrix: (stem of the file, the setting, worst pairs, all pairs)."""
     timelines: list[Timeline]
     no_timelines: str
@@ -97,7 +102,7 @@ def make_section(runs: Runs, part: Part, *, metric: str, videos: Sequence[str], 
         anchor=stem,
         part=part,
         metric=METRIC_NAMES[metric],
-        evaluated=_evaluated(rows, part),
+        evaluated=_evaluated(rows),
         in_short=in_short(comparisons),
         comparisons=_grouped(comparisons, len(recipes) > 1),
         curves=curves,
@@ -117,17 +122,17 @@ def _grouped(comparisons: Sequence[Comparison], several: bool) -> list[tuple[str
     return list(groups.items())
 
 
-def _evaluated(rows: pd.DataFrame, part: Part) -> str:
+def _evaluated(rows: pd.DataFrame) -> str:
     one = rows.drop_duplicates(["recipe", "fold"]).groupby("recipe")[["n_videos", "n_missing"]].sum().max()
     videos, missing = int(one["n_videos"]), int(one["n_missing"])
     seeds = rows["seed"].nunique()
-    text = f"{videos:,} of {videos + missing:,} test videos evaluated, {part.title}, "
+    text = f"{videos:,} of {videos + missing:,} test videos evaluated, "
     return text + (f"{seeds} seeds." if seeds > 1 else "one seed: means have no intervals.")
 
 
 def _classes(
     runs: Runs, part: Part, rows: pd.DataFrame, recipe: str, named: bool, several: str
-) -> tuple[list[Chart], list[tuple[str, str, list[dict[str, Any]], pd.DataFrame]]]:
+) -> tuple[list[Chart], list[tuple[str, str, list[dict[Any, Any]], pd.DataFrame]]]:
     """Average precision by class and the confusion of one recipe's Dynamic-STE; nothing where it was not measured."""
     experiment = main_experiment(rows)
     frames = lean_dynamic(rows[rows["experiment"] == experiment])
@@ -172,7 +177,10 @@ def _timelines(
     scores = runs.frame_scores(part)
     full = scores[is_full(scores)] if len(scores) else scores
     if full.empty:
-        return [], "The run holds no scores frame by frame (an older version wrote it, or Dynamic-STE was not measured)."
+        return (
+            [],
+            "The run holds no scores frame by frame (an older version wrote it, or Dynamic-STE was not measured).",
+        )
     experiment = main_experiment(full)
     recipe = sorted(full[full["experiment"] == experiment]["recipe"].unique())[0]
     scores = scores[(scores["experiment"] == experiment) & (scores["recipe"] == recipe)]
@@ -186,7 +194,10 @@ def _timelines(
     known = set(chosen["video_id"])
     shown = [video for video in videos if video in known] if videos else telling_videos(chosen)
     if not shown:
-        return [], "None of the chosen videos belongs to this split." if videos else "No video was scored by both models."
+        return (
+            [],
+            "None of the chosen videos belongs to this split." if videos else "No video was scored by both models.",
+        )
     thumbnails = pictures(part.dataset, shown)
     about = f"{about[:-1]}, recipe {recipe}, seed {chosen['seed'].iloc[0]}."
     return [

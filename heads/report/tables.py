@@ -30,6 +30,8 @@ _TITLES = {
     "train": "Trained for checkpoints",
 }
 
+_COUNTS = {"seeds": "seeds", "n_videos": "videos", "n_missing": "missing"}
+
 Line = dict[str, Any]
 
 
@@ -125,9 +127,6 @@ def _columns(
     published = paper["metric"].iloc[0] if len(paper) else metric
     on = DATASET_NAMES[paper["dataset"].iloc[0]] if len(paper) else ""
 
-    def value(row: Line) -> str:
-        return f"{row['value']:.1f}"
-
     def nothing(_row: Line) -> str:
         return ""
 
@@ -149,21 +148,23 @@ def _columns(
         f"{METRIC_NAMES[other]} %": (lambda line: _percent(line, other), nothing),
     }
     if len(paper):
-        heading = f"published {METRIC_NAMES[published]} % on {on}, not measured"
-        columns[heading] = (lambda line: _number(100 * line["published"], 1), value)
+        heading = f"published, not measured: {METRIC_NAMES[published]} % on {on}"
+        columns[heading] = (lambda line: _number(100 * line["published"], 1), lambda row: _number(row["value"], 1))
     columns |= {
         "GFLOPs (paper)": (lambda line: _number(line["gflops_paper"], 1), lambda row: _number(row["gflops"], 1)),
         "GMACs (measured)": (lambda line: _number(line["gmacs_measured"], 2), nothing),
         "Dynamic-STE minus it, points": (_difference, nothing),
-        "seeds": (lambda line: str(line["seeds"]), nothing),
-        "videos": (lambda line: str(line["n_videos"]), nothing),
-        "missing": (lambda line: str(line["n_missing"]), nothing),
     }
+    for column in _COUNTS:
+        if data[column].nunique() > 1:  # else the caption says it once
+            columns[_COUNTS[column]] = (_count(column), nothing)
     return columns
 
 
 def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:
-    text = "± is half a 95 % interval over seeds. " if data["seeds"].max() > 1 else "One seed: no interval. "
+    same = {column: int(data[column].iloc[0]) for column in _COUNTS if data[column].nunique() == 1}
+    text = f"Every line: {', '.join(f'{count} {_COUNTS[column]}' for column, count in same.items())}. " if same else ""
+    text += "± is half a 95 % interval over seeds. " if data["seeds"].max() > 1 else "One seed: no intervals. "
     if data["dynamic_minus"].notna().any():
         text += (
             "“Dynamic-STE minus it” compares on the same videos, with a 95 % bootstrap interval over videos; the "
@@ -174,14 +175,18 @@ def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:
     return text.strip()
 
 
+def _count(column: str) -> Callable[[Line], str]:
+    return lambda line: str(line[column])
+
+
 def _family(recipe: str) -> str:
     """The published family of backbones that a recipe stands beside."""
     return "ResNet" if recipe.split(" ")[0] == "resnet" else "EfficientNet"
 
 
 def _same(a: object, b: object) -> bool:
-    if pd.isna(a) or pd.isna(b):  # type: ignore[call-overload]
-        return bool(pd.isna(a) and pd.isna(b))  # type: ignore[call-overload]
+    if pd.isna(a) or pd.isna(b):
+        return bool(pd.isna(a) and pd.isna(b))
     return bool(a == b)
 
 
@@ -190,21 +195,21 @@ def _known(model: object) -> str | None:
 
 
 def _yes(fused: object) -> str:
-    return "–" if pd.isna(fused) else "yes" if fused else "no"  # type: ignore[call-overload]
+    return "-" if pd.isna(fused) else "yes" if fused else "no"
 
 
 def _losses(losses: object) -> str:
-    return LOSS_NAMES.get(str(losses), "–")
+    return LOSS_NAMES.get(str(losses), "-")
 
 
 def _asked(frames: object) -> str:
-    return "–" if pd.isna(frames) or not frames else str(frames)  # type: ignore[call-overload]
+    return "-" if pd.isna(frames) or not frames else str(frames)
 
 
 def _frames(asked: int, used: float) -> str:
     """Frames asked for, and the mean really used where short videos had fewer."""
     if not asked:
-        return "–"
+        return "-"
     return str(asked) if math.isclose(asked, used) else f"{asked} ({used:.1f} used)"
 
 
@@ -214,7 +219,7 @@ def _percent(line: Line, metric: str) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _difference(line: Line) -> str:

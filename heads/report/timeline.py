@@ -106,11 +106,10 @@ def timeline(scores: pd.DataFrame, video_id: str, *, pictures: Sequence[Picture]
 
     means = frames.groupby("model")["true_probability"].mean()
     gap = means.get("dynamic", np.nan) - means.get("student", np.nan)
-    course = f"{abs(gap):.2f} {'above' if gap >= 0 else 'below'} Student's" if not np.isnan(gap) else "without Student's"
-    caption = (
-        f"{about} Dynamic-STE's mean probability of the true class is {course}. Dotted lines mark the "
-        f"{len(marks)} frames that its teacher saw."
-    )
+    caption = f"{about} Dotted lines mark the {len(marks)} frames that the teacher saw."
+    if not np.isnan(gap):
+        course = "above" if gap >= 0 else "below"
+        caption += f" Dynamic-STE's mean probability of the true class is {abs(gap):.2f} {course} Student's."
     alt = f"Probability of {true_class} in each student frame of {video_id} over {end:.1f} seconds. {caption}"
     chart = make_chart(
         draw,
