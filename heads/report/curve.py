@@ -107,6 +107,7 @@ def _draw_ours(axes: Axes, points: pd.DataFrame, look: Look, metric: str) -> Non
     axes.set_ylabel(f"{METRIC_NAMES[metric]} %")
     axes.set_title("Measured")
     axes.margins(x=0.06, y=0.08)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 101))  # an interval may end above what can be
     grid_of(axes, look, axis="both")
 
 

@@ -40,6 +40,8 @@ class Section:
     metric: str
     evaluated: str
     in_short: str
+    compared: str
+    """The experiment that the comparisons and curves are made of."""
     comparisons: list[tuple[str, list[Comparison]]]
     """By recipe and frames of Dynamic-STE."""
     curves: list[Chart]
@@ -104,6 +106,7 @@ def make_section(runs: Runs, part: Part, *, metric: str, videos: Sequence[str], 
         metric=METRIC_NAMES[metric],
         evaluated=_evaluated(rows),
         in_short=in_short(comparisons),
+        compared=curve,
         comparisons=_grouped(comparisons, len(recipes) > 1),
         curves=curves,
         tables=tables,

@@ -163,7 +163,7 @@ def _columns(
 
 def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:
     same = {column: int(data[column].iloc[0]) for column in _COUNTS if data[column].nunique() == 1}
-    text = f"Every line: {', '.join(f'{count} {_COUNTS[column]}' for column, count in same.items())}. " if same else ""
+    text = f"Every line: {', '.join(_counted(column, count) for column, count in same.items())}. " if same else ""
     text += "± is half a 95 % interval over seeds. " if data["seeds"].max() > 1 else "One seed: no intervals. "
     if data["dynamic_minus"].notna().any():
         text += (
@@ -173,6 +173,10 @@ def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:
     if rest:
         text += f"Lines in italics are published ({paper['source'].iloc[0].split(',')[0]} of the paper), not measured."
     return text.strip()
+
+
+def _counted(column: str, count: int) -> str:
+    return f"{count:,} {_COUNTS[column].removesuffix('s') if count == 1 else _COUNTS[column]}"
 
 
 def _count(column: str) -> Callable[[Line], str]:
