@@ -26,12 +26,20 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(help="A dataset of the catalog, or a folder of videos by class.")]
 Recipe = Annotated[str, typer.Option(help="Student, teacher and hyper-parameters, by name in the catalog.")]
+SweepRecipe = Annotated[
+    str | None, typer.Option("--recipe", help="By default those of the sweep whose features are cached, else lite.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new frame after which a video is given up.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
-SweepName = Annotated[str, typer.Option("--sweep", help="Models and numbers of frames, by name in the catalog.")]
+SweepName = Annotated[
+    str,
+    typer.Option(
+        "--experiment", "--sweep", help="A sweep of the catalog, such as table1 .. table5, figure4, or all of these."
+    ),
+]
 CatalogPath = Annotated[
     str | None,
     typer.Option(
@@ -56,18 +64,13 @@ def run(
 ) -> None:
     """The whole way: extract features, train the heads, sweep, and print the results."""
     workspace = _check(target, recipe, catalog, sweep, device)
-    spec = workspace.catalog.sweep(sweep)
-    n_s, n_t = spec.counts[0] if spec.counts else (None, None)
     from flows.evaluate_sweep import evaluate_sweep
     from flows.extract_features import extract_features
     from flows.train_heads import train_heads
 
     extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
-    train_heads(
-        target, recipe, spec.seeds[:1], folds, n_s=n_s, n_t=n_t, models=spec.models, device=device, catalog=catalog
-    )
-    report = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
-    _show(report, _title(folds), workspace)
+    train_heads(target, recipe, workspace.catalog.sweeps_of(sweep)[0].seeds[:1], folds, device=device, catalog=catalog)
+    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
 
 
 @app.command()
@@ -118,13 +121,13 @@ def train(
         device=device,
         catalog=catalog,
     )
-    _show(report, _title(folds), workspace)
+    _show([report], folds, workspace)
 
 
 @app.command()
 def sweep(
     target: Target,
-    recipe: Recipe = "lite",
+    recipe: SweepRecipe = None,
     sweep: SweepName = "default",
     folds: Folds = 0,
     seeds: Seeds = None,
@@ -133,11 +136,10 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    workspace = _check(target, recipe, catalog, sweep, device)
+    workspace = _check(target, recipe or "lite", catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
 
-    report = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
-    _show(report, _title(folds), workspace)
+    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
 
 
 @app.command()
@@ -276,18 +278,16 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
     return tuple(range(count)) if count else None
 
 
-def _show(report: "RunReport", title: str, workspace: "Workspace") -> None:
+def _show(reports: "list[RunReport]", folds: int, workspace: "Workspace") -> None:
     from flows.table import print_results
-    from heads.results import RunFolder
 
-    results = RunFolder(Path(report.folder)).results_of(report.units)
-    print_results(results, f"{workspace.dataset.name}, {title}", headline=workspace.dataset.metric)
-    typer.echo(f"results: {report.folder}/results.parquet")
-    typer.echo("         predictions.parquet, per_class.parquet and checkpoints/ lie beside it")
-
-
-def _title(folds: int) -> str:
-    return f"{folds} folds" if folds else "one split"
+    split = f"{folds} folds" if folds else "one split"
+    for report in reports:
+        for experiment, results in report.results.items():
+            title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {experiment}, {split}"
+            print_results(results, title, headline=workspace.dataset.metric)
+        typer.echo(f"results: {report.folder}/results.parquet")
+    typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Progress on the terminal: a bar with rate and time left for what takes longer than two seconds, else one line."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a
 
 
 class Steps:
-    """Counts the steps of one piece of work; ``advance`` may be called from the main thread only."""
+    """Counts the steps of one piece of work; ``advance`` may be called from several threads."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label = label
@@ -27,11 +28,15 @@ class Steps:
         self.began = time.monotonic()
         self._bar: Progress | None = None
         self._last_line = self.began
+        self._lock = threading.Lock()
 
     def advance(self, steps: int = 1) -> None:
         """Count some steps as done."""
-        self.done += steps
-        now = time.monotonic()
+        with self._lock:
+            self.done += steps
+            self._show(time.monotonic())
+
+    def _show(self, now: float) -> None:
         if now - self.began < _PATIENCE:
             return
         if console.is_terminal:

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from heads.summary import PAPER_NAMES, summarise
+from heads.summary import setting_label, summarise
 
 
 def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") -> None:
@@ -26,7 +26,7 @@ def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") 
     summary = summarise(results)
     for row in summary.to_dict("records"):
         table.add_row(
-            PAPER_NAMES[row["model"]],
+            setting_label(row),
             _frames(row["n_s"], row["n_s_used"]),
             _frames(row["n_t"], row["n_t_used"]),
             *(_percent(row, metric) for metric in metrics),

@@ -5,7 +5,7 @@ from prefect import flow
 from flows.progress import say
 from flows.units import RunReport, Units
 from flows.workspace import open_workspace
-from heads.trained import MODELS
+from heads.setting import MODELS, expand
 
 
 @flow(name="train-heads")
@@ -28,14 +28,13 @@ def train_heads(
         seeds: one training each.
         folds: 0 for the given split, else folds by group.
         n_s, n_t: frames of student and teacher; the recipe's by default.
-        models: names in ``heads.trained.MODELS``.
+        models: names in ``heads.setting.MODELS``.
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
     """
     workspace = open_workspace(dataset, recipe, catalog)
     units = Units(workspace, folds=folds, device=device)
-    counts = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
-    plan = units.plan(counts=[counts], seeds=seeds, models=models)
-    report = units.do(plan, keep=True)
+    frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
+    report = units.do([units.ask("train", expand(models, [frames]), seeds)], keep=True)
     say(f"checkpoints: {units.run.path / 'checkpoints'}")
     return report

@@ -2,27 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.progress import say, steps
 from flows.workspace import Workspace
 from heads.checkpoint import save_checkpoint
 from heads.features import FeatureSplit, load_features
 from heads.measure import BranchCost, measure
-from heads.results import RunFolder
+from heads.results import Asked, Measured, RunFolder
+from heads.setting import Setting
 from heads.trained import Options, TrainedModels, trainings
 from pipeline.annotations import Annotations, require_labels
 from pipeline.backbone import gmacs_per_frame
 from pipeline.errors import DynapropError
 from pipeline.extraction import locate_backbone, open_store, resolve_device
-from pipeline.files import publish_json
 from pipeline.plan import shards_to_do
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
@@ -30,14 +34,14 @@ from pipeline.splits import Split, given_or_stratified, group_folds
 
 @dataclass(frozen=True)
 class Unit:
-    """One training: a split, a number of frames and a seed."""
+    """One task: what is trained on one split at one seed and one number of clips."""
 
     name: str
     split: Split
-    n_s: int
-    n_t: int
     seed: int
-    models: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    with_frames: bool
+    """Whether single frames are scored, too."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,14 @@ class RunReport:
     """Where a flow's results are."""
 
     folder: str
-    units: list[str]
-    """Names of the units that the flow was asked for; the folder may hold more."""
+    asked: tuple[Asked, ...]
+    """What the flow was asked for; the folder may hold more."""
+
+    @property
+    def results(self) -> dict[str, pd.DataFrame]:
+        """Rows of ``results.parquet`` by experiment."""
+        run = RunFolder(Path(self.folder))
+        return {asked.experiment: run.results_of(asked) for asked in self.asked}
 
 
 class Units:
@@ -73,24 +83,15 @@ class Units:
             else (given_or_stratified(self.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction),)
         )
         self.options = Options(
-            gamma=recipe.gamma,
-            key_dim=recipe.key_dim,
-            lambda_frm=recipe.lambda_frm,
-            lambda_cos=recipe.lambda_cos,
-            epochs=recipe.epochs,
-            lr=recipe.lr,
-            milestones=recipe.milestones,
-            batch_size=recipe.batch_size,
+            **{
+                field.name: getattr(recipe, field.name) if own is None else own
+                for field in fields(Options)
+                for own in [getattr(dataset.training, field.name)]
+            }
         )
         self.keys = {"student": _key_name(workspace.student), "teacher": _key_name(workspace.teacher)}
         store = open_store(dataset, workspace.home)
-        shards = store.manifest().shards()
-        undone = shards_to_do(store, store.manifest(), list(self.keys.values()))
-        if undone or not shards:
-            raise DynapropError(
-                f"{len(undone)} of {len(shards)} shards of {dataset.name!r} have no features yet; run: "
-                f"dynaprop extract {workspace.target} --recipe {recipe.name}"
-            )
+        require_features(workspace)
         loaded = load_features(
             store,
             self.annotations.videos,
@@ -128,42 +129,58 @@ class Units:
             }
         )
 
-    def plan(self, *, counts: Sequence[tuple[int, int]], seeds: Sequence[int], models: Sequence[str]) -> list[Unit]:
-        """The units of these settings, seed by seed."""
-        return [
-            Unit(
-                name=f"{split.name}{'' if split.fold is None else split.fold}-{n_s}+{n_t}-seed{seed}-{_digest(models)}",
-                split=split,
-                n_s=n_s,
-                n_t=n_t,
-                seed=seed,
-                models=tuple(models),
-            )
-            for seed in seeds
-            for split in self.splits
-            for n_s, n_t in counts
-        ]
+    def ask(self, experiment: str, settings: Sequence[Setting], seeds: Sequence[int]) -> Asked:
+        """What an experiment consists of on this run's splits."""
+        return Asked(experiment, self.splits[0].name, tuple(seeds), tuple(settings))
 
-    def do(self, units: Sequence[Unit], *, keep: bool = False) -> RunReport:
-        """Do the units that are not done and join the run's files.
+    def do(self, asked: Sequence[Asked], *, keep: bool = False) -> RunReport:
+        """Train and measure what is asked for and not there yet, and join the run's files.
 
         Args:
-            units: from ``plan``.
+            asked: from ``ask``; what several experiments share is trained once.
             keep: write the trained models as checkpoints.
         """
-        todo = [unit for unit in units if not self._done(unit, keep)]
-        epochs = sum(trainings(unit.models, n_s=unit.n_s, n_t=unit.n_t) for unit in todo) * self.options.epochs
-        if len(todo) < len(units):
-            say(f"train: {len(units) - len(todo)} of {len(units)} trainings are there already")
+        for one in asked:
+            self.run.ask(one)
+        wanted = self._wanted(asked)
+        done = {row for row in self.run.measured() & wanted if not keep or self._is_kept(row)}
+        if done:
+            say(f"train: {len(done)} of {len(wanted)} results are there already")
+        units = self._units(wanted - done, first_seed=min((row.seed for row in wanted), default=0))
         try:
-            with steps("train", epochs, "epochs") as progress:
-                for unit in todo:
-                    train_unit(self, unit, keep, progress.advance)
+            with steps("train", sum(map(self._frames, units)), "frames") as progress:
+                self._train_all(units, keep, progress.advance)
         finally:
             self.run.collect()
-        return RunReport(str(self.run.path), [unit.name for unit in units])
+        return RunReport(str(self.run.path), tuple(asked))
 
-    def train(self, unit: Unit, *, keep: bool, on_epoch: Callable[[], None]) -> None:
+    def _train_all(self, units: Sequence[Unit], keep: bool, on_frames: Callable[[int], None]) -> None:
+        """Train units side by side on a CPU, whose cores do more apart than together on matrices as small as these."""
+        cores = len(os.sched_getaffinity(0))
+        workers = max(1, min(cores, len(units))) if self.device == "cpu" else 1
+        stopped = threading.Event()
+
+        def advance(frames: int) -> None:
+            if stopped.is_set():
+                raise DynapropError("stopped")
+            on_frames(frames)
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // workers))
+        try:
+            runner: ThreadPoolTaskRunner[str] = ThreadPoolTaskRunner(max_workers=workers)
+            with runner:
+                try:
+                    jobs = [{"units": self, "unit": unit, "keep": keep, "on_frames": advance} for unit in units]
+                    for future in [runner.submit(train_unit, job) for job in jobs]:
+                        future.result()
+                except BaseException:
+                    stopped.set()
+                    raise
+        finally:
+            torch.set_num_threads(threads)
+
+    def train(self, unit: Unit, *, keep: bool, on_frames: Callable[[int], None]) -> None:
         """Train, measure and store one unit."""
         train, test = (
             self.features_of([self.annotations.videos[video].id for video in part])
@@ -176,18 +193,16 @@ class Units:
         trained = TrainedModels(
             train,
             groups=[groups[video] for video in train.video_ids],
-            n_s=unit.n_s,
-            n_t=unit.n_t,
             seed=unit.seed,
             options=self.options,
             device=self.device,
-            on_epoch=on_epoch,
+            on_frames=lambda frames: on_frames(frames * len(unit.split.train)),
         )
         key: dict[str, object] = {
             "dataset": self.workspace.dataset.name,
             "split": unit.split.name,
             "fold": unit.split.fold,
-            "experiment": "sweep",
+            "experiment": None,
             "recipe": self.workspace.recipe.name,
             "options_digest": self.options.digest,
             "feature_key": "+".join(self.keys.values()),
@@ -195,51 +210,95 @@ class Units:
         tables = measure(
             trained,
             test,
-            models=unit.models,
+            settings=unit.settings,
             key=key,
             student_cost=_cost(self.workspace.student),
             teacher_cost=_cost(self.workspace.teacher),
             n_missing=len(unit.split.test) - len(test) + len(unit.split.missing),
+            with_frames=unit.with_frames,
         )
         if keep:
             self._keep(unit, trained, tables.results)
         self.run.write(unit.name, tables)
 
-    def _keep(self, unit: Unit, trained: TrainedModels, results: pd.DataFrame) -> None:
-        for row in results.to_dict("records"):
-            if row["model"] == "dynamic-shuffled":
-                continue
-            few = row["model"] == "teacher" and row["n_t"] != unit.n_s
-            save_checkpoint(
-                self.run.checkpoints(unit.name) / ("teacher-few" if few else row["model"]),
-                trained.model("teacher-few" if few else row["model"]),
-                class_names=self.features.class_names,
-                feature_keys={"student": self.keys["student"], "teacher": self.keys["teacher"]},
-                n_s=row["n_s"],
-                n_t=row["n_t"],
-                seed=unit.seed,
-                hyper_parameters=vars(self.options),
-                metrics={"top1": row["top1"], "map": row["map"]},
-            )
-        publish_json(self._kept(unit), {"models": sorted(results["model"].unique())})
-
-    def _done(self, unit: Unit, keep: bool) -> bool:
-        return self.run.has(unit.name) and (not keep or self._kept(unit).exists())
-
-    def _kept(self, unit: Unit) -> Path:
-        """Written when all of a unit's checkpoints are."""
-        return self.run.checkpoints(unit.name) / "done.json"
-
     def features_of(self, videos: Sequence[str]) -> FeatureSplit:
         """The features of these videos (ids), as far as there are any."""
         return self.features.select(np.array([self._index[video] for video in videos if video in self._index], int))
 
+    def _wanted(self, asked: Sequence[Asked]) -> set[Measured]:
+        return {
+            Measured(split.name, split.fold, seed, setting)
+            for one in asked
+            for seed in one.seeds
+            for split in self.splits
+            for setting in one.settings
+        }
+
+    def _units(self, rows: Iterable[Measured], *, first_seed: int) -> list[Unit]:
+        """Rows whose trainings share their clips become one unit; seed by seed, so that means come early."""
+        split_of = {(split.name, split.fold): split for split in self.splits}
+        groups: dict[tuple[int, int, int], list[Measured]] = {}
+        for row in rows:
+            groups.setdefault((row.seed, row.fold or 0, row.setting.n), []).append(row)
+        units = []
+        for (seed, _, n), members in sorted(groups.items(), key=lambda item: item[0]):
+            settings = tuple(sorted((row.setting for row in members), key=lambda setting: setting.name))
+            split = split_of[members[0].split, members[0].fold]
+            fold = "" if split.fold is None else split.fold
+            name = f"{split.name}{fold}-n{n}-seed{seed}-{_digest([setting.name for setting in settings])}"
+            units.append(Unit(name, split, seed, settings, with_frames=seed == first_seed))
+        return units
+
+    def _frames(self, unit: Unit) -> int:
+        """Frames that pass through the heads in a unit's training."""
+        of_a_video = sum(training.frames for training in trainings(unit.settings))
+        return of_a_video * len(unit.split.train) * self.options.epochs
+
+    def _keep(self, unit: Unit, trained: TrainedModels, results: pd.DataFrame) -> None:
+        for setting, row in zip(unit.settings, results.to_dict("records"), strict=True):
+            if setting.model == "dynamic-shuffled":
+                continue
+            save_checkpoint(
+                self.run.checkpoint(Measured(unit.split.name, unit.split.fold, unit.seed, setting)),
+                trained.model(setting),
+                class_names=self.features.class_names,
+                feature_keys={"student": self.keys["student"], "teacher": self.keys["teacher"]},
+                n_s=setting.n_s,
+                n_t=setting.n_t,
+                seed=unit.seed,
+                hyper_parameters=vars(self.options),
+                metrics={"top1": row["top1"], "map": row["map"]},
+            )
+
+    def _is_kept(self, row: Measured) -> bool:
+        if row.setting.model == "dynamic-shuffled":
+            return True
+        path = self.run.checkpoint(row)
+        return path.with_name(f"{path.name}.json").exists()  # written last
+
 
 @task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE)
-def train_unit(units: Units, unit: Unit, keep: bool, on_epoch: Callable[[], None]) -> str:
+def train_unit(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], None]) -> str:
     """Train and measure one unit; returns its name."""
-    units.train(unit, keep=keep, on_epoch=on_epoch)
+    units.train(unit, keep=keep, on_frames=on_frames)
     return unit.name
+
+
+def require_features(workspace: Workspace) -> None:
+    """Check that the features of a workspace's dataset and recipe are all there.
+
+    Raises:
+        DynapropError: they are not; with the command that makes them.
+    """
+    store = open_store(workspace.dataset, workspace.home)
+    keys = [_key_name(workspace.student), _key_name(workspace.teacher)]
+    shards = store.manifest().shards()
+    undone = shards_to_do(store, store.manifest(), keys)
+    if undone or not shards:
+        raise DynapropError(
+            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: "
+            f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
+        )
 
 
 def _digest(value: object) -> str:

@@ -26,10 +26,15 @@ class Branch(nn.Module):
         self.fusion = TemporalFusion(dim=dim, key_dim=key_dim) if fusion else None
         self.register_buffer("feature_std", torch.tensor(feature_std))
 
-    def forward(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """``z`` ``[b, n, d]`` and ``mask`` (bool ``[b, n]``, False at padding) to ``h`` ``[b, n, d]``."""
+    def forward(self, z: torch.Tensor, mask: torch.Tensor, *, head: nn.Linear | None = None) -> torch.Tensor:
+        """``z`` ``[b, n, d]`` and ``mask`` (bool ``[b, n]``, False at padding) to ``h`` ``[b, n, d]``.
+
+        With a ``head`` to ``head(h)`` ``[b, n, c]``, cheaper than one after the other: see `TemporalFusion.forward`.
+        """
         z = z / self.feature_std  # [b, n, d]
-        return z if self.fusion is None else self.fusion(z, mask)  # [b, n, d]
+        if self.fusion is not None:
+            return self.fusion(z, mask, head=head)
+        return z if head is None else head(z)
 
 
 def measure_std(features: torch.Tensor, *, rows_at_once: int = 16384) -> float:

@@ -56,9 +56,7 @@ def predict(
     _check_counts(model, n_s, n_t)
     _check_widths(model, split, n_s, n_t)
     model.to(device).eval()
-    clips = [inference_clips(int(t), n_s=n_s, n_t=n_t, skip_overlap=skip_overlap) for t in np.diff(split.offsets)]
-    rows_s = [start + student for start, (student, _) in zip(split.offsets, clips, strict=False)]
-    rows_t = [start + teacher for start, (_, teacher) in zip(split.offsets, clips, strict=False)]
+    rows_s, rows_t = inference_rows(split, n_s=n_s, n_t=n_t, skip_overlap=skip_overlap)
     probabilities = np.empty((len(split), len(split.class_names)))
     with torch.inference_mode():
         for first in range(0, len(split), batch_size):
@@ -73,6 +71,17 @@ def predict(
         n_s_used=np.array([len(rows) for rows in rows_s], dtype=np.int64),
         n_t_used=np.array([len(rows) for rows in rows_t], dtype=np.int64),
     )
+
+
+def inference_rows(
+    split: FeatureSplit, *, n_s: int, n_t: int, skip_overlap: bool = False
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Rows of the student's and of the teacher's frames of every video, see `inference_clips`."""
+    clips = [inference_clips(int(t), n_s=n_s, n_t=n_t, skip_overlap=skip_overlap) for t in np.diff(split.offsets)]
+    starts = split.offsets[:-1]
+    rows_s = [start + student for start, (student, _) in zip(starts, clips, strict=True)]
+    rows_t = [start + teacher for start, (_, teacher) in zip(starts, clips, strict=True)]
+    return rows_s, rows_t
 
 
 Frames = tuple[torch.Tensor, torch.Tensor]  # features [b, n, d] and mask [b, n]

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from heads.attention import attend
 
@@ -23,13 +24,27 @@ class TemporalFusion(nn.Module):
         self.key = nn.Linear(dim, key_dim)
         self.value = nn.Linear(dim, dim)
 
-    def forward(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, mask: torch.Tensor, *, head: nn.Linear | None = None) -> torch.Tensor:
         """Fuse features ``z`` ``[b, n, d]`` over the frames that ``mask`` (bool ``[b, n]``) says are there.
 
+        Args:
+            z: ``[b, n, d]``
+            mask: bool ``[b, n]``, False at padding
+            head: a linear layer behind the fusion, ``d`` to ``c``. Attention is linear in its values, so that the
+                head's and the values' matrices may be multiplied first: the same ``head(h)``, for ``d * c``
+                multiply-adds a frame instead of ``d * d``.
+
         Returns:
-            ``h`` ``[b, n, d]``; what stands at padding is finite and must not be used.
+            ``h`` ``[b, n, d]``, or ``head(h)`` ``[b, n, c]``; what stands at padding is finite and must not be used.
         """
         q = self.query(z)  # [b, n, d_k]
         k = self.key(z)  # [b, n, d_k]
-        v = self.value(z)  # [b, n, d]
-        return attend(q, k, v, mask)  # [b, n, d]
+        v = self.value(z) if head is None else _both(z, self.value, head)  # [b, n, d] or [b, n, c]
+        return attend(q, k, v, mask)  # [b, n, d] or [b, n, c]
+
+
+def _both(z: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
+    """``second(first(z))`` by one matrix."""
+    weight = second.weight @ first.weight  # [c, d]
+    bias = functional.linear(first.bias, second.weight, second.bias)  # [c]
+    return functional.linear(z, weight, bias)  # [b, n, c]

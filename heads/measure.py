@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,15 @@ import torch
 from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
 from heads.evaluate import Model, Prediction, predict
 from heads.features import FeatureSplit
+from heads.frame_scores import frame_scores
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
 from heads.models import FrameClassifier, StaticSTE
 from heads.results import UnitTables
+from heads.setting import Setting
 from heads.trained import TrainedModels
+
+FRAME_MODELS = ("student", "teacher", "dynamic")
+"""The models whose frames are scored one by one (Figure 5)."""
 
 
 @dataclass(frozen=True)
@@ -31,48 +36,53 @@ def measure(
     trained: TrainedModels,
     test: FeatureSplit,
     *,
-    models: Sequence[str],
+    settings: Sequence[Setting],
     key: dict[str, object],
     student_cost: BranchCost,
     teacher_cost: BranchCost,
     n_missing: int = 0,
+    with_frames: bool = False,
 ) -> UnitTables:
-    """Train the models that are asked for, as far as they are not yet, and measure each on the test videos.
+    """Train the models of the settings, as far as they are not yet, and measure each on the test videos.
 
     Args:
         trained: the models.
         test: the test videos.
-        models: names in ``MODELS``; ``teacher`` gives two rows, one at n_s and one at n_t frames.
+        settings: what to measure, a row each.
         key: the columns of ``results.KEY`` that all rows share.
         student_cost, teacher_cost: cost of a frame.
         n_missing: test videos that have no features.
+        with_frames: also score every frame, of the models in ``FRAME_MODELS``.
     """
-    results, predictions, classes = [], [], []
+    results, predictions, classes, frames = [], [], [], []
     targets = multi_hot(test.labels, len(test.class_names))
     firsts = multi_hot([labels[:1] for labels in test.labels], len(test.class_names))
-    for name in models:
-        for attribute, n_s, n_t in _settings(name, trained.n_s, trained.n_t):
-            model = trained.model(attribute)
-            began = time.monotonic()
-            videos = shuffled_teacher(test, trained.seed) if name == "dynamic-shuffled" else test
-            prediction = predict(model, videos, n_s=n_s, n_t=n_t, device=trained.device)
-            seconds = trained.seconds(attribute) + time.monotonic() - began
-            row = key | _row_key(name, n_s, n_t) | {"seed": trained.seed}
-            scores = prediction.probabilities
-            results.append(
-                row
-                | {"top1": top1(scores, targets), "top1_first_label": top1(scores, firsts)}
-                | {"map": mean_average_precision(scores, targets)}
-                | _cost(model, prediction, n_s, n_t, student_cost, teacher_cost)
-                | {"n_videos": len(test), "n_missing": n_missing, "seconds": seconds}
-                | _static_weights(model)
-            )
-            predictions.append(_prediction_rows(test, prediction).assign(**row))
-            classes.append(per_class(scores, targets, test.class_names).assign(**row))
+    for setting in settings:
+        model = trained.model(setting)
+        began = time.monotonic()
+        videos = shuffled_teacher(test, trained.seed) if setting.model == "dynamic-shuffled" else test
+        prediction = predict(model, videos, n_s=setting.n_s, n_t=setting.n_t, device=trained.device)
+        seconds = trained.seconds(setting) + time.monotonic() - began
+        row = key | asdict(setting) | {"seed": trained.seed}
+        scores = prediction.probabilities
+        results.append(
+            row
+            | {"top1": top1(scores, targets), "top1_first_label": top1(scores, firsts)}
+            | {"map": mean_average_precision(scores, targets)}
+            | _cost(model, prediction, setting, student_cost, teacher_cost)
+            | {"n_videos": len(test), "n_missing": n_missing, "seconds": seconds}
+            | _static_weights(model)
+        )
+        predictions.append(_prediction_rows(test, prediction).assign(**row))
+        classes.append(per_class(scores, targets, test.class_names).assign(**row))
+        if with_frames and setting.model in FRAME_MODELS:
+            assert not isinstance(model, StaticSTE)
+            frames.append(frame_scores(model, test, n_s=setting.n_s, n_t=setting.n_t).assign(**row))
     return UnitTables(
         results=pd.DataFrame(results),
         predictions=pd.concat(predictions, ignore_index=True),
         per_class=pd.concat(classes, ignore_index=True),
+        frame_scores=pd.concat(frames, ignore_index=True) if frames else None,
     )
 
 
@@ -86,31 +96,13 @@ def shuffled_teacher(split: FeatureSplit, seed: int) -> FeatureSplit:
     return replace(split, teacher=split.teacher[torch.from_numpy(np.concatenate(rows))])
 
 
-def _settings(name: str, n_s: int, n_t: int) -> list[tuple[str, int, int]]:
-    """(name for ``TrainedModels.model``, student frames, teacher frames) of the rows of one model."""
-    if name == "teacher":
-        return [("teacher", 0, n_s)] + ([("teacher-few", 0, n_t)] if n_t != n_s else [])
-    return [(name, n_s, 0 if name.startswith("student") else n_t)]
-
-
-def _row_key(name: str, n_s: int, n_t: int) -> dict[str, object]:
-    losses = {"student": "vid", "teacher": "vid", "dynamic": "vid+frm+cos", "dynamic-shuffled": "vid+frm+cos"}
-    return {
-        "model": name,
-        "fusion_s": True if n_s else None,
-        "fusion_t": True if n_t else None,
-        "losses": losses.get(name, "vid+frm"),
-        "n_s": n_s,
-        "n_t": n_t,
-    }
-
-
 def _cost(
-    model: Model, prediction: Prediction, n_s: int, n_t: int, student: BranchCost, teacher: BranchCost
+    model: Model, prediction: Prediction, setting: Setting, student: BranchCost, teacher: BranchCost
 ) -> dict[str, float | None]:
     backbones = gmacs_backbones(n_s=prediction.n_s_used, n_t=prediction.n_t_used, b_s=student.gmacs, b_t=teacher.gmacs)
+    published = {"b_s": student.gflops_paper, "b_t": teacher.gflops_paper}
     return {
-        "gflops_paper": gflops_paper(n_s=n_s, n_t=n_t, b_s=student.gflops_paper, b_t=teacher.gflops_paper),
+        "gflops_paper": gflops_paper(n_s=setting.n_s, n_t=setting.n_t, **published),
         "gmacs_measured": backbones + gmacs_of(model, *_mean_video(model, prediction)),
         "n_s_used": float(prediction.n_s_used.mean()),
         "n_t_used": float(prediction.n_t_used.mean()),

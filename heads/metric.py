@@ -54,6 +54,18 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(average_precision(scores, targets).mean())
 
 
+def weighted_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> float:
+    """`mean_average_precision` of a resample in which each video stands ``counts`` ``[v]`` times.
+
+    All copies of a video share its rank, so that with every count 1 the two are equal.
+    """
+    order = np.argsort(-scores.astype(np.float64), axis=0, kind="stable")  # [v, c]
+    weight = counts[order]  # [v, c]
+    hits = weight * np.take_along_axis(targets, order, axis=0)  # [v, c]
+    precision = hits.cumsum(axis=0) / np.maximum(weight.cumsum(axis=0), 1)  # [v, c]
+    return float(((precision * hits).sum(axis=0) / np.maximum(hits.sum(axis=0), 1)).mean())
+
+
 def per_class(scores: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
     """A row for each class: ``class_name``, ``n_videos`` (positives), ``average_precision`` and ``recall``.
 

@@ -62,8 +62,7 @@ class FrameClassifier(nn.Module):
 
     def forward(self, z: torch.Tensor, mask: torch.Tensor) -> FrameScores:
         """Classify videos of features ``z`` ``[b, n, d]``; ``mask`` is bool ``[b, n]``, False at padding."""
-        h = self.branch(z, mask)  # [b, n, d]
-        s = self.classifier(h)  # [b, n, c]
+        s = self.branch(z, mask, head=self.classifier)  # [b, n, c]
         return FrameScores(frame_logits=s, video_logits=video_logits(s, mask, gamma=self.gamma))
 
 

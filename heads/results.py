@@ -1,21 +1,28 @@
 """Results on disk: a run folder with parquet files, written unit by unit, so that an interrupted run goes on.
 
-runs/<run>/results.parquet       a row a model and setting: key columns, metrics, costs
-runs/<run>/predictions.parquet   a row a video under the same key: labels, predicted class, scores
-runs/<run>/per_class.parquet     a row a class under the same key: average precision, recall
-runs/<run>/units/                one finished training unit each; the files above are made of them
+runs/<run>/results.parquet        a row a setting, split and seed: key columns, metrics, costs
+runs/<run>/predictions.parquet    a row a video under the same key: labels, predicted class, scores
+runs/<run>/per_class.parquet      a row a class under the same key: average precision, recall
+runs/<run>/frame_scores.parquet   a row a frame under the same key, of the first seed
+runs/<run>/units/                 what one training unit measured; the files above are made of them
+runs/<run>/asked/                 what sweeps asked for: a row stands once under each experiment that asked for it
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from heads.setting import Setting
 from pipeline.errors import DynapropError
-from pipeline.files import publish_json, publish_parquet
+from pipeline.files import publish_json, publish_parquet, published
 
 SCHEMA_VERSION = 1
 
@@ -50,10 +57,16 @@ METRICS = [
     "seconds",
 ]
 
-_TYPES = {"fold": "Int64", "fusion_s": "boolean", "fusion_t": "boolean", "gflops_paper": "float64"}
+_TYPES = {
+    **{"fold": "Int64", "fusion_s": "boolean", "fusion_t": "boolean", "experiment": "object"},
+    **{"gflops_paper": "float64", "weight_s": "float64", "weight_t": "float64"},
+}
 """Columns that may lack a value: without a type of their own they would differ from run to run."""
 
-TABLES = ("results", "predictions", "per_class")
+TABLES = ("results", "predictions", "per_class", "frame_scores")
+
+_SETTING = list(Setting.__dataclass_fields__)
+_ASPECTS = ["split", "fold", "seed", *_SETTING]  # what tells the rows of one run folder apart, but for the experiment
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,27 @@ class UnitTables:
     results: pd.DataFrame
     predictions: pd.DataFrame
     per_class: pd.DataFrame
+    frame_scores: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row that is there: a setting on one split at one seed."""
+
+    split: str
+    fold: int | None
+    seed: int
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an experiment consists of."""
+
+    experiment: str
+    split: str
+    seeds: tuple[int, ...]
+    settings: tuple[Setting, ...]
 
 
 class RunFolder:
@@ -75,46 +109,134 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._units = path / "units"
+        self._asked = path / "asked"
 
     def describe(self, settings: dict[str, object]) -> None:
-        """Write what the run was asked to do to ``run.json``."""
+        """Write what the run is about to ``run.json``."""
         publish_json(self.path / "run.json", settings)
 
-    def has(self, unit: str) -> bool:
-        """Whether a unit is finished; the marker is written last."""
-        return (self._unit(unit) / "done.json").exists()
+    def ask(self, asked: Asked) -> None:
+        """Note that an experiment wants these rows."""
+        digest = hashlib.sha256(json.dumps(asdict(asked)).encode()).hexdigest()[:8]
+        publish_json(self._asked / f"{_safe(asked.experiment)}-{digest}.json", asdict(asked))
 
     def write(self, unit: str, tables: UnitTables) -> None:
-        """Store a finished unit."""
-        folder = self._unit(unit)
+        """Store a finished unit; its marker is written last."""
+        folder = self._units / _safe(unit)
         for name in TABLES:
-            frame = getattr(tables, name).assign(run_id=self.path.name, schema_version=SCHEMA_VERSION)
-            frame = frame.astype({column: kind for column, kind in _TYPES.items() if column in frame})
-            publish_parquet(folder / f"{name}.parquet", frame)
+            if (frame := getattr(tables, name)) is not None:
+                frame = frame.assign(run_id=self.path.name, schema_version=SCHEMA_VERSION)
+                frame = frame.astype({column: kind for column, kind in _TYPES.items() if column in frame})
+                publish_parquet(folder / f"{name}.parquet", frame)
         publish_json(folder / "done.json", {"unit": unit})
+
+    def measured(self) -> set[Measured]:
+        """The rows of all finished units."""
+        return set().union(*(_rows(_read(unit, "results")) for unit in self._finished()))
 
     def collect(self) -> None:
         """Join all finished units into the run's files.
 
-        Where two units measured the same, as two sweeps may, the row appears once.
+        A row stands there once for every experiment that asked for it; what two units measured counts once.
         """
-        done = sorted(marker.parent for marker in self._units.glob("*/done.json"))
-        for name, extra in zip(TABLES, ([], ["video_id"], ["class_name"]), strict=True):
-            frames = [_read(folder, name) for folder in done]
-            if frames:
-                table = pd.concat(frames, ignore_index=True).drop_duplicates([*KEY, *extra])
-                publish_parquet(self.path / f"{name}.parquet", table)
+        asked = self._all_asked()
+        for table in TABLES:
+            seen: set[Measured] = set()
+            frames = (_read(unit, table) for unit in self._finished() if (unit / f"{table}.parquet").exists())
+            parts = (part for frame in frames for part in _parts(frame, asked, seen))
+            _publish_parts(self.path / f"{table}.parquet", parts)
 
-    def results_of(self, units: Sequence[str]) -> pd.DataFrame:
-        """The results of these units alone."""
-        return pd.concat([_read(self._unit(unit), "results") for unit in units], ignore_index=True)
+    def results_of(self, asked: Asked) -> pd.DataFrame:
+        """The collected results of what an experiment asked for."""
+        table = pd.read_parquet(self.path / "results.parquet")
+        chosen = (table["experiment"] == asked.experiment) & (table["split"] == asked.split)
+        chosen &= table["seed"].isin(asked.seeds)
+        wanted = set(asked.settings)
+        return table[chosen & np.array([setting in wanted for setting in _settings(table)])]
 
-    def checkpoints(self, unit: str) -> Path:
-        """Folder of a unit's checkpoints."""
-        return self.path / "checkpoints" / _safe(unit)
+    def checkpoint(self, measured: Measured) -> Path:
+        """Where the model behind a row is kept, without suffix."""
+        fold = "" if measured.fold is None else measured.fold
+        return self.path / "checkpoints" / _safe(f"{measured.split}{fold}-seed{measured.seed}") / measured.setting.name
 
-    def _unit(self, unit: str) -> Path:
-        return self._units / _safe(unit)
+    def _finished(self) -> list[Path]:
+        return sorted(marker.parent for marker in self._units.glob("*/done.json"))
+
+    def _all_asked(self) -> list[Asked]:
+        asked = []
+        for file in sorted(self._asked.glob("*.json")):
+            entry = json.loads(file.read_text())
+            settings = tuple(Setting(**setting) for setting in entry["settings"])
+            asked.append(Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings))
+        return asked
+
+
+def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> Iterator[pd.DataFrame]:
+    """Yield a unit's rows experiment by experiment, without what was seen before."""
+    for _, part in frame.groupby(_ASPECTS, dropna=False, sort=False):
+        (row,) = _rows(part)
+        if row in seen:
+            continue
+        seen.add(row)
+        experiments = {
+            one.experiment
+            for one in asked
+            if row.split == one.split and row.seed in one.seeds and row.setting in one.settings
+        }
+        # Units of the first version of this layout name their own experiment.
+        own = part["experiment"].dropna().unique()
+        for experiment in sorted(experiments) or own:
+            yield part.assign(experiment=experiment)
+
+
+def _publish_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """Write tables one below the other, few in memory at a time: the predictions of many videos are large."""
+    writer = None
+    with published(path) as temporary:
+        for frame in _gathered(parts):
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                writer = pq.ParquetWriter(temporary, table.schema, compression="zstd")
+            writer.write_table(table.cast(writer.schema))
+        if writer is not None:
+            writer.close()
+    if writer is None:
+        path.unlink()
+
+
+def _gathered(parts: Iterable[pd.DataFrame], rows: int = 50_000) -> Iterator[pd.DataFrame]:
+    """Join tables until they have some rows."""
+    held: list[pd.DataFrame] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) >= rows:
+            yield pd.concat(held, ignore_index=True)
+            held = []
+    if held:
+        yield pd.concat(held, ignore_index=True)
+
+
+def _rows(frame: pd.DataFrame) -> set[Measured]:
+    """The rows that a table speaks of."""
+    keys = frame[_ASPECTS].drop_duplicates()
+    return {
+        Measured(row.split, None if pd.isna(row.fold) else int(row.fold), int(row.seed), setting)
+        for row, setting in zip(keys.itertuples(), _settings(keys), strict=True)
+    }
+
+
+def _settings(frame: pd.DataFrame) -> list[Setting]:
+    return [
+        Setting(
+            model=row.model,
+            n_s=int(row.n_s),
+            n_t=int(row.n_t),
+            fusion_s=None if pd.isna(row.fusion_s) else bool(row.fusion_s),
+            fusion_t=None if pd.isna(row.fusion_t) else bool(row.fusion_t),
+            losses=row.losses,
+        )
+        for row in frame[_SETTING].itertuples()
+    ]
 
 
 def _read(unit: Path, name: str) -> pd.DataFrame:
@@ -126,4 +248,4 @@ def _read(unit: Path, name: str) -> pd.DataFrame:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name)

@@ -1,12 +1,15 @@
 """From rows of single trainings to a table: means over seeds with intervals, and paired differences between models."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
 import numpy as np
 import pandas as pd
 
-from heads.metric import Interval, mean_interval
-from heads.trained import MODELS
+from heads.metric import Interval, mean_interval, multi_hot, weighted_map
+from heads.setting import MODELS
 
-SETTING = ["recipe", "model", "n_s", "n_t"]
+SETTING = ["recipe", "model", "fusion_s", "fusion_t", "losses", "n_s", "n_t"]
 """Columns that name a line of the table."""
 
 _MEANS = ["gflops_paper", "gmacs_measured", "n_s_used", "n_t_used"]
@@ -19,11 +22,13 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     absent (NaN) for a single one.
 
     Args:
-        results: rows of ``results.parquet`` of one dataset and one kind of split.
+        results: rows of ``results.parquet`` of one dataset and one kind of split; a row that stands there for several
+            experiments counts once.
 
     Raises:
         ValueError: rows of several kinds of split, whose means would say nothing.
     """
+    results = results.drop_duplicates([*SETTING, "options_digest", "feature_key", "split", "fold", "seed"])
     if results["split"].nunique() > 1:
         raise ValueError(f"results of several splits: {sorted(results['split'].unique())}; select one")
     rows = []
@@ -45,34 +50,86 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired_difference(
-    predictions: pd.DataFrame, first: dict[str, object], second: dict[str, object], *, resamples: int = 10_000
+    predictions: pd.DataFrame,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    *,
+    metric: Literal["top1", "map"] = "top1",
+    resamples: int = 2_000,
 ) -> Interval:
-    """Top-1 of one model minus another's on the same videos, with a 95 % bootstrap interval over videos.
+    """A metric of one model minus another's on the same videos, with a 95 % bootstrap interval over videos.
 
-    A video counts with its mean correctness over seeds, so that the interval speaks of other videos, not of other
-    seeds.
+    The metric is its mean over seeds, for every resample anew, so that the interval speaks of other videos, not of
+    other seeds.
 
     Args:
         predictions: rows of ``predictions.parquet`` of one dataset and one kind of split.
         first, second: values of key columns that select the two models, e.g. ``{"model": "dynamic", "n_s": 16}``.
+        metric: ``top1``, or ``map`` as `mean_average_precision` has it.
         resamples: bootstrap samples.
+
+    Raises:
+        ValueError: no video was predicted by both.
     """
-    a, b = (_correctness(predictions, chosen) for chosen in (first, second))
-    a, b = a.align(b, join="inner")
-    difference = (a - b).to_numpy()
+    a, b = (_select(predictions, chosen) for chosen in (first, second))
+    videos = sorted(set(a["video_id"]) & set(b["video_id"]))
+    if not videos:
+        raise ValueError(f"no video was predicted by both {first} and {second}")
     rng = np.random.default_rng(0)
-    means = difference[rng.integers(len(difference), size=(resamples, len(difference)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(difference.mean()), float(low), float(high))
+    counts = np.ones((1, len(videos)))  # how often each video is drawn; first the videos as they are
+    means = []
+    measures = [(_MEASURES[metric])(rows, videos) for rows in (a, b)]
+    for start in range(0, resamples + 1, _AT_ONCE):
+        of_first, of_second = (measure(counts) for measure in measures)
+        means.append(of_first - of_second)
+        drawn = min(_AT_ONCE, resamples - start)
+        counts = rng.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), size=drawn).astype(float)
+    estimate, *resampled = np.concatenate(means)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(float(estimate), float(low), float(high))
 
 
-def _correctness(predictions: pd.DataFrame, chosen: dict[str, object]) -> pd.Series:
-    """Share of seeds in which each video was recognised, by video id."""
+def _select(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
     rows = predictions
     for column, value in chosen.items():
-        rows = rows[rows[column] == value]
+        rows = rows[rows[column].isna() if pd.isna(value) else (rows[column] == value).fillna(False)]
+    return rows.drop_duplicates(["seed", "fold", "video_id"])
+
+
+Measure = Callable[[np.ndarray], np.ndarray]
+"""From how often each video is drawn, ``[r, v]``, to a metric, ``[r]``."""
+
+
+def _top1_measure(rows: pd.DataFrame, videos: list[str]) -> Measure:
     right = [predicted in labels for predicted, labels in zip(rows["predicted"], rows["labels"], strict=True)]
-    return pd.Series(right, index=rows["video_id"], dtype="float64").groupby(level=0).mean()
+    share = pd.Series(right, index=rows["video_id"], dtype="float64").groupby(level=0).mean()  # of the seeds
+    share_of = share.loc[videos].to_numpy()  # [v]
+    return lambda counts: counts @ share_of / counts.sum(axis=1)
+
+
+def _map_measure(rows: pd.DataFrame, videos: list[str]) -> Measure:
+    """Folds are joined by their number of videos, as in `summarise`, and seeds averaged."""
+    place = {video: position for position, video in enumerate(videos)}
+    rows = rows[rows["video_id"].isin(place)]
+    parts = []
+    for _, part in rows.groupby(["seed", "fold"], dropna=False):
+        scores = np.stack(part["scores"].to_list()).astype(np.float64)  # [w, c]
+        targets = multi_hot(part["labels"].to_list(), scores.shape[1])  # [w, c]
+        parts.append((part["video_id"].map(place).to_numpy(), scores, targets))
+    seeds = rows["seed"].nunique()
+
+    def measure(counts: np.ndarray) -> np.ndarray:
+        of_parts = [
+            [weighted_map(scores, targets, drawn[position]) * drawn[position].sum() for drawn in counts]
+            for position, scores, targets in parts
+        ]
+        return np.sum(of_parts, axis=0) / seeds / counts.sum(axis=1)
+
+    return measure
+
+
+_MEASURES = {"top1": _top1_measure, "map": _map_measure}
+_AT_ONCE = 250  # resamples held in memory together
 
 
 PAPER_NAMES = {
@@ -84,3 +141,16 @@ PAPER_NAMES = {
     "dynamic": "Dynamic-STE",
     "dynamic-shuffled": "Dynamic-STE, teacher of another video",
 }
+
+
+def setting_label(row: Mapping[Any, Any]) -> str:
+    """Name a line as the paper does, with its parts where they are not the whole (Tables 4 and 5)."""
+    label = PAPER_NAMES[row["model"]]
+    branches = [(name, row[column]) for name, column in (("student", "fusion_s"), ("teacher", "fusion_t"))]
+    present = [(name, bool(on)) for name, on in branches if not pd.isna(on)]
+    if not all(on for _, on in present):
+        fused = [name for name, on in present if on]
+        label += f", fusion of the {fused[0]} only" if fused else ", without fusion"
+    if row["model"].startswith("dynamic") and row["losses"] != "vid+frm+cos":
+        label += f", losses {row['losses'].replace('+', ' + ')}"
+    return label

@@ -1,24 +1,21 @@
-"""The models of Table 3, trained together on one training list at one seed and one (n_s, n_t)."""
+"""The models of a training list at one seed; what two of them share is trained once."""
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from heads.evaluate import Model, predict
 from heads.features import FeatureSplit
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
+from heads.setting import Setting
 from heads.training import fit_static_weights, train_classifier, train_dynamic
 from pipeline.errors import UsageError
 from pipeline.splits import inner_holdout
-
-MODELS = ("student", "student-kd", "teacher", "static-avg", "static-weighted", "dynamic", "dynamic-shuffled")
-"""Names of the models in the order of Table 3. ``dynamic-shuffled`` is a check, not a model: Dynamic-STE whose teacher
-looks at another video."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,47 @@ class Options:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class Training:
+    """One optimisation: stage 1 (teacher), stage 2 (dynamic), or a student of its own."""
+
+    model: Literal["teacher", "student", "student-kd", "dynamic"]
+    n: int
+    """Clips a video."""
+    fusion_s: bool | None
+    fusion_t: bool | None
+    losses: str
+    part: bool = False
+    """On four fifths of the training videos; the held-out rest is for the weights of a static ensemble."""
+
+    @property
+    def teacher(self) -> "Training | None":
+        """The frozen teacher that it needs: stage 1, on as many clips as stage 2 will show it."""
+        if self.model in ("teacher", "student"):
+            return None
+        return Training("teacher", self.n, None, self.fusion_t, "vid", self.part)
+
+    @property
+    def frames(self) -> int:
+        """Frames of a video that pass through the heads in an epoch, of both branches."""
+        return self.n if self.teacher is None else 2 * self.n
+
+
+def trainings(settings: Iterable[Setting]) -> set[Training]:
+    """Everything that has to be trained for some settings."""
+    return set().union(*(_needs(setting) for setting in settings))
+
+
 class TrainedModels:
-    """A set of models, each trained when it is first asked for; what two models share is trained once.
+    """The models of one training list at one seed, each trained when it is first asked for.
 
     Args:
         train: the training videos.
         groups: a group a training video (or None), kept together when a fifth is held out.
-        n_s, n_t: frames of student and teacher.
         seed: of everything random.
         options: hyper-parameters.
         device: torch device.
-        on_epoch: called after every epoch of every training.
+        on_frames: called after every epoch with the frames a video that it took, see ``Training.frames``.
     """
 
     def __init__(
@@ -58,134 +85,120 @@ class TrainedModels:
         train: FeatureSplit,
         *,
         groups: Sequence[str | None],
-        n_s: int,
-        n_t: int,
         seed: int,
         options: Options,
         device: str = "cpu",
-        on_epoch: Callable[[], None] | None = None,
+        on_frames: Callable[[int], None] | None = None,
     ) -> None:
         self.train = train
-        self.groups = groups
-        self.n_s = n_s
-        self.n_t = n_t
         self.seed = seed
         self.options = options
         self.device = device
-        self.on_epoch = on_epoch
-        self._seconds: dict[str, float] = {}
+        self._groups = groups
+        self._on_frames = on_frames
+        self._models: dict[Training, FrameClassifier | DynamicSTE] = {}
+        self._weights: dict[Setting, tuple[float, float]] = {}
+        self._seconds: dict[Training, float] = {}
+        self._parts: tuple[FeatureSplit, FeatureSplit] | None = None
 
-    @cached_property
-    def student(self) -> FrameClassifier:
-        return self._classifier("student", self.train, "student", self.n_s)
+    def model(self, setting: Setting) -> Model:
+        """The trained model of a setting."""
+        if setting.model in ("static-avg", "static-weighted"):
+            student, teacher = (self._classifier(training) for training in _static_parts(setting, part=False))
+            weights = self._static_weights(setting) if setting.model == "static-weighted" else None
+            return StaticSTE(student=student, teacher=teacher, weights=weights)
+        return self._trained(_training(setting))
 
-    @cached_property
-    def teacher(self) -> FrameClassifier:
-        """Stage 1: on as many clips as stage 2 will show it."""
-        return self._classifier("teacher", self.train, "teacher", self.n_s)
+    def seconds(self, setting: Setting) -> float:
+        """Seconds that training a setting's model took so far, with all that it needs."""
+        return sum(self._seconds.get(training, 0.0) for training in _needs(setting))
 
-    @cached_property
-    def teacher_few(self) -> FrameClassifier:
-        """The baseline row "Teacher n_t", trained and tested at its own number of frames."""
-        return self._classifier("teacher-few", self.train, "teacher", self.n_t)
-
-    @cached_property
-    def student_kd(self) -> FrameClassifier:
-        return self._classifier("student-kd", self.train, "student", self.n_s, teacher=self.teacher)
-
-    @cached_property
-    def dynamic(self) -> DynamicSTE:
-        teacher = self.teacher
-        began = time.monotonic()
-        model = train_dynamic(
-            self.train,
-            teacher,
-            n=self.n_s,
-            **asdict(self.options),
-            seed=self.seed,
-            device=self.device,
-            on_epoch=self._tick,
-        )
-        self._seconds["dynamic"] = time.monotonic() - began
+    def _classifier(self, training: Training) -> FrameClassifier:
+        model = self._trained(training)
+        assert isinstance(model, FrameClassifier)
         return model
 
-    @cached_property
-    def static_avg(self) -> StaticSTE:
-        return StaticSTE(student=self.student_kd, teacher=self.teacher)
+    def _trained(self, training: Training) -> FrameClassifier | DynamicSTE:
+        if training not in self._models:
+            teacher = self._classifier(training.teacher) if training.teacher else None
+            began = time.monotonic()
+            self._models[training] = self._train(training, teacher)
+            self._seconds[training] = time.monotonic() - began
+        return self._models[training]
 
-    @cached_property
-    def static_weighted(self) -> StaticSTE:
+    def _train(self, training: Training, teacher: FrameClassifier | None) -> FrameClassifier | DynamicSTE:
+        options = asdict(self.options)
+        options |= {f"lambda_{loss}": 0.0 for loss in ("frm", "cos") if loss not in training.losses}
+        options |= {"n": training.n, "seed": self.seed, "device": self.device}
+        videos = self._held_out()[0] if training.part else self.train
+
+        def tick(_epoch: int, _loss: float) -> None:
+            if self._on_frames is not None:
+                self._on_frames(training.frames)
+
+        if training.model == "dynamic":
+            assert teacher is not None
+            return train_dynamic(videos, teacher, fusion=bool(training.fusion_s), on_epoch=tick, **options)
+        del options["lambda_cos"]  # of Dynamic-STE alone
+        branch: Literal["teacher", "student"] = "teacher" if training.model == "teacher" else "student"
+        fusion = bool(training.fusion_t if branch == "teacher" else training.fusion_s)
+        return train_classifier(videos, branch=branch, teacher=teacher, fusion=fusion, on_epoch=tick, **options)
+
+    def _held_out(self) -> tuple[FeatureSplit, FeatureSplit]:
+        """The training videos without a fifth, and that fifth."""
+        if self._parts is None:
+            firsts = [labels[0] for labels in self.train.labels]
+            kept, held = inner_holdout(firsts, self._groups, seed=self.seed)
+            self._parts = self.train.select(kept), self.train.select(held)
+        return self._parts
+
+    def _static_weights(self, setting: Setting) -> tuple[float, float]:
         """Weights fitted on a held-out fifth of the training videos, by models that never saw that fifth.
 
         Equal weights where every class has a single training video.
         """
-        firsts = [labels[0] for labels in self.train.labels]
-        try:
-            kept, held = inner_holdout(firsts, self.groups, seed=self.seed)
-        except UsageError:  # one training video a class: nothing can be held out
-            return StaticSTE(student=self.student_kd, teacher=self.teacher, weights=(0.5, 0.5))
-        part, rest = self.train.select(kept), self.train.select(held)
-        teacher = self._classifier("part-teacher", part, "teacher", self.n_s)
-        student = self._classifier("part-student-kd", part, "student", self.n_s, teacher=teacher)
-        # Each branch alone, on the very clips that the ensemble shows it.
-        p_s, p_t = (
-            predict(
-                StaticSTE(student=student, teacher=teacher, weights=weights),
-                rest,
-                n_s=self.n_s,
-                n_t=self.n_t,
-                device=self.device,
-            ).probabilities
-            for weights in ((1.0, 0.0), (0.0, 1.0))
-        )
-        weights = fit_static_weights(p_s, p_t, np.array([labels[0] for labels in rest.labels]))
-        return StaticSTE(student=self.student_kd, teacher=self.teacher, weights=weights)
-
-    def model(self, name: str) -> Model:
-        """A model by its name in ``MODELS``."""
-        return getattr(self, name.replace("-shuffled", "").replace("-", "_"))
-
-    def seconds(self, name: str) -> float:
-        """Seconds that training a model took so far, with all that it needs."""
-        needs = {name} if name in ("teacher", "teacher-few") else _NEEDS[name]
-        return sum(self._seconds.get(training, 0.0) for training in needs)
-
-    def _classifier(
-        self, name: str, videos: FeatureSplit, branch: str, n: int, teacher: FrameClassifier | None = None
-    ) -> FrameClassifier:
-        options = asdict(self.options)
-        del options["lambda_cos"]  # of Dynamic-STE alone
-        began = time.monotonic()
-        model = train_classifier(
-            videos,
-            branch="student" if branch == "student" else "teacher",
-            n=n,
-            teacher=teacher,
-            **options,
-            seed=self.seed,
-            device=self.device,
-            on_epoch=self._tick,
-        )
-        self._seconds[name] = time.monotonic() - began
-        return model
-
-    def _tick(self, _epoch: int, _loss: float) -> None:
-        if self.on_epoch is not None:
-            self.on_epoch()
+        if setting not in self._weights:
+            try:
+                _, rest = self._held_out()
+            except UsageError:  # one training video a class: nothing can be held out
+                return 0.5, 0.5
+            student, teacher = (self._classifier(training) for training in _static_parts(setting, part=True))
+            # Each branch alone, on the very clips that the ensemble shows it.
+            p_s, p_t = (
+                predict(
+                    StaticSTE(student=student, teacher=teacher, weights=weights),
+                    rest,
+                    n_s=setting.n_s,
+                    n_t=setting.n_t,
+                    device=self.device,
+                ).probabilities
+                for weights in ((1.0, 0.0), (0.0, 1.0))
+            )
+            self._weights[setting] = fit_static_weights(p_s, p_t, np.array([labels[0] for labels in rest.labels]))
+        return self._weights[setting]
 
 
-def trainings(models: Sequence[str], *, n_s: int, n_t: int) -> int:
-    """How many trainings these models take together, for progress bars."""
-    needed = set().union(*(_NEEDS[name] for name in models))
-    return len(needed - ({"teacher-few"} if n_s == n_t else set()))
+def _training(setting: Setting) -> Training:
+    """The last training of a model that is no static ensemble."""
+    if setting.model == "teacher":
+        return Training("teacher", setting.n, None, setting.fusion_t, setting.losses)
+    if setting.model == "student":
+        return Training("student", setting.n, setting.fusion_s, None, setting.losses)
+    if setting.model == "student-kd":  # its teacher has gone when it is measured
+        return Training("student-kd", setting.n, setting.fusion_s, setting.fusion_t is not False, setting.losses)
+    return Training("dynamic", setting.n, setting.fusion_s, setting.fusion_t, setting.losses)
 
 
-_NEEDS = {
-    "student": {"student"},
-    "student-kd": {"teacher", "student-kd"},
-    "teacher": {"teacher", "teacher-few"},
-    "static-avg": {"teacher", "student-kd"},
-    "static-weighted": {"teacher", "student-kd", "part-teacher", "part-student-kd"},
-    "dynamic": {"teacher", "dynamic"},
-    "dynamic-shuffled": {"teacher", "dynamic"},
-}
+def _static_parts(setting: Setting, *, part: bool) -> tuple[Training, Training]:
+    """Student with KD and teacher of a static ensemble."""
+    student = Training("student-kd", setting.n, setting.fusion_s, setting.fusion_t, "vid+frm", part)
+    assert student.teacher is not None
+    return student, student.teacher
+
+
+def _needs(setting: Setting) -> set[Training]:
+    if setting.model in ("static-avg", "static-weighted"):
+        parts = (False, True) if setting.model == "static-weighted" else (False,)
+        return {training for part in parts for training in _static_parts(setting, part=part)}
+    last = _training(setting)
+    return {last, last.teacher} if last.teacher else {last}

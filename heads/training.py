@@ -1,6 +1,8 @@
 """Training the heads on resident frame features: stage 1, its baselines, and stage 2 (sections 3.3 and 4.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,8 @@ from heads.losses import cosine_loss, frame_loss, student_loss, video_loss
 from heads.models import DynamicSTE, FrameClassifier, normalised_weights
 from heads.sampling import training_clips
 from pipeline.errors import DynapropError, UsageError
+
+_GENERATOR = Lock()
 
 OnEpoch = Callable[[int, float], None]
 """called with (epochs finished, mean loss of the last one)"""
@@ -68,8 +72,7 @@ def train_classifier(
     if teacher is not None:
         _check_teacher(teacher, split)
         teacher.to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         model = FrameClassifier(
             dim=features.shape[1],
             n_classes=len(split.class_names),
@@ -133,8 +136,7 @@ def train_dynamic(
     """
     labels = first_labels(split)
     _check_teacher(teacher, split)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         model = DynamicSTE(
             student_dim=split.student.shape[1],
             teacher=teacher,
@@ -241,6 +243,14 @@ def _minimise(
         if on_epoch is not None:
             on_epoch(epoch, mean)
     model.eval()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's only generator and give it back as it was; models that are trained side by side take turns."""
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def first_labels(split: FeatureSplit) -> np.ndarray:

@@ -57,6 +57,11 @@ class Catalog:
     def sweep(self, name: str) -> SweepSpec:
         return _look_up(self.path, "sweep", self.sweeps, name)
 
+    def sweeps_of(self, name: str) -> tuple[SweepSpec, ...]:
+        """The sweep of this name, or those that it includes."""
+        sweep = self.sweep(name)
+        return tuple(self.sweeps[included] for included in sweep.include) or (sweep,)
+
     def dataset_or_folder(self, name_or_path: str | Path) -> DatasetSpec:
         """Return the entry of this name or at this root, else a spec for the folder of videos there.
 
@@ -128,6 +133,13 @@ def load_catalog(path: Path | None = None) -> Catalog:
             if backbone not in catalog.backbones:
                 hint = did_you_mean(backbone, list(catalog.backbones))
                 raise UsageError(f"{recipe.place(key)}: no backbone {backbone!r}{hint}")
+    for sweep in catalog.sweeps.values():
+        for key, noun, known in (("recipes", "recipe", catalog.recipes), ("include", "sweep", catalog.sweeps)):
+            for name in getattr(sweep, key):
+                if name not in known:
+                    raise UsageError(f"{sweep.place(key)}: no {noun} {name!r}{did_you_mean(name, list(known))}")
+        if any(catalog.sweeps[name].include for name in sweep.include):
+            raise UsageError(f"{sweep.place('include')}: the sweeps that it names must not include others")
     return catalog
 
 

@@ -70,12 +70,13 @@ def _seeds(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
+FrameCount = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 AnyPath = Annotated[Path, BeforeValidator(_expanded_path)]
 AbsolutePath = Annotated[Path, BeforeValidator(absolute_path)]
 # YAML has lists, not tuples: the container may be either, what it holds stays strict.
-FrameCounts = Annotated[tuple[Count, Count], Strict(False)]
+FrameCounts = Annotated[tuple[FrameCount, FrameCount], Strict(False)]
 Triple = Annotated[tuple[float, float, float], Strict(False)]
 PositiveTriple = Annotated[tuple[Positive, Positive, Positive], Strict(False)]
 Counts = Annotated[tuple[Count, ...], Strict(False)]

@@ -86,6 +86,19 @@ class GenerateSpec(StrictModel):
     seed: Seed = 0
 
 
+class TrainingSpec(StrictModel):
+    """Hyper-parameters that a dataset sets whatever the recipe says, for instance because it is small."""
+
+    gamma: Count | None = None
+    key_dim: Count | None = None
+    lambda_frm: NotNegative | None = None
+    lambda_cos: NotNegative | None = None
+    epochs: Count | None = None
+    lr: Positive | None = None
+    milestones: Counts | None = None
+    batch_size: Count | None = None
+
+
 class DatasetSpec(Entry):
     """Where videos and labels are, and how videos are cut into clips."""
 
@@ -104,6 +117,8 @@ class DatasetSpec(Entry):
     split_seed: Seed = 0
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """The part held out where the dataset comes without a split."""
+    training: TrainingSpec = TrainingSpec()
+    """Instead of the recipe's own, where given."""
     generate: GenerateSpec | None = None
     note: str | None = None
     """Where to get the videos, and their licence."""
@@ -216,23 +231,57 @@ class RecipeSpec(Entry):
 ModelName = Literal["teacher", "student", "student-kd", "static-avg", "static-weighted", "dynamic", "dynamic-shuffled"]
 
 
+class SweepRow(StrictModel):
+    """Some models at some numbers of frames: every combination is a line of the table."""
+
+    models: Annotated[tuple[ModelName, ...], Strict(False), Field(min_length=1)]
+    frames: Annotated[tuple[FrameCounts, ...], Strict(False)] = ()
+    """Pairs (n_s, n_t), 0 for a branch that the models lack; the recipe's own pair where empty."""
+    fusion: Annotated[tuple[Literal["none", "student", "teacher", "both"], ...], Strict(False)] = ("both",)
+    """Which branches have temporal fusion (Table 4)."""
+    losses: Annotated[tuple[Literal["vid", "vid+frm", "vid+cos", "vid+frm+cos"], ...], Strict(False)] = ()
+    """Loss sets of Dynamic-STE (Table 5); the whole one where empty."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SweepRow":
+        for key in ("models", "frames", "fusion", "losses"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise refuse(f"key {key!r} lists the same value twice")
+        for pair in self.frames:
+            lacking = [name for name in self.models if not _suits(name, *pair)]
+            if lacking:
+                raise refuse(f"key 'frames': {lacking[0]} cannot be measured at {list(pair)}, which is [n_s, n_t]")
+        if self.losses and not all(name.startswith("dynamic") for name in self.models):
+            raise refuse("key 'losses': only dynamic has loss sets; give the other models a row of their own")
+        return self
+
+
+def _suits(model: str, n_s: int, n_t: int) -> bool:
+    if model == "teacher":
+        return n_s + n_t > 0
+    return n_s > 0 and (n_t > 0 or model.startswith("student"))
+
+
 class SweepSpec(Entry):
-    """Which models are trained and measured at which numbers of frames."""
+    """What is trained and measured: an experiment of the paper, or one of your own."""
 
     noun: ClassVar[str] = "sweep"
 
-    models: Annotated[tuple[ModelName, ...], Strict(False), Field(min_length=1)]
-    counts: Annotated[tuple[FrameCounts, ...], Strict(False)] = ()
-    """Pairs (n_s, n_t); the recipe's own where empty."""
-    teacher_counts: Counts = ()
-    """More numbers of frames for rows of the teacher alone."""
+    rows: Annotated[tuple[SweepRow, ...], Strict(False)] = ()
+    include: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Instead of rows: other sweeps, all of which are run."""
+    recipes: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Recipes to run it for, those whose features are cached, where none is named."""
     seeds: Seeds = (0,)
     """In the file: a list, or a number n for the seeds 0 .. n-1."""
 
     @model_validator(mode="after")
-    def _no_repetition(self) -> "SweepSpec":
-        for key in ("models", "counts", "teacher_counts", "seeds"):
-            values = getattr(self, key)
-            if len(set(values)) < len(values):
-                raise refuse(f"key {key!r} lists the same value twice")
+    def _has_content(self) -> "SweepSpec":
+        if bool(self.rows) == bool(self.include):
+            raise refuse("needs either rows or, to run other sweeps, include")
+        if self.include and self.recipes:
+            raise refuse("key 'recipes': the sweeps that it includes name their own")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise refuse("key 'seeds' lists the same value twice")
         return self

@@ -22,7 +22,12 @@ recipes:
   lite: {student: s, teacher: t, n_s: 6, n_t: 2, epochs: 3, milestones: [2], key_dim: 16}
   other: {student: s, teacher: t2, n_s: 6, n_t: 2, epochs: 3, milestones: [2], key_dim: 16}
 sweeps:
-  default: {models: [student, teacher, static-weighted, dynamic], counts: [[6, 2]], teacher_counts: [4], seeds: 2}
+  default:
+    seeds: 2
+    rows: [{models: [student, static-weighted, dynamic]}, {models: [teacher], frames: [[6, 2], [0, 4]]}]
+  few: {rows: [{models: [student]}, {models: [teacher], frames: [[0, 4]]}]}
+  ablation: {recipes: [lite, other], rows: [{models: [dynamic], fusion: [none, both]}]}
+  two: {include: [few, ablation]}
 """
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from heads.checkpoint import load_checkpoint
 from heads.results import KEY, METRICS
+from heads.setting import MODELS
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import write_video
 
@@ -41,22 +42,26 @@ def test_the_whole_way_then_again_then_with_another_teacher(dynaprop, workplace)
     folder = run_folder(first.out)
     results = pd.read_parquet(f"{folder}/results.parquet")
     assert set(KEY) | set(METRICS) | {"run_id", "schema_version"} <= set(results.columns)
-    assert set(results["model"]) == {"student", "teacher", "static-weighted", "dynamic"}
-    assert set(results["seed"]) == {0, 1}
-    assert set(results.loc[results["model"] == "teacher", "n_t"]) == {2, 4, 6}
+    swept = results[results["experiment"] == "default"]
+    assert set(swept["model"]) == {"student", "teacher", "static-weighted", "dynamic"}
+    assert set(swept["seed"]) == {0, 1}
+    assert set(swept.loc[swept["model"] == "teacher", "n_t"]) == {2, 4, 6}
+    kept = results[results["experiment"] == "train"]
+    assert set(kept["model"]) == set(MODELS) - {"dynamic-shuffled"}
+    assert set(kept["seed"]) == {0}
     assert not results.duplicated(KEY).any()
     predictions = pd.read_parquet(f"{folder}/predictions.parquet")
     assert set(KEY) <= set(predictions.columns)
     assert predictions["scores"].map(len).eq(3).all()
-    checkpoints = list((workplace / "runs").rglob("dynamic.safetensors"))
+    checkpoints = list((workplace / "runs").rglob("dynamic-6+2.safetensors"))
     assert len(checkpoints) == 1
     assert load_checkpoint(checkpoints[0]).info.class_names == ("a", "b", "c")
 
     second = dynaprop("run", "tiny")
     assert second.code == 0
     assert counts(second.err) == (0, 0)
-    assert "trainings are there already" in second.err
-    assert "epochs in" not in second.err  # nothing was trained
+    assert "12 of 12 results are there already" in second.err
+    assert "frames in" not in second.err  # nothing was trained
     assert run_folder(second.out) == folder
     pd.testing.assert_frame_equal(pd.read_parquet(f"{folder}/results.parquet"), results)
 
@@ -80,12 +85,36 @@ def test_folds_of_another_number_are_another_table(dynaprop, workplace):
 def test_checkpoints_that_were_not_all_written_are_written_again(dynaprop, workplace):
     assert dynaprop("extract", "tiny").code == 0
     assert dynaprop("train", "tiny").code == 0
-    (marker,) = (workplace / "runs").rglob("checkpoints/*/done.json")
+    (marker,) = (workplace / "runs").rglob("dynamic-6+2.json")
     marker.unlink()
-    lost = marker.with_name("dynamic.safetensors")
-    lost.unlink()
+    others = {path: path.stat().st_mtime_ns for path in marker.parent.glob("student*")}
     assert dynaprop("train", "tiny").code == 0
-    assert lost.exists()
+    assert marker.exists()
+    assert {path: path.stat().st_mtime_ns for path in marker.parent.glob("student*")} == others
+
+
+def test_experiments_share_what_was_trained_and_go_on(dynaprop, workplace):
+    assert dynaprop("extract", "tiny").code == 0
+    few = dynaprop("sweep", "tiny", "--experiment", "few")
+    assert few.code == 0, few.err
+    both = dynaprop("sweep", "tiny", "--experiment", "two")
+    assert both.code == 0, both.err
+    said = " ".join(both.err.split())
+    assert "2 of 4 results are there already" in said  # `few`, when `ablation` is added to it
+    assert "left out: ablation with recipe other" in said
+    assert "run: dynaprop extract tiny --recipe other" in said
+    for title in ("tiny, lite, few, one split", "tiny, lite, ablation, one split"):
+        assert title in both.out
+    results = pd.read_parquet(f"{run_folder(both.out)}/results.parquet")
+    assert results["experiment"].value_counts().to_dict() == {"few": 2, "ablation": 2}
+    frames = pd.read_parquet(f"{run_folder(both.out)}/frame_scores.parquet")
+    assert set(frames["model"]) == {"student", "teacher", "dynamic"}
+    assert dynaprop("extract", "tiny", "--recipe", "other").code == 0
+    wider = dynaprop("sweep", "tiny", "--experiment", "two")
+    assert wider.code == 0
+    assert "tiny, other, ablation, one split" in wider.out
+    alone = dynaprop("sweep", "tiny", "--experiment", "ablation", "--recipe", "other")
+    assert "2 of 2 results are there already" in alone.err
 
 
 def test_other_class_names_are_another_run(dynaprop, workplace):
@@ -207,7 +236,11 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
     assert dynaprop("verify", "tiny").code == 0
     catalog = workplace / "catalog.yaml"
     text = catalog.read_text()
-    catalog.write_text(re.sub(r"  other:.*\n", "", re.sub(r"  t2:.*\n", "", text)).replace("size: 64", "size: 80"))
+    catalog.write_text(
+        re.sub(r"  other:.*\n", "", re.sub(r"  t2:.*\n", "", text))
+        .replace("size: 64", "size: 80")
+        .replace("lite, other", "lite")
+    )
     assert "1 feature keys deleted" in dynaprop("datasets", "--gc").err
     assert [path.name.split("-")[0] for path in (workplace / "stores").rglob("ledger/*")] == ["test_efficientnet"]
 

@@ -83,6 +83,15 @@ def test_temporal_fusion():
         np.testing.assert_allclose(fused[b], fuse(fusion, z[b].numpy()), **CLOSE)
 
 
+def test_a_head_multiplied_into_the_values_is_the_same_head():
+    """Linear layers commute with attention: head(fusion(z)) by one matrix, padding and all."""
+    fusion, head = TemporalFusion(dim=D_S, key_dim=D_K), torch.nn.Linear(D_S, 7)
+    z = torch.randn(B, N_S, D_S)
+    mask = everything(N_S).clone()
+    mask[1, 2:] = False
+    torch.testing.assert_close(fusion(z, mask, head=head), head(fusion(z, mask)), rtol=1e-9, atol=1e-9)
+
+
 def test_equations_1_and_2_knowledge_propagation():
     propagation = KnowledgePropagation(student_dim=D_S, teacher_dim=D_T, key_dim=D_K)
     h_s, h_t = torch.randn(B, N_S, D_S), torch.randn(B, N_T, D_T)

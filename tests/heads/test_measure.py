@@ -1,5 +1,6 @@
 """Training units: rows, keys and costs; what is trained once is shared; a run folder that goes on."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 
 from heads.features import FeatureSplit
 from heads.measure import BranchCost, measure, shuffled_teacher
-from heads.results import KEY, METRICS, RunFolder
+from heads.results import KEY, METRICS, Asked, RunFolder
+from heads.setting import MODELS, expand
 from heads.summary import paired_difference, summarise
-from heads.trained import MODELS, Options, TrainedModels, trainings
+from heads.trained import Options, TrainedModels, trainings
 
 CLASSES = 3
+SETTINGS = expand(MODELS, [(8, 2)])
 
 
 def features(videos: int, seed: int) -> FeatureSplit:
@@ -37,27 +40,28 @@ def features(videos: int, seed: int) -> FeatureSplit:
 
 @pytest.fixture(scope="module")
 def tables():
-    epochs = []
+    frames = []
     trained = TrainedModels(
         features(30, 1),
         groups=[None] * 30,
-        n_s=8,
-        n_t=2,
         seed=0,
         options=Options(epochs=15, lr=1e-2, key_dim=8),
-        on_epoch=lambda: epochs.append(1),
+        on_frames=frames.append,
     )
-    key = dict.fromkeys(KEY[:5], "x") | {"fold": None, "options_digest": "o", "feature_key": "f"}
+    key = dict.fromkeys(KEY[:5], "x") | {"fold": None, "experiment": None, "options_digest": "o", "feature_key": "f"}
     tables = measure(
         trained,
         features(24, 2),
-        models=MODELS,
+        settings=SETTINGS,
         key=key,
         student_cost=BranchCost(gmacs=0.1, gflops_paper=0.1),
         teacher_cost=BranchCost(gmacs=1.0, gflops_paper=None),
         n_missing=3,
+        with_frames=True,
     )
-    assert len(epochs) == trainings(MODELS, n_s=8, n_t=2) * 15  # what models share is trained once
+    needed = trainings(SETTINGS)
+    assert len(needed) == 7  # two teachers, student, student with KD, two parts, dynamic
+    assert sum(frames) == 15 * sum(training.frames for training in needed)  # what models share is trained once
     return tables
 
 
@@ -121,19 +125,76 @@ def test_shuffling_gives_every_video_another_ones_teacher():
 def test_a_run_folder_joins_its_units_and_trusts_only_finished_ones(tables, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write("test-seed0", tables)
-    run.write("another sweep, same rows", tables)
+    run.write("another unit, same rows", tables)
     half = run.path / "units" / "killed"
     half.mkdir()
     (half / "results.parquet").write_bytes(b"half")
-    assert run.has("test-seed0")
-    assert not run.has("killed")
+    run.ask(Asked("everything", "x", (0, 1), SETTINGS))
     run.collect()
+    assert {row.setting for row in run.measured()} == set(SETTINGS)
     results = pd.read_parquet(run.path / "results.parquet")
-    assert len(run.results_of(["test-seed0"])) == len(tables.results)
     assert len(results) == len(tables.results)
     assert set(results["run_id"]) == {"run"}
-    assert len(pd.read_parquet(run.path / "predictions.parquet")) == len(tables.predictions)
-    assert len(pd.read_parquet(run.path / "per_class.parquet")) == len(tables.per_class)
+    assert set(results["experiment"]) == {"everything"}
+    for name in ("predictions", "per_class", "frame_scores"):
+        assert len(pd.read_parquet(run.path / f"{name}.parquet")) == len(getattr(tables, name))
+
+
+def test_a_row_stands_once_under_each_experiment_that_asked_for_it(tables, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    dynamic = expand(["dynamic"], [(8, 2)])
+    everything, alone = Asked("everything", "x", (0,), SETTINGS), Asked("alone", "x", (0,), dynamic)
+    for asked in (everything, alone, Asked("another seed", "x", (7,), SETTINGS)):
+        run.ask(asked)
+    run.collect()
+    results = pd.read_parquet(run.path / "results.parquet")
+    assert results["experiment"].value_counts().to_dict() == {"everything": len(SETTINGS), "alone": 1}
+    assert not results.duplicated(KEY).any()
+    assert run.results_of(alone)["model"].tolist() == ["dynamic"]
+    assert len(run.results_of(everything)) == len(SETTINGS)
+    predictions = pd.read_parquet(run.path / "predictions.parquet")
+    assert (predictions["experiment"] == "alone").sum() == 24
+    assert len(summarise(results)) == len(SETTINGS)  # twice there, counted once
+
+
+def test_units_without_an_asking_experiment_keep_their_own(tables, tmp_path):
+    """Run folders of the first version name the experiment in the unit and hold no `asked`."""
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", replace(tables, results=tables.results.assign(experiment="sweep")))
+    run.collect()
+    assert set(pd.read_parquet(run.path / "results.parquet")["experiment"]) == {"sweep"}
+
+
+def test_results_of_two_runs_concatenate_without_a_change_of_types(tables, tmp_path):
+    frames = []
+    for name, fold in (("one", None), ("two", 3)):
+        run = RunFolder(tmp_path / name)
+        run.write("unit", replace(tables, results=tables.results.assign(fold=fold)))
+        run.ask(Asked("all", "x", (0,), SETTINGS))
+        run.collect()
+        frames.append(pd.read_parquet(run.path / "results.parquet"))
+    assert frames[0].dtypes.equals(frames[1].dtypes)
+    assert pd.concat(frames).dtypes.equals(frames[0].dtypes)
+
+
+def test_frame_scores_are_of_the_frames_that_each_model_sees(tables):
+    frames = tables.frame_scores
+    assert set(frames["model"]) == {"student", "teacher", "dynamic"}
+    used = tables.results.set_index("model")
+    dynamic = frames[frames["model"] == "dynamic"]
+    assert (dynamic["branch"] == "student").sum() == pytest.approx(24 * used.loc["dynamic", "n_s_used"])
+    assert (dynamic["branch"] == "teacher").sum() == pytest.approx(24 * used.loc["dynamic", "n_t_used"])
+    assert set(frames[frames["model"] == "student"]["branch"]) == {"student"}
+    best = [names[0] for names in dynamic["top5"]]
+    right = np.mean([name == true for name, true in zip(best, dynamic["true_class"], strict=True)])
+    assert right > 0.7  # the teacher sees the class, and it reaches the student's frames
+    for row in dynamic.itertuples():
+        assert (np.diff(row.top5_probabilities) <= 0).all()
+        assert len(row.top5) == CLASSES
+        assert row.true_probability == row.top5_probabilities[list(row.top5).index(row.true_class)]
+    times = dynamic[(dynamic["video_id"] == "2/0") & (dynamic["branch"] == "student")]["timestamp"]
+    assert times.is_monotonic_increasing
 
 
 def test_summary_weights_folds_and_gives_intervals_over_seeds(tables):

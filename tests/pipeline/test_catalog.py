@@ -23,8 +23,16 @@ SMALL = {
         "heavy": {"model": "test_resnet", "size": 224, "weights": "random"},
     },
     "recipes": {"pair": {"student": "light", "teacher": "heavy"}},
-    "sweeps": {"short": {"models": ["teacher", "dynamic"], "counts": [[8, 2]], "seeds": 2}},
+    "sweeps": {
+        "short": {"rows": [{"models": ["teacher", "dynamic"], "frames": [[8, 2]]}], "seeds": 2},
+        "both": {"include": ["short"]},
+    },
 }
+
+
+def _row(**changes: object) -> dict[str, object]:
+    """Changes of the sweep: its one row with these keys."""
+    return {"rows": [{"models": ["dynamic"], **changes}]}
 
 
 @pytest.fixture(autouse=True)
@@ -289,14 +297,24 @@ class TestEnvironment:
         ("recipes", "pair", {"milestones": [30, 15]}, "key 'milestones': should rise from one epoch to the next"),
         ("recipes", "pair", {"milestones": 15}, "key 'milestones': should be a list, not 15"),
         ("recipes", "pair", {"epoch": 4}, "unknown key 'epoch' (did you mean 'epochs'?)"),
-        ("sweeps", "short", {"models": ["teacer"]}, "key 'models[0]'"),
-        ("sweeps", "short", {"models": ["teacer"]}, "(did you mean 'teacher'?)"),
-        ("sweeps", "short", {"models": []}, "key 'models': has the wrong number of values: []"),
-        ("sweeps", "short", {"models": ["teacher", "teacher"]}, "key 'models' lists the same value twice"),
-        ("sweeps", "short", {"counts": [[8]]}, "key 'counts[0]': has the wrong number of values: [8]"),
-        ("sweeps", "short", {"counts": [[8, 2, 1]]}, "key 'counts[0]': has the wrong number of values: [8, 2, 1]"),
-        ("sweeps", "short", {"counts": [8, 2]}, "key 'counts[0]': should be a list, not 8"),
-        ("sweeps", "short", {"counts": [[8, 0]]}, "key 'counts[0][1]': should be greater than or equal to 1, not 0"),
+        ("sweeps", "short", {"rows": [{"models": ["teacer"]}]}, "key 'rows[0].models[0]'"),
+        ("sweeps", "short", {"rows": [{"models": ["teacer"]}]}, "(did you mean 'teacher'?)"),
+        ("sweeps", "short", {"rows": [{"models": []}]}, "key 'rows[0].models': has the wrong number of values: []"),
+        ("sweeps", "short", {"rows": [{"models": ["teacher", "teacher"]}]}, "'models' lists the same value twice"),
+        ("sweeps", "short", _row(frames=[[8]]), "key 'rows[0].frames[0]': has the wrong number of values: [8]"),
+        ("sweeps", "short", _row(frames=[[8, 2, 1]]), "key 'rows[0].frames[0]': has the wrong number of values"),
+        ("sweeps", "short", _row(frames=[8, 2]), "key 'rows[0].frames[0]': should be a list, not 8"),
+        ("sweeps", "short", _row(frames=[[8, -1]]), "'rows[0].frames[0][1]': should be greater than or equal to 0"),
+        ("sweeps", "short", _row(frames=[[8, 0]]), "dynamic cannot be measured at [8, 0], which is [n_s, n_t]"),
+        ("sweeps", "short", _row(fusion=["all"]), "key 'rows[0].fusion[0]'"),
+        ("sweeps", "short", _row(losses=["vid+kd"]), "key 'rows[0].losses[0]'"),
+        ("sweeps", "short", {"rows": [{"models": ["teacher"], "losses": ["vid"]}]}, "only dynamic has loss sets"),
+        ("sweeps", "short", {"rows": [{"models": ["teacher"], "frame": [[8, 2]]}]}, "(did you mean 'frames'?)"),
+        ("sweeps", "short", {"rows": None}, "needs either rows or, to run other sweeps, include"),
+        ("sweeps", "short", {"include": ["both"]}, "needs either rows or"),
+        ("sweeps", "short", {"recipes": ["pai"]}, "key 'recipes': no recipe 'pai' (did you mean 'pair'?)"),
+        ("sweeps", "both", {"include": ["shorts"]}, "key 'include': no sweep 'shorts' (did you mean 'short'?)"),
+        ("sweeps", "both", {"include": ["both"]}, "must not include others"),
         ("sweeps", "short", {"seeds": 0}, "key 'seeds': should be a number of seeds (1 to 1000)"),
         ("sweeps", "short", {"seeds": True}, "key 'seeds': should be a number of seeds"),
         ("sweeps", "short", {"seeds": [1, "2"]}, "key 'seeds[1]': should be a whole number, not '2'"),
@@ -365,7 +383,7 @@ _YAML_VALUES = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(
     section=st.sampled_from(sorted(SMALL)),
-    key=st.sampled_from(["root", "size", "weights", "counts", "lr", "annotations"]),
+    key=st.sampled_from(["root", "size", "weights", "frames", "lr", "annotations"]),
     value=_YAML_VALUES,
 )
 def test_any_value_is_accepted_or_refused_in_one_line(tmp_path: Path, section: str, key: str, value: object) -> None:
@@ -380,7 +398,7 @@ class TestLookUp:
         catalog = load(tmp_path, "datasets", "birds")
         assert catalog.dataset("birds").name == "birds"
         assert catalog.backbone(catalog.recipe("pair").student).model == "test_efficientnet"
-        assert catalog.sweep("short").counts == ((8, 2),)
+        assert catalog.sweep("short").rows[0].frames == ((8, 2),)
 
     @pytest.mark.parametrize(
         ("kind", "name", "meant"),
