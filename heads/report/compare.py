@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 
 from heads.metric import Interval, mean_interval
-from heads.report.runs import VARIANT, is_full
-from heads.summary import PAPER_NAMES, paired_difference, summarise
-from heads.trained import MODELS
+from heads.report.runs import is_full
+from heads.summary import PAPER_NAMES, SETTING, paired_difference
 
-KEY_OF_LINE = ["recipe", "model", *VARIANT, "n_s", "n_t"]
-"""Columns that name a line of a table."""
+Metric = Literal["top1", "map"]
 
 _ENSEMBLES = ("static-avg", "static-weighted", "dynamic-shuffled")
 _SINGLES = ("student", "student-kd", "teacher")
@@ -31,7 +29,7 @@ class Comparison:
     gmacs: float
     """Its measured cost."""
     baseline: str
-    """A name in ``heads.trained.MODELS``."""
+    """A name in ``heads.setting.MODELS``."""
     how: Literal["same frames", "interpolated", "nearest"]
     points: tuple[tuple[int, float], ...]
     """(frames, cost) of the baseline's measured points that were used; empty for the same frames."""
@@ -68,29 +66,14 @@ class Comparison:
         return f"{text}: not shown, the interval contains 0." if self.verdict == "not shown" else f"{text}."
 
 
-def lines_of(results: pd.DataFrame) -> pd.DataFrame:
-    """``summarise`` with the variants of a model as lines of their own, in the order of Table 3."""
-    lines = [
-        summarise(rows).assign(**dict(zip(VARIANT, variant, strict=True)))
-        for variant, rows in results.groupby(VARIANT, sort=False, dropna=False)
-    ]
-    table = pd.concat(lines, ignore_index=True).astype({"fusion_s": "boolean", "fusion_t": "boolean"})
-    order = table["model"].map(MODELS.index)
-    table = table.assign(order=order).sort_values(
-        ["recipe", "order", "gmacs_measured", *VARIANT], ascending=[True, True, False, True, True, True]
-    )
-    return table.drop(columns="order").reset_index(drop=True)
-
-
-def paired(predictions: pd.DataFrame, first: dict[str, Any], second: dict[str, Any], metric: str) -> Interval:
+def paired(predictions: pd.DataFrame, first: dict[str, Any], second: dict[str, Any], metric: Metric) -> Interval:
     """One line's metric minus another's on the same videos, with a bootstrap interval over videos."""
-    keys = [{name: line[name] for name in KEY_OF_LINE if not pd.isna(line[name])} for line in (first, second)]
-    options: dict[str, Any] = {} if metric == "top1" else {"metric": metric}
-    return paired_difference(predictions, *keys, **options)
+    keys = [{name: line[name] for name in SETTING} for line in (first, second)]
+    return paired_difference(predictions, *keys, metric=metric)
 
 
 def equal_cost_difference(
-    dynamic: pd.DataFrame, baseline: pd.DataFrame, *, metric: str
+    dynamic: pd.DataFrame, baseline: pd.DataFrame, *, metric: Metric
 ) -> tuple[Interval, Literal["interpolated", "nearest"], tuple[tuple[int, float], ...]] | None:
     """Dynamic-STE minus a baseline at what Dynamic-STE costs, with Student's t interval over seeds.
 
@@ -132,7 +115,7 @@ def equal_cost_difference(
     return mean_interval(gaps), how, tuple((frames, costs[frames]) for frames in used)
 
 
-def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: str) -> list[Comparison]:
+def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: Metric) -> list[Comparison]:
     """Every full Dynamic-STE against the ensembles on the same frames and against the single networks at equal cost.
 
     Args:

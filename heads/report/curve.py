@@ -7,11 +7,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from heads.published import DATASET_NAMES, published_rows
 from heads.report.chart import MARKERS, Chart, Look, grid_of, make_chart
-from heads.report.compare import lines_of
+from heads.report.compare import Metric
 from heads.report.runs import experiments
 from heads.report.tables import METRIC_NAMES
-from heads.summary import PAPER_NAMES
-from heads.trained import MODELS
+from heads.setting import MODELS
+from heads.summary import PAPER_NAMES, summarise
 
 
 def curve_experiment(rows: pd.DataFrame) -> str:
@@ -25,7 +25,7 @@ def curve_experiment(rows: pd.DataFrame) -> str:
     return max(names, key=settings.__getitem__)
 
 
-def cost_curve(results: pd.DataFrame, *, dataset: str, metric: str, name: str, about: str) -> Chart:
+def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str, about: str) -> Chart:
     """Draw the models over their measured cost.
 
     Args:
@@ -38,7 +38,7 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: str, name: str, a
     recipe = str(results["recipe"].iloc[0])
     chosen = results[results["model"] != "dynamic-shuffled"]
     fused = chosen["fusion_s"].fillna(True) & chosen["fusion_t"].fillna(True)
-    points = lines_of(chosen[fused]).assign(published=False)
+    points = summarise(chosen[fused]).assign(published=False)
     points = points.drop_duplicates(["model", "n_s", "n_t"]).sort_values("gmacs_measured")
     paper = _published(recipe, dataset)
 
@@ -82,7 +82,7 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: str, name: str, a
     )
 
 
-def _draw_ours(axes: Axes, points: pd.DataFrame, look: Look, metric: str) -> None:
+def _draw_ours(axes: Axes, points: pd.DataFrame, look: Look, metric: Metric) -> None:
     for model in MODELS:
         line = points[points["model"] == model]
         if line.empty:

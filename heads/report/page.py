@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from heads.published import PAPER
 from heads.report.chart import DARK, LIGHT, Chart
+from heads.report.compare import Metric
 from heads.report.runs import Runs
 from heads.report.sections import Pictures, make_section
 from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
@@ -40,7 +41,7 @@ class Report:
 def make_report(
     folders: Sequence[Path],
     *,
-    metrics: Mapping[str, str],
+    metrics: Mapping[str, Metric],
     pictures: Pictures,
     videos: Sequence[str] = (),
     command: str,

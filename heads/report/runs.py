@@ -81,8 +81,14 @@ class Runs:
         return self._joined("per_class", part, experiment, None)
 
     def frame_scores(self, part: Part) -> pd.DataFrame:
-        """Per-frame scores of a part; empty where no run has them."""
-        return self._joined("frame_scores", part, None, None)
+        """Scores frame by frame of the part's main experiment, without the top 5; empty where no run has them."""
+        columns = [*KEY, "video_id", "timestamp", "branch", "true_class", "true_probability"]
+        return self._joined("frame_scores", part, main_experiment(self.rows(part)), columns)
+
+    def frames_of(self, part: Part, videos: Sequence[str]) -> pd.DataFrame:
+        """The same of some videos, with the top 5."""
+        wanted = [("video_id", "in", list(videos))]
+        return self._joined("frame_scores", part, main_experiment(self.rows(part)), None, wanted)
 
     def classes(self, part: Part) -> list[str]:
         """The class names of a dataset.
@@ -105,9 +111,16 @@ class Runs:
     def _of(self, part: Part) -> list[Path]:
         return [folder for folder in self.folders if self.settings[folder]["dataset"] == part.dataset]
 
-    def _joined(self, table: str, part: Part, experiment: str | None, columns: list[str] | None) -> pd.DataFrame:
-        wanted = [("dataset", "==", part.dataset), ("split", "==", part.split)]
-        wanted += [("experiment", "==", experiment)] if experiment is not None else []
+    def _joined(
+        self,
+        table: str,
+        part: Part,
+        experiment: str,
+        columns: list[str] | None,
+        wanted: Sequence[tuple[str, str, Any]] = (),
+    ) -> pd.DataFrame:
+        wanted = [("dataset", "==", part.dataset), ("split", "==", part.split), *wanted]
+        wanted += [("experiment", "==", experiment)]
         frames = [
             self._named(folder, self._read(folder, table, columns=columns, filters=wanted))
             for folder in self._of(part)

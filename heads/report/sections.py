@@ -16,7 +16,7 @@ from heads.report.classes import (
     confusion_chart,
     confusion_table,
 )
-from heads.report.compare import Comparison, compare, in_short
+from heads.report.compare import Comparison, Metric, compare, in_short
 from heads.report.curve import cost_curve, curve_experiment
 from heads.report.runs import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
 from heads.report.tables import METRIC_NAMES, ReportTable, report_table
@@ -59,7 +59,7 @@ class Section:
         return [*self.curves, *self.classes, *(one.chart for one in self.timelines)]
 
 
-def make_section(runs: Runs, part: Part, *, metric: str, videos: Sequence[str], pictures: Pictures) -> Section:
+def make_section(runs: Runs, part: Part, *, metric: Metric, videos: Sequence[str], pictures: Pictures) -> Section:
     """Compute and draw one part.
 
     Args:
@@ -78,11 +78,7 @@ def make_section(runs: Runs, part: Part, *, metric: str, videos: Sequence[str], 
         chosen = rows[rows["experiment"] == experiment]
         predictions = runs.predictions(part, experiment, scores=metric == "map")
         name = file_stem(experiment) + several
-        tables.append(
-            report_table(
-                chosen, predictions, experiment=experiment, dataset=part.dataset, metric=metric, name=f"table-{name}"
-            )
-        )
+        tables.append(report_table(chosen, predictions, experiment=experiment, metric=metric, name=f"table-{name}"))
         if experiment == curve:
             comparisons = compare(chosen, predictions, metric=metric)
     recipes = sorted(rows["recipe"].unique())
@@ -163,7 +159,7 @@ def _classes(
     return charts, [(f"confusion{suffix}", setting, confused_pairs(table), table)]
 
 
-def _pair_of_models(rows: pd.DataFrame, frames: dict[str, int]) -> tuple[pd.DataFrame, str]:
+def _pair_of_models(rows: pd.DataFrame, frames: dict[str, Any]) -> tuple[pd.DataFrame, str]:
     """Rows of the Dynamic-STE at these frames and of the Student nearest in student frames, and both in words."""
     dynamic = rows[is_full(rows) & (rows["n_s"] == frames["n_s"]) & (rows["n_t"] == frames["n_t"])]
     student = rows[(rows["model"] == "student") & rows["fusion_s"].fillna(True)]
@@ -177,35 +173,31 @@ def _pair_of_models(rows: pd.DataFrame, frames: dict[str, int]) -> tuple[pd.Data
 def _timelines(
     runs: Runs, part: Part, rows: pd.DataFrame, videos: Sequence[str], pictures: Pictures, several: str
 ) -> tuple[list[Timeline], str]:
+    """The chosen videos frame by frame, or why there are none."""
     scores = runs.frame_scores(part)
     full = scores[is_full(scores)] if len(scores) else scores
     if full.empty:
-        return (
-            [],
-            "The run holds no scores frame by frame (an older version wrote it, or Dynamic-STE was not measured).",
-        )
-    experiment = main_experiment(full)
-    recipe = sorted(full[full["experiment"] == experiment]["recipe"].unique())[0]
-    scores = scores[(scores["experiment"] == experiment) & (scores["recipe"] == recipe)]
-    scores = scores[scores["seed"] == scores["seed"].min()]
-    measured = rows[(rows["experiment"] == experiment) & (rows["recipe"] == recipe)]
-    there = scores[is_full(scores)][["n_s", "n_t"]].drop_duplicates()
-    frames = lean_dynamic(measured.merge(there, on=["n_s", "n_t"]))
+        return [], _NO_SCORES
+    recipe, seed = sorted(full["recipe"].unique())[0], full["seed"].min()
+    measured = rows[(rows["experiment"] == main_experiment(rows)) & (rows["recipe"] == recipe)]
+    frames = lean_dynamic(measured.merge(full[["n_s", "n_t"]].drop_duplicates(), on=["n_s", "n_t"]))
     if frames is None:
-        return [], "The scores frame by frame belong to no measured Dynamic-STE."
-    chosen, about = _pair_of_models(scores, frames)
+        return [], _NO_SCORES
+
+    def of_setting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        return _pair_of_models(table[(table["recipe"] == recipe) & (table["seed"] == seed)], frames)
+
+    chosen, about = of_setting(scores)
     known = set(chosen["video_id"])
     shown = [video for video in videos if video in known] if videos else telling_videos(chosen)
     if not shown:
-        return (
-            [],
-            "None of the chosen videos belongs to this split." if videos else "No video was scored by both models.",
-        )
+        return [], "No chosen video belongs to this split." if videos else "No video was scored by both models."
     thumbnails = pictures(part.dataset, shown)
-    about = f"{about[:-1]}, recipe {recipe}, seed {chosen['seed'].iloc[0]}."
+    detailed, _ = of_setting(runs.frames_of(part, shown))
+    about = f"{about[:-1]}, recipe {recipe}, seed {seed}."
     return [
         timeline(
-            chosen,
+            detailed,
             video,
             pictures=thumbnails.get(video, ()),
             name=f"frames-{number}-{file_stem(video)}{several}",

@@ -9,10 +9,10 @@ import pandas as pd
 
 from heads.metric import Interval
 from heads.published import DATASET_NAMES, published_rows, published_table
-from heads.report.compare import KEY_OF_LINE, lines_of, paired
+from heads.report.compare import Metric, paired
 from heads.report.runs import VARIANT, is_full
-from heads.summary import PAPER_NAMES
-from heads.trained import MODELS
+from heads.setting import MODELS
+from heads.summary import PAPER_NAMES, SETTING, summarise
 
 METRIC_NAMES = {"top1": "top-1", "map": "mAP"}
 LOSS_NAMES = {"vid": "vid", "vid+frm": "vid + frm", "vid+cos": "vid + cos", "vid+frm+cos": "vid + frm + cos"}
@@ -52,7 +52,7 @@ class ReportTable:
 
 
 def report_table(
-    results: pd.DataFrame, predictions: pd.DataFrame, *, experiment: str, dataset: str, metric: str, name: str
+    results: pd.DataFrame, predictions: pd.DataFrame, *, experiment: str, metric: Metric, name: str
 ) -> ReportTable:
     """Means with intervals over seeds, costs, Dynamic-STE minus each line with an interval over videos, and the paper.
 
@@ -62,15 +62,15 @@ def report_table(
     Args:
         results: rows of one part and experiment.
         predictions: its predictions, with scores where the metric is ``map``.
-        experiment, dataset: what the rows belong to.
+        experiment: what the rows belong to.
         metric: the headline, ``top1`` or ``map``.
         name: stem of its parquet file.
     """
-    data = lines_of(results)
+    data = summarise(results).reset_index(drop=True)
     gaps = [_gap(line, data, predictions, metric) for line in data.to_dict("records")]
     for column, bound in (("dynamic_minus", "estimate"), ("dynamic_minus_low", "low"), ("dynamic_minus_high", "high")):
         data[column] = [float("nan") if gap is None else getattr(gap, bound) for gap in gaps]
-    paper = published_rows(published_table(experiment, dataset))
+    paper = published_rows(published_table(experiment))
     if experiment not in ("table1", "table2"):  # elsewhere a recipe is compared with its own family
         paper = paper[paper["backbone"].isin({_family(recipe) for recipe in data["recipe"]})]
     beside = [_published(line, paper) for line in data.to_dict("records")]
@@ -98,14 +98,14 @@ def report_table(
     )
 
 
-def _gap(line: Line, data: pd.DataFrame, predictions: pd.DataFrame, metric: str) -> Interval | None:
+def _gap(line: Line, data: pd.DataFrame, predictions: pd.DataFrame, metric: Metric) -> Interval | None:
     """Dynamic-STE minus the line: the one that shares its frames, or the only one that there is."""
     candidates = data[is_full(data) & (data["recipe"] == line["recipe"])]
     fits = candidates
     for frames in ("n_s", "n_t"):
         fits = fits[fits[frames] == line[frames]] if line[frames] else fits
     chosen = fits if len(fits) else candidates
-    if len(chosen) != 1 or all(_same(chosen.iloc[0][name], line[name]) for name in KEY_OF_LINE):
+    if len(chosen) != 1 or all(_same(chosen.iloc[0][name], line[name]) for name in SETTING):
         return None
     return paired(predictions, chosen.iloc[0].to_dict(), line, metric)
 
@@ -120,7 +120,7 @@ def _published(line: Line, paper: pd.DataFrame) -> Line | None:
 
 
 def _columns(
-    data: pd.DataFrame, paper: pd.DataFrame, metric: str
+    data: pd.DataFrame, paper: pd.DataFrame, metric: Metric
 ) -> dict[str, tuple[Callable[[Line], str], Callable[[Line], str]]]:
     """Columns by heading: how to write a line of ours, and a row of the paper."""
     other = "map" if metric == "top1" else "top1"
