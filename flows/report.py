@@ -10,7 +10,7 @@ from flows.progress import say
 from flows.workspace import home
 from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
-from pipeline.catalog import folder_dataset, load_catalog
+from pipeline.catalog import load_catalog
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import store_path
@@ -47,11 +47,12 @@ def report(
         UsageError: no such run, or a video that was not scored.
         DynapropError: a run without results, damaged files, or an output that cannot be written.
     """
-    datasets = dict(load_catalog(Path(catalog) if catalog else None).datasets)
+    entries = load_catalog(Path(catalog) if catalog else None)
+    datasets = dict(entries.datasets)
     folders = []
     for name in runs:
         if name not in datasets and is_folder(Path(name)) and not _is_run(Path(name)):
-            spec = folder_dataset(Path(name))
+            spec = entries.dataset_or_folder(name)
             datasets[spec.name] = spec
             name = spec.name
         folders.append(find_run(name, home() / "runs", list(datasets)))

@@ -86,7 +86,15 @@ def timeline(scores: pd.DataFrame, video_id: str, *, pictures: Sequence[Picture]
         axes.set_ylim(-0.1, 1.02)
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_xlabel("seconds")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, borderaxespad=0.1, columnspacing=1.2)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            fontsize=8 if narrow else 9,
+            borderaxespad=0.1,
+            handlelength=1.4,
+            columnspacing=1,
+        )
         grid_of(axes, look, axis="y")
 
     def draw(figure: Figure, look: Look, narrow: bool) -> None:

@@ -1,7 +1,6 @@
 """Run folders made up for tests of the report: every table that a run holds, from scores drawn at random."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
 from heads.results import SCHEMA_VERSION
+from heads.setting import Setting
 from pipeline.files import publish_json, publish_parquet
 
 GMACS_S, GMACS_T = 0.1, 0.6
@@ -25,16 +25,11 @@ SIGNAL = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One line of a table."""
-
-    model: str
-    n_s: int
-    n_t: int
-    fusion_s: bool | None = True
-    fusion_t: bool | None = True
-    losses: str = "vid+frm+cos"
+def ste(
+    model: str, n_s: int, n_t: int, fusion_s: bool = True, fusion_t: bool = True, losses: str = "vid+frm+cos"
+) -> Setting:
+    """A model of two branches."""
+    return Setting(model, n_s, n_t, fusion_s, fusion_t, losses)
 
 
 def single(model: str, n: int) -> Setting:
@@ -44,14 +39,14 @@ def single(model: str, n: int) -> Setting:
 
 
 def ensembles(n_s: int, n_t: int) -> list[Setting]:
-    static = [Setting(model, n_s, n_t, losses="vid+frm") for model in ("static-avg", "static-weighted")]
-    return [*static, Setting("dynamic", n_s, n_t)]
+    static = [ste(model, n_s, n_t, losses="vid+frm") for model in ("static-avg", "static-weighted")]
+    return [*static, ste("dynamic", n_s, n_t)]
 
 
 TABLE3 = [single("teacher", 20), single("teacher", 5), single("student", 20), single("student-kd", 20)]
 TABLE3 += ensembles(20, 5)
-TABLE4 = [Setting("dynamic", 20, 5, s, t) for s in (False, True) for t in (False, True)]
-TABLE5 = [Setting("dynamic", 20, 5, losses=losses) for losses in ("vid", "vid+frm", "vid+cos", "vid+frm+cos")]
+TABLE4 = [ste("dynamic", 20, 5, s, t) for s in (False, True) for t in (False, True)]
+TABLE5 = [ste("dynamic", 20, 5, losses=losses) for losses in ("vid", "vid+frm", "vid+cos", "vid+frm+cos")]
 FIGURE4 = [single("teacher", n) for n in (5, 10, 15, 20)]
 FIGURE4 += [single(model, n) for model in ("student", "student-kd") for n in (20, 40, 60, 80)]
 FIGURE4 += [setting for n_t in (5, 7, 9, 11) for setting in ensembles(4 * n_t, n_t)]
@@ -87,7 +82,8 @@ def write_run(
     tables: dict[str, list[pd.DataFrame]] = {"results": [], "predictions": [], "per_class": [], "frame_scores": []}
     for split, fold in splits:
         labels = [(c,) for c in range(len(class_names)) for _ in range(videos_per_class)]
-        ids = [f"{class_names[c]}/{split}{fold if fold is not None else ''}-{i}.mp4" for i, (c,) in enumerate(labels)]
+        part = split if fold is None else f"{split}{fold}"
+        ids = [f"{name}/{part}-{i}.mp4" for name in class_names for i in range(videos_per_class)]
         ids[: len(video_ids)] = video_ids
         targets = multi_hot(labels, len(class_names))
         for experiment, settings in experiments.items():
