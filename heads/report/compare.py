@@ -62,7 +62,8 @@ class Comparison:
         if np.isnan(gap.low):
             return f"{text}; not shown: a single seed has no interval."
         over = "videos" if self.how == "same frames" else "seeds"
-        text += f", 95\u00a0% interval over {over} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+        low, high = (round(100 * bound, 1) + 0.0 for bound in (gap.low, gap.high))  # + 0.0: no minus before zero
+        text += f", 95\u00a0% interval over {over} [{low:.1f}, {high:.1f}]"
         return f"{text}: not shown, the interval contains 0." if self.verdict == "not shown" else f"{text}."
 
 

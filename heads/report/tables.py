@@ -44,7 +44,8 @@ class ReportTable:
     title: str
     columns: list[str]
     lines: list[Line]
-    """``model`` (null for other people's), ``published`` (True for a row of the paper) and ``cells``, one a column."""
+    """``model`` (null for other people's), ``kind`` (``main`` for the whole Dynamic-STE, ``published`` for a row of the
+    paper, else empty) and ``cells``, one a column."""
     caption: str
     notes: list[str]
     """Where the paper contradicts itself about the rows shown."""
@@ -79,11 +80,11 @@ def report_table(
     rest = [row for row in paper.reset_index().to_dict("records") if row["index"] not in used]
     columns = _columns(data, paper, metric)
     lines = [
-        {"model": line["model"], "published": False, "cells": [cell(line) for cell, _ in columns.values()]}
-        for line in data.to_dict("records")
+        {"model": line["model"], "kind": "main" if main else "", "cells": [cell(line) for cell, _ in columns.values()]}
+        for line, main in zip(data.to_dict("records"), is_full(data), strict=True)
     ]
     lines += [
-        {"model": _known(row["model"]), "published": True, "cells": [cell(row) for _, cell in columns.values()]}
+        {"model": _known(row["model"]), "kind": "published", "cells": [cell(row) for _, cell in columns.values()]}
         for row in rest
     ]
     notes = [f"{row.source}, {row.method}: {row.note}" for row in paper.dropna(subset=["note"]).itertuples()]
@@ -229,5 +230,6 @@ def _number(value: float, digits: int) -> str:
 def _difference(line: Line) -> str:
     if math.isnan(line["dynamic_minus"]):
         return ""
-    low, high = 100 * line["dynamic_minus_low"], 100 * line["dynamic_minus_high"]
-    return f"{100 * line['dynamic_minus']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    names = ("dynamic_minus", "dynamic_minus_low", "dynamic_minus_high")
+    middle, low, high = (round(100 * line[name], 1) + 0.0 for name in names)  # + 0.0: no minus before zero
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -74,7 +74,7 @@ def table_of(folder, experiment: str, metric="top1"):
 
 def test_a_table_shows_ours_with_costs_and_intervals_beside_the_papers(tmp_path):
     table = table_of(write_run(tmp_path / "r", experiments={"table3": TABLE3}), "table3")
-    assert not any(line["published"] for line in table.lines)  # every published row stands in a line of ours
+    assert not any(line["kind"] == "published" for line in table.lines)  # every published row stands in a line of ours
     assert [line["model"] for line in table.lines] == [setting.model for setting in SHOWN]
     cells = dict(zip(table.columns, table.lines[-1]["cells"], strict=True))
     assert cells["published, not measured: mAP % on ActivityNet 1.3"] == "81.2"
@@ -101,6 +101,7 @@ def test_variants_are_lines_of_their_own_each_with_its_published_row(tmp_path):
         for cells in [dict(zip(fusion.columns, line["cells"], strict=True))]
     }
     assert found == {("no", "no"): "79.3", ("no", "yes"): "80.7", ("yes", "no"): "79.9", ("yes", "yes"): "81.2"}
+    assert [line["kind"] for line in fusion.lines].count("main") == 1
     losses = table_of(folder, "table5")
     assert {line["cells"][losses.columns.index("losses")] for line in losses.lines} == {
         "vid",
@@ -113,7 +114,7 @@ def test_variants_are_lines_of_their_own_each_with_its_published_row(tmp_path):
 def test_published_rows_without_a_counterpart_follow_and_are_marked(tmp_path):
     table = table_of(write_run(tmp_path / "r", experiments={"table1": [ste("dynamic", 16, 4)]}), "table1", "map")
     ours, *theirs = table.lines
-    assert not ours["published"]
+    assert [ours["kind"], theirs[0]["kind"]] == ["main", "published"]
     assert [line["cells"][0] for line in theirs if line["model"] is None] == [
         "AdaFrame",
         "LiteEval",
