@@ -44,7 +44,8 @@ def extract_features(
                 extract_shard(extraction, shard, progress.advance)
         summary = extraction.summary()
     tell(summary)
-    return {"usable": summary.usable, "failed": len(summary.failed), "decoded": summary.decoded, **summary.keys}
+    counts = {"usable": summary.usable, "failed": len(summary.failed), "absent": len(summary.absent)}
+    return {**counts, "decoded": summary.decoded, **summary.keys}
 
 
 def expect(
@@ -89,7 +90,7 @@ def open_extraction(
 
 
 def tell(summary: ExtractionSummary) -> None:
-    """Say what was done and what failed.
+    """Say what was done, what failed and what is absent.
 
     Raises:
         DynapropError: not one video could be used.
@@ -98,9 +99,16 @@ def tell(summary: ExtractionSummary) -> None:
         say(f"failed: {video}: {error}")
     if len(summary.failed) > 5:
         say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets` counts them by kind")
+    if summary.absent:
+        say(
+            f"absent: {len(summary.absent):,} listed videos are not on disk, {summary.absent[0]} first; "
+            f"their ids: {summary.store / 'manifest.parquet'}, error_kind absent"
+        )
     say(
         f"features: {summary.usable} of {summary.videos} videos; this run decoded {summary.decoded} videos and ran "
         f"{summary.forwarded} frames through backbones -> {summary.store}"
     )
+    if not summary.videos:
+        raise DynapropError(f"none of the {len(summary.absent):,} listed videos is on disk, so there is nothing to do")
     if not summary.usable:
         raise DynapropError(f"none of the {summary.videos} videos could be used; the reasons are above")

@@ -14,9 +14,19 @@ from pipeline.store import FeatureStore, list_stores
 
 
 def print_datasets(catalog: Catalog, home: Path) -> None:
-    """Print every dataset of the catalog and every store, with cached keys, videos, clips and failures."""
+    """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences."""
     table = Table()
-    for name in ("dataset", "videos on disk", "clip grid", "cached features", "shards", "videos", "clips", "failed"):
+    for name in (
+        "dataset",
+        "videos on disk",
+        "clip grid",
+        "cached features",
+        "shards",
+        "videos",
+        "clips",
+        "failed",
+        "absent",
+    ):
         table.add_column(name, overflow="fold")
     stores = list_stores(home / "stores")
     for name, spec in catalog.datasets.items():
@@ -51,12 +61,12 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
 
 def _add(table: Table, name: str, there: str, stores: list[FeatureStore]) -> None:
     if not stores:
-        table.add_row(name, there, "", "", "", "", "", "")
+        table.add_row(name, there)
     for store in stores:
         try:
             _add_store(table, name, there, store)
         except DynapropError as error:
-            table.add_row(name, there, store.root.name, str(error), "", "", "", "")
+            table.add_row(name, there, store.root.name, str(error))
         name = there = ""
 
 
@@ -68,10 +78,9 @@ def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None
         kinds[error.kind] = kinds.get(error.kind, 0) + 1
     failed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"
     needed = set(manifest.shards())
+    absent = len(manifest.absent())
+    videos, clips = len(manifest.current()) - absent, int(manifest.current()["n_clips"].sum())
     for key in keys or {"": {}}:
         done = f"{len(store.ledger(key).published() & needed)}/{len(needed)}" if key else ""
-        current = manifest.current()
-        table.add_row(
-            name, there, store.root.name, key, done, str(len(current)), str(int(current["n_clips"].sum())), failed
-        )
+        table.add_row(name, there, store.root.name, key, done, str(videos), str(clips), failed, str(absent))
         name = there = ""

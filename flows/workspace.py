@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import say, steps
-from pipeline.annotations import Annotations, read_annotations
+from flows.progress import steps
+from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.errors import UsageError
 from pipeline.sample import generate_sample
@@ -32,7 +32,11 @@ class Workspace:
         return self.catalog.backbone(self.recipe.teacher)
 
     def annotations(self) -> Annotations:
-        """The dataset's videos; the sample dataset is generated on first use."""
+        """The dataset's videos; the sample dataset is generated on first use.
+
+        Raises:
+            UsageError: the labels cannot be read, or none of the videos is on disk.
+        """
         generate = self.dataset.generate
         if generate is not None:
             with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
@@ -46,8 +50,7 @@ class Workspace:
                     progress.total = 0  # they were there
         self.dataset.require_root()
         annotations = read_annotations(self.dataset)
-        if annotations.missing:
-            say(f"{len(annotations.missing)} listed videos are not on disk, {annotations.missing[0]} first")
+        require_videos(annotations)  # else all that was extracted would count as removed
         return annotations
 
 

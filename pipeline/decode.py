@@ -1,4 +1,4 @@
-"""Decode: (path, frame times) -> native RGB frames, by decord or by PyAV, and the one resizer for all sizes.
+"""Decode: (path, frame times) -> native RGB frames, by decord, by PyAV or from pictures; the one resizer for all sizes.
 
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
@@ -10,6 +10,7 @@ import av.error
 import numpy as np
 from PIL import Image
 
+from pipeline.frame_folder import FrameFolder, read_picture
 from pipeline.video import VideoError, open_video
 
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
@@ -30,6 +31,8 @@ class FrameRequest:
     """Presentation time of the first frame, seconds."""
     estimated: bool
     """True when only the index says which frame is meant."""
+    folder: FrameFolder | None = None
+    """How the pictures are named where ``path`` is a frame folder."""
 
 
 def read_frames(
@@ -100,9 +103,20 @@ def read_with_decord(request: FrameRequest, on_frame: Callable[[], None] | None 
         raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
 
 
+def read_with_frames(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
+    """Read the wanted pictures of a frame folder by their numbers; no other one is opened."""
+    if request.folder is None:
+        raise ValueError(f"{request.path}: a frame folder is read, but not how its pictures are named")
+    for index in request.frames:
+        yield read_picture(request.path, request.folder.name(request.folder.first + int(index)))
+        if on_frame:
+            on_frame()
+
+
 READERS: dict[str, Callable[[FrameRequest, Callable[[], None] | None], Iterator[np.ndarray]]] = {
     "decord": read_with_decord,
     "pyav": read_with_pyav,
+    "frames": read_with_frames,
 }
 
 

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.probe import probe_video
+from pipeline.frame_folder import FrameFolder
+from pipeline.probe import probe_frame_folder, probe_video
 from pipeline.video import VideoError
 
 HEADER = struct.Struct("<cI")
@@ -43,7 +44,9 @@ def main() -> None:
 
 
 def _probe(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
-    answer = asdict(probe_video(request["path"], on_frame=_sign_of_life(out)))
+    folder, alive = _folder(request), _sign_of_life(out)
+    path = request["path"]
+    answer = asdict(probe_frame_folder(path, folder, on_frame=alive) if folder else probe_video(path, on_frame=alive))
     answer["timestamps"] = answer["timestamps"].tolist()
     return answer
 
@@ -56,11 +59,16 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         n_frames=request["n_frames"],
         start=request["start"],
         estimated=request["estimated"],
+        folder=_folder(request),
     )
     for clip, frame in enumerate(read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out))):
         sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
         _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
     return {"clips": len(frame_request.frames)}
+
+
+def _folder(request: dict[str, Any]) -> FrameFolder | None:
+    return None if request["folder"] is None else FrameFolder(**request["folder"])
 
 
 def _sign_of_life(out: BinaryIO) -> Callable[[], None]:

@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.decode import FrameRequest
 from pipeline.decode_child import CLIP_INDEX, HEADER
 from pipeline.errors import DynapropError
+from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 
@@ -200,11 +201,19 @@ class DecodePool:
         for child in self._all:
             child.kill()
 
-    def probe(self, paths: Iterable[str]) -> Iterator[Probe | VideoError]:
-        """Probe files; one answer a path, in order."""
+    def probe(
+        self, paths: Iterable[str], folders: Iterable[FrameFolder | None] | None = None
+    ) -> Iterator[Probe | VideoError]:
+        """Probe videos; one answer a path, in order.
+
+        Args:
+            paths: files, or folders of pictures.
+            folders: for each path None, or how the pictures of the folder are named; all are files by default.
+        """
         pending: deque[Future[Probe | VideoError]] = deque()
-        for path in paths:
-            pending.append(self._threads.submit(self._probe_one, path))
+        pairs = ((path, None) for path in paths) if folders is None else zip(paths, folders, strict=True)
+        for path, folder in pairs:
+            pending.append(self._threads.submit(self._probe_one, path, folder))
             if len(pending) > 4 * self.workers:
                 yield pending.popleft().result()
         while pending:
@@ -218,7 +227,7 @@ class DecodePool:
         Args:
             requests: the frames wanted of each video.
             sizes: pixels a side, the sizes that every frame is resized to.
-            decoders: first choice for each request; the other one stands behind decord.
+            decoders: first choice for each request; PyAV stands behind decord.
         """
         pending: deque[DecodedVideo] = deque()
         for request, decoder in zip(requests, decoders, strict=True):
@@ -230,12 +239,13 @@ class DecodePool:
         while pending:
             yield pending.popleft()
 
-    def _probe_one(self, path: str) -> Probe | VideoError:
+    def _probe_one(self, path: str, folder: FrameFolder | None) -> Probe | VideoError:
         child = self._children.get()
+        request = {"op": "probe", "path": path, "folder": folder and asdict(folder)}
         try:
             for attempt in (1, 2):
                 try:
-                    *_, (_, payload) = child.ask({"op": "probe", "path": path})
+                    *_, (_, payload) = child.ask(request)
                     answer = json.loads(payload)
                     answer["timestamps"] = np.array(answer["timestamps"], np.float64)
                     return Probe(**answer)

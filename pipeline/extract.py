@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.backbone import FeatureKey, FrameBackbone, gmacs_per_frame
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome, DecodePool
 from pipeline.ledger import LedgerRow
+from pipeline.manifest import frame_folder
 from pipeline.store import FeatureStore, checksum
 from pipeline.video import VideoError
 from pipeline.weights import Weights
@@ -125,12 +127,13 @@ class Extractor:
 
     def _request(self, record: dict[Any, Any]) -> FrameRequest:
         return FrameRequest(
-            path=f"{self._root}/{record['path']}",
+            path=str(Path(self._root, record["path"])),
             frames=np.asarray(record["frames"]),
             timestamps=np.asarray(record["timestamps"]),
             n_frames=record["n_frames"],
             start=record["start"],
             estimated=record["estimated"],
+            folder=frame_folder(record),
         )
 
     def _backbone(self, key: FeatureKey) -> FrameBackbone:

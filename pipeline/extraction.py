@@ -31,6 +31,7 @@ class ExtractionPlan:
 
     manifest: Manifest
     videos: int
+    """Videos on disk; absent ones are not counted."""
     clips: int
     """Clips of all videos."""
     shards: dict[int, tuple[str, ...]]
@@ -44,8 +45,11 @@ class ExtractionSummary:
     """What an extraction left in the store."""
 
     videos: int
+    """Videos on disk; absent ones are not counted."""
     usable: int
     failed: dict[str, VideoError]
+    absent: tuple[str, ...]
+    """Ids of the videos that the dataset lists and the disk lacks."""
     decoded: int
     """Videos that this run began to decode, failed ones included."""
     forwarded: int
@@ -168,7 +172,13 @@ class Extraction:
         """Compare the files on disk with the manifest."""
         manifest = self.store.manifest()
         failed = failed_videos(self.store, list(self.key_names.values())) if retry_failed else {}
-        return compare(manifest, self.annotations.videos, failed=failed)
+        return compare(
+            manifest,
+            self.annotations.videos,
+            root=self.dataset.root,
+            absent=self.annotations.absent,
+            failed=failed,
+        )
 
     def plan(
         self, changes: Changes, *, save: bool = True, on_video: Callable[[], None] | None = None
@@ -198,7 +208,7 @@ class Extraction:
         shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
         plan = ExtractionPlan(
             manifest=manifest,
-            videos=len(manifest.current()),
+            videos=len(manifest.current()) - len(manifest.absent()),
             clips=int(manifest.current()["n_clips"].sum()),
             shards=shards,
             clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
@@ -230,11 +240,14 @@ class Extraction:
         """What is in the store now, and what this run did for it."""
         keys = self.key_names
         failed = failed_videos(self.store, list(keys.values()))
-        videos = len(self.store.manifest().current())
+        manifest = self.store.manifest()
+        absent = tuple(manifest.absent()["video_id"])
+        videos = len(manifest.current()) - len(absent)
         return ExtractionSummary(
             videos=videos,
             usable=videos - len(failed),
             failed=failed,
+            absent=absent,
             decoded=self._pool.decoded_videos if self._pool else 0,
             forwarded=self._extractor.forwarded_frames if self._extractor else 0,
             keys=keys,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,24 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
+
 _EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells one file's content from another's without reading all of it."""
+    """What tells one video's content from another's without reading all of it."""
 
     size: int
     mtime_ns: int
     content: str
     """SHA-256 of size, head and tail."""
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and time: while they are the same, the content is not looked at."""
+        return self.size, self.mtime_ns
 
 
 def file_identity(path: Path) -> FileIdentity:
@@ -34,6 +41,31 @@ def file_identity(path: Path) -> FileIdentity:
         file.seek(max(0, status.st_size - _EDGE))
         digest.update(file.read(_EDGE))
     return FileIdentity(status.st_size, status.st_mtime_ns, digest.hexdigest()[:32])
+
+
+def folder_identity(path: Path, frames: FrameFolder) -> FileIdentity:
+    """Identify a folder of pictures by their numbers, from one listing, and by its first and last picture.
+
+    Pictures that are added, removed or renamed change it, and so does another first or last picture; a picture between
+    them that is overwritten in place does not. Size and time are those of ``folder_stamp``.
+    """
+    numbers = picture_numbers(path, frames)
+    names = [frames.name(number) for number in (numbers[:1] + numbers[-1:])]
+    digest = hashlib.sha256(" ".join(map(str, numbers)).encode())
+    for name in names:
+        if is_picture_file(path, name):
+            digest.update(file_identity(path / name).content.encode())
+    return FileIdentity(*folder_stamp(path, names), digest.hexdigest()[:32])
+
+
+def folder_stamp(path: Path, names: Iterable[str]) -> tuple[int, int]:
+    """Bytes of some pictures of a folder, and the sum of their and the folder's modification times in ns, modulo 2^63.
+
+    The sum, since the newest time would hide that a picture was replaced by an older one.
+    """
+    pictures = [(path / name).stat() for name in names]
+    times = path.stat().st_mtime_ns + sum(picture.st_mtime_ns for picture in pictures)
+    return sum(picture.st_size for picture in pictures), times % 2**63
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """The manifest: which rows of the store belong to which clips of which video.
 
 It is append-only: new or changed videos go to new shards at the end, removed ones leave a tombstone, and no row is ever
-given to another video. Labels and splits live elsewhere and may change freely.
+given to another video. Videos that a dataset lists and the disk lacks have an entry too, of the error kind ``absent``.
+Labels and splits live elsewhere and may change freely.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -16,15 +17,17 @@ import pyarrow as pa
 from pipeline.clips import ClipGrid
 from pipeline.errors import DynapropError
 from pipeline.files import FileIdentity, publish_parquet
+from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 
 NO_SHARD = -1
+ABSENT = "absent"  # error kind
 
 COLUMNS = {
     "video_id": "object",
-    "path": "object",  # as it was when probed; the id is what counts
-    "size": "int64",
+    "path": "object",  # where it was last seen, or where it should be; the id is what counts
+    "size": "int64",  # -1: there was nothing to look at
     "mtime_ns": "int64",
     "content": "object",
     "removed": "bool",
@@ -44,7 +47,13 @@ COLUMNS = {
     "codec": "object",
     "container": "object",
     "decoder": "object",
+    # How the pictures of a frame folder are named and timed; empty for a video file.
+    "picture_template": "object",
+    "picture_first": "Int64",
+    "picture_fps": "float64",
+    "picture_n_frames": "Int64",
 }
+_ADDED = ("picture_template", "picture_first", "picture_fps", "picture_n_frames")  # not in the first manifests
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class ProbedVideo:
     probe: Probe | VideoError
     grid: ClipGrid | None
     """None when the probe failed."""
+    folder: FrameFolder | None = None
+    """How the pictures are named where ``path`` is a frame folder."""
 
 
 class Manifest:
@@ -86,10 +97,14 @@ class Manifest:
         if not path.exists():
             return cls.empty(shard_rows=shard_rows)
         try:
-            return cls(pd.read_parquet(path), shard_rows=shard_rows)
+            table = pd.read_parquet(path)
         except (pa.ArrowException, OSError, ValueError):
             # Without it nobody knows whose the rows are.
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
+        for name in _ADDED:
+            if name not in table:
+                table[name] = pd.Series([None] * len(table), dtype=COLUMNS[name])
+        return cls(table, shard_rows=shard_rows)
 
     def save(self, path: Path) -> None:
         """Write the table atomically."""
@@ -102,6 +117,11 @@ class Manifest:
     def current(self) -> pd.DataFrame:
         """The rows that are not tombstones, one a video."""
         return self.table[~self.table["removed"].astype(bool)]
+
+    def absent(self) -> pd.DataFrame:
+        """The current videos that are listed but not on disk."""
+        table = self.current()
+        return table[table["error_kind"] == ABSENT]
 
     def shard(self, shard: int) -> pd.DataFrame:
         """The current videos of one shard, in row order."""
@@ -119,6 +139,13 @@ class Manifest:
         table.loc[table["video_id"].isin(set(video_ids)), "removed"] = True
         return Manifest(table, shard_rows=self.shard_rows)
 
+    def moved(self, paths: Mapping[str, str]) -> "Manifest":
+        """A copy in which these videos, by id, lie at other paths; their rows stay."""
+        table = self.table.copy()
+        place = table["video_id"].isin(set(paths)) & ~table["removed"].astype(bool)
+        table.loc[place, "path"] = table.loc[place, "video_id"].map(dict(paths))
+        return Manifest(table, shard_rows=self.shard_rows)
+
     def extended(self, videos: list[ProbedVideo]) -> "Manifest":
         """A copy with these videos appended in order, packed into new shards."""
         counts = [0 if video.grid is None else len(video.grid) for video in videos]
@@ -127,6 +154,19 @@ class Manifest:
         added = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
         table = added if self.table.empty else pd.concat([self.table, added], ignore_index=True)
         return Manifest(table.reset_index(drop=True), shard_rows=self.shard_rows)
+
+
+def frame_folder(row: Mapping[Any, Any]) -> FrameFolder | None:
+    """How the pictures of a row's video are named; None for a video file."""
+    if pd.isna(row["picture_template"]):
+        return None
+    n_frames = row["picture_n_frames"]
+    return FrameFolder(
+        template=row["picture_template"],
+        first=int(row["picture_first"]),
+        fps=float(row["picture_fps"]),
+        n_frames=None if pd.isna(n_frames) else int(n_frames),
+    )
 
 
 def pack(counts: list[int], *, first_shard: int, shard_rows: int) -> list[tuple[int, int]]:
@@ -168,6 +208,10 @@ def _row(video: ProbedVideo, shard: int, row: int) -> dict[str, object]:
         "error_detail": failed.detail if failed else None,
         "shard": shard,
         "row": row,
+        "picture_template": video.folder.template if video.folder else None,
+        "picture_first": video.folder.first if video.folder else None,
+        "picture_fps": video.folder.fps if video.folder else None,
+        "picture_n_frames": video.folder.n_frames if video.folder else None,
     }
     if isinstance(video.probe, VideoError) or video.grid is None:
         empty = {"frames": np.array([], np.int64), "timestamps": np.array([], np.float64)}

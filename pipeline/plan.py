@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.annotations import Video
 from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
-from pipeline.files import FileIdentity, file_identity
-from pipeline.manifest import Manifest, ProbedVideo
+from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
+from pipeline.manifest import ABSENT, Manifest, ProbedVideo, frame_folder
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
 
 _VIDEOS_A_SAVE = 1024  # each save begins a new shard
+_NOTHING = FileIdentity(-1, -1, "")  # of a file that cannot be read
 
 
 @dataclass(frozen=True)
@@ -24,32 +26,54 @@ class Changes:
     """New or changed videos, and failed ones when they are to be retried."""
     removed: tuple[str, ...]
     """Ids whose current row becomes a tombstone."""
+    absent: tuple[Video, ...] = ()
+    """Listed videos that are not on disk, as far as the manifest does not say so yet."""
+    moved: tuple[Video, ...] = ()
+    """The same content under another path."""
 
     def __bool__(self) -> bool:
-        return bool(self.to_probe or self.removed)
+        return bool(self.to_probe or self.removed or self.absent or self.moved)
 
 
-def compare(manifest: Manifest, videos: Sequence[Video], *, failed: Iterable[str] = ()) -> Changes:
+def compare(
+    manifest: Manifest,
+    videos: Sequence[Video],
+    *,
+    root: Path,
+    absent: Sequence[Video] = (),
+    failed: Iterable[str] = (),
+) -> Changes:
     """Compare the videos on disk with the manifest; reads a file's bytes only where size or time changed.
 
     Args:
         manifest: what the store knows.
         videos: what there is.
+        root: folder that the manifest's paths are relative to.
+        absent: what is listed besides, but not on disk.
         failed: ids to probe and extract anew although their files are the same.
     """
     current = {row.video_id: row for row in manifest.current().itertuples()}
     retry = set(failed)
-    to_probe, removed, present = [], [], set()
+    to_probe, removed, moved, listed = [], [], [], set()
     for video in videos:
-        present.add(video.id)
+        listed.add(video.id)
         known = current.get(video.id)
         if known is None:
             to_probe.append(video)
-        elif video.id in retry or not _same_file(known, video.path):
+        elif video.id in retry or known.error_kind == ABSENT or not _same_video(known, video):
             removed.append(video.id)
             to_probe.append(video)
-    removed += [video_id for video_id in current if video_id not in present]
-    return Changes(tuple(to_probe), tuple(removed))
+        elif known.path != _relative(video.path, root):
+            moved.append(video)
+    lost = []
+    for video in absent:
+        listed.add(video.id)
+        known = current.get(video.id)
+        if known is None or known.error_kind != ABSENT:
+            lost.append(video)
+            removed += [video.id] if known else []
+    removed += [video_id for video_id in current if video_id not in listed]
+    return Changes(tuple(to_probe), tuple(removed), tuple(lost), tuple(moved))
 
 
 def apply_changes(
@@ -74,14 +98,24 @@ def apply_changes(
         on_video: called after each probed video.
     """
     manifest = manifest.without(changes.removed)
+    if changes.moved:
+        manifest = manifest.moved({video.id: _relative(video.path, root) for video in changes.moved})
+    if changes.absent:
+        gone = VideoError(ABSENT, "not on disk")
+        lost = [(video, _relative(video.path, root)) for video in changes.absent]
+        manifest = manifest.extended(
+            [ProbedVideo(video.id, path, _NOTHING, gone, None, video.frames) for video, path in lost]
+        )
     probed: list[ProbedVideo] = []
-    for video, probe in zip(changes.to_probe, pool.probe(str(video.path) for video in changes.to_probe), strict=True):
+    probes = pool.probe((str(video.path) for video in changes.to_probe), (video.frames for video in changes.to_probe))
+    for video, probe in zip(changes.to_probe, probes, strict=True):
         grid = None
         if isinstance(probe, Probe):
             grid = clip_grid(
                 probe.timestamps, probe.duration, clip_seconds=clip_seconds, min_clips=min_clips, max_clips=max_clips
             )
-        probed.append(ProbedVideo(video.id, _relative(video.path, root), _identity(video.path), probe, grid))
+        path = _relative(video.path, root)
+        probed.append(ProbedVideo(video.id, path, _identity(video), probe, grid, video.frames))
         if on_video:
             on_video()
         if len(probed) == _VIDEOS_A_SAVE:
@@ -98,14 +132,14 @@ def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -
 
 
 def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoError]:
-    """Current videos that could not be probed or extracted, and why, by id.
+    """Current videos that could not be probed or extracted, and why, by id; absent ones have not failed.
 
     Args:
         store: the store.
         keys: names of the feature keys whose ledgers are asked.
     """
     current = store.manifest().current()
-    bad = current[current["error_kind"].notna()]
+    bad = current[current["error_kind"].notna() & (current["error_kind"] != ABSENT)]
     failures = {row.video_id: VideoError(row.error_kind, row.error_detail) for row in bad.itertuples()}
     places = set(zip(current["video_id"], current["row"], strict=True))
     for key in keys:
@@ -116,26 +150,33 @@ def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoEr
     return failures
 
 
-def _same_file(known: object, path: Path) -> bool:
+def _same_video(known: Any, video: Video) -> bool:
+    """Whether a row of the manifest (a named tuple) is about what now lies at the video's path."""
+    if frame_folder(known._asdict()) != video.frames:
+        return False
     try:
-        status = path.stat()
+        if _stamp(known, video) == (known.size, known.mtime_ns):
+            return True
     except OSError:
-        return known.size == -1  # type: ignore[attr-defined]
-    if (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):  # type: ignore[attr-defined]
-        return True
-    return _content(path) == known.content  # type: ignore[attr-defined]
+        return bool(known.size == _NOTHING.size)
+    return _identity(video).content == known.content
 
 
-def _content(path: Path) -> str:
-    return _identity(path).content
+def _stamp(known: Any, video: Video) -> tuple[int, int]:
+    """Size and time of the file; for a frame folder of the pictures that the row has used."""
+    if video.frames is None:
+        status = video.path.stat()
+        return status.st_size, status.st_mtime_ns
+    used = [video.frames.name(video.frames.first + index) for index in (0, known.n_frames - 1) if known.n_frames]
+    return folder_stamp(video.path, used)
 
 
-def _identity(path: Path) -> FileIdentity:
+def _identity(video: Video) -> FileIdentity:
     try:
-        return file_identity(path)
+        return folder_identity(video.path, video.frames) if video.frames else file_identity(video.path)
     except OSError:  # the probe has said why; an unreadable file has an identity too
-        return FileIdentity(-1, -1, "")
+        return _NOTHING
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return path.as_posix().removeprefix(f"{root.as_posix()}/")

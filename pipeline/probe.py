@@ -7,6 +7,7 @@ from pathlib import Path
 import av.error
 import numpy as np
 
+from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
 from pipeline.video import VideoError, open_video
 
 # Codecs whose packets announce exactly the frames that come out. Elsewhere (XVID's packed B-frames above all)
@@ -34,7 +35,7 @@ class Probe:
     codec: str
     container: str
     decoder: str
-    """First choice for decoding: ``decord`` or ``pyav``."""
+    """First choice for decoding: ``decord`` or ``pyav``; for a folder of pictures ``frames``."""
 
     @property
     def n_frames(self) -> int:
@@ -79,6 +80,34 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         codec=codec,
         container=format_name,
         decoder="decord" if plain and small else "pyav",
+    )
+
+
+def probe_frame_folder(path: str | Path, frames: FrameFolder, *, on_frame: Callable[[], None] | None = None) -> Probe:
+    """List the pictures of a frame folder and look at the first one; the times are index / ``fps``, so estimated.
+
+    Pictures of another size than the first one are allowed, as all are resized to one square.
+
+    Args:
+        path: the folder.
+        frames: how its pictures are named and timed.
+        on_frame: called after every entry of the folder, as a sign of life.
+
+    Raises:
+        VideoError: the folder cannot be used as a video; see ``count_pictures`` and ``read_picture``.
+    """
+    n_frames = count_pictures(path, frames, on_entry=on_frame)
+    codec, width, height = picture_format(path, frames.name(frames.first))
+    return Probe(
+        timestamps=np.arange(n_frames) / frames.fps,
+        start=0.0,
+        duration=n_frames / frames.fps,
+        estimated=True,
+        width=width,
+        height=height,
+        codec=codec,
+        container="frames",
+        decoder="frames",
     )
 
 

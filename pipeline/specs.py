@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Strict, field_validator, model_validator
 
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.formats import AnnotationFormat, FolderFormat
 from pipeline.spec_types import (
     AbsolutePath,
-    AnyPath,
     Count,
     Counts,
     FrameCounts,
@@ -51,32 +51,6 @@ class Entry(StrictModel):
     def place(self, key: str) -> str:
         """Return where a key of this entry stands, for messages."""
         return f"{self.source + ': ' if self.source else ''}{self.noun} {self.name!r}, key {key!r}"
-
-
-class FolderFormat(StrictModel):
-    """A folder per class, with or without train/, val/ and test/ folders above; see annotations/folder.py."""
-
-    format: Literal["folder"] = "folder"
-
-
-class PathListFormat(StrictModel):
-    """``path label`` lists and a class list; paths relative to the dataset's root. See annotations/path_list.py."""
-
-    format: Literal["list"] = "list"
-    classes: AnyPath
-    train: AnyPath | None = None
-    val: AnyPath | None = None
-    test: AnyPath | None = None
-
-    @model_validator(mode="after")
-    def _has_a_list(self) -> "PathListFormat":
-        if not (self.train or self.val or self.test):
-            raise refuse("needs a list: one of the keys 'train', 'val' and 'test'")
-        return self
-
-
-# A new label format: its keys as a class here, its reader in annotations/ under the same name.
-AnnotationFormat = Annotated[FolderFormat | PathListFormat, Field(discriminator="format")]
 
 
 class GenerateSpec(StrictModel):

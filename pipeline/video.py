@@ -11,6 +11,7 @@ import av.error
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mjpeg,m4v,h264,hevc,mpegvideo,ivf,rm"
 
 ERROR_KINDS = (
+    "absent",  # listed, but not on disk: nothing has failed
     "unreadable",  # the file cannot be opened or is no video container
     "no_video",  # a container without a video stream
     "no_frames",  # a video stream without a frame that can be decoded

@@ -1,6 +1,6 @@
 """Videos, labels and splits of a dataset, whatever format they come in.
 
-A new label format is three things of one name: its keys as a class in ``pipeline.specs``, a module here with a function
+A new label format is three things of one name: its keys as a class in ``pipeline.formats``, a function in a module here
 that takes the dataset's ``root`` and those keys as keyword arguments, and a line in ``READERS``.
 """
 
@@ -8,17 +8,30 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from pipeline.annotations.activitynet import read_activitynet
 from pipeline.annotations.folder import read_folder
+from pipeline.annotations.frame_list import read_arnet_activitynet, read_arnet_mini_kinetics
+from pipeline.annotations.hmdb51 import read_hmdb51
+from pipeline.annotations.kinetics import read_kinetics
+from pipeline.annotations.mmaction2 import read_mmaction2
 from pipeline.annotations.path_list import read_path_lists
-from pipeline.annotations.types import Annotations, SplitName, Video, require_labels
+from pipeline.annotations.types import Annotations, SplitName, Video, require_labels, require_videos
+from pipeline.annotations.ucf101 import read_ucf101
 from pipeline.errors import UsageError
 from pipeline.specs import DatasetSpec
 
-__all__ = ["READERS", "Annotations", "SplitName", "Video", "read_annotations", "require_labels"]
+__all__ = ["READERS", "Annotations", "SplitName", "Video", "read_annotations", "require_labels", "require_videos"]
 
 READERS: dict[str, Callable[..., Annotations]] = {
     "folder": read_folder,
     "list": read_path_lists,
+    "activitynet": read_activitynet,
+    "kinetics": read_kinetics,
+    "arnet-activitynet": read_arnet_activitynet,
+    "arnet-mini-kinetics": read_arnet_mini_kinetics,
+    "mmaction2": read_mmaction2,
+    "ucf101": read_ucf101,
+    "hmdb51": read_hmdb51,
 }
 
 

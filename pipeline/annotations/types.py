@@ -60,12 +60,28 @@ class Annotations:
         return "test" if "test" in labelled else "val" if "val" in labelled else None
 
 
+def require_videos(annotations: Annotations) -> None:
+    """Check that there is anything to decode.
+
+    Raises:
+        UsageError: no listed video is on disk.
+    """
+    if annotations.absent and not annotations.videos:
+        first = annotations.absent[0]
+        raise UsageError(
+            f"none of the {len(annotations.absent):,} listed videos is on disk: no video for {first.path}, the first; "
+            "put them below the dataset's root, or correct it"
+        )
+
+
 def require_labels(annotations: Annotations) -> None:
     """Check that a model can be trained and measured on these labels.
 
     Raises:
-        UsageError: no labels, a single class, or a class that cannot be on both sides of a split still to be made.
+        UsageError: no videos, no labels, a single class, or a class that cannot be on both sides of a split still to
+            be made.
     """
+    require_videos(annotations)
     counts = Counter(video.labels[0] for video in annotations.videos if video.labels)
     if not counts:
         raise UsageError("the videos have no labels, so nothing can be trained: put each class in a folder of its own")

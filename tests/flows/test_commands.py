@@ -200,6 +200,37 @@ def test_a_broken_file_is_named_and_left_out(dynaprop, workplace):
     assert counts(dynaprop("extract", "tiny", "--retry-failed").err)[0] == 1
 
 
+def test_absent_videos_are_counted_apart_and_extracted_when_they_come(dynaprop, workplace):
+    lines = [f"{label}/{number}.mp4 {label}" for label in "abc" for number in range(5)]
+    (workplace / "train.txt").write_text("\n".join([line for line in lines if "4.mp4" not in line] + ["a/7.mp4 a"]))
+    (workplace / "test.txt").write_text("\n".join([line for line in lines if "4.mp4" in line] + ["b/9.mp4 b"]))
+    (workplace / "classes.txt").write_text("a\nb\nc")
+    catalog = workplace / "catalog.yaml"
+    annotations = "annotations: {format: list, classes: ../classes.txt, train: ../train.txt, test: ../test.txt}"
+    catalog.write_text(catalog.read_text().replace("root: videos,", f"root: videos, {annotations},"))
+    outcome = dynaprop("run", "tiny", "--seeds", "1")
+    err = " ".join(outcome.err.split())
+    assert outcome.code == 0, err
+    assert "failed" not in err
+    assert "absent: 2 listed videos are not on disk, a/7.mp4 first; their ids: " in err
+    assert "features: 15 of 15 videos" in err
+    assert "2 of 17 videos have no features" in err
+    assert "3 of 4 test videos evaluated" in " ".join(outcome.out.split())
+    (table,) = (workplace / "stores").rglob("manifest.parquet")
+    manifest = pd.read_parquet(table)
+    assert manifest.loc[manifest["error_kind"] == "absent", "video_id"].tolist() == ["a/7.mp4", "b/9.mp4"]
+    rows = [row for row in dynaprop("datasets").out.splitlines() if "test_" in row]
+    assert len(rows) == 2
+    for row in rows:
+        assert [cell.strip() for cell in row.split("│")[-5:-1]] == ["15", "150", "0", "2"]
+    assert counts(dynaprop("extract", "tiny", "--retry-failed").err) == (0, 0)
+    write_video(workplace / "videos" / "b" / "9.mp4", seed=99)
+    outcome = dynaprop("extract", "tiny")
+    assert counts(outcome.err) == (1, 20)
+    assert "absent: 1 listed videos are not on disk, a/7.mp4 first" in " ".join(outcome.err.split())
+    assert dynaprop("verify", "tiny").code == 0
+
+
 def test_dry_run_says_what_to_expect_and_writes_no_feature(dynaprop, workplace):
     outcome = dynaprop("extract", "tiny", "--dry-run")
     assert outcome.code == 0
@@ -260,6 +291,7 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
         (["run", "tiny", "--folds", "9"], 2, "9 folds"),
         (["run", "tiny", "--folds", "1"], 2, "at least 2"),
         (["extract", "bad"], 1, "none of the 2 videos could be used"),
+        (["extract", "away"], 1, "none of the 3 listed videos is on disk"),
     ],
 )
 def test_one_clear_line_and_the_right_exit_code(dynaprop, workplace, arguments, code, message):
@@ -271,6 +303,9 @@ def test_one_clear_line_and_the_right_exit_code(dynaprop, workplace, arguments, 
     for label in "ab":
         (workplace / "bad" / label).mkdir(parents=True)
         (workplace / "bad" / label / "x.mp4").write_bytes(b"?")
+    (workplace / "away" / "a").mkdir(parents=True)
+    for number in range(3):
+        (workplace / "away" / "a" / f"{number}.mp4").symlink_to("/not/mounted")
     outcome = dynaprop(*arguments)
     assert outcome.code == code, outcome.err
     errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]

@@ -14,31 +14,9 @@ from pipeline.annotations.path_list import read_path_lists
 from pipeline.catalog import load_catalog
 from pipeline.errors import UsageError
 from pipeline.specs import DatasetSpec
+from tests.pipeline.label_files import facts, refused, touch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Make empty files; readers of labels never open a video."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
-
-def refused(function: object, *args: object, **kwargs: object) -> str:
-    """Return the message of the UsageError, which must be one line."""
-    with pytest.raises(UsageError) as caught:
-        function(*args, **kwargs)  # type: ignore[operator]
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
-def facts(annotations: Annotations) -> dict[str, tuple[str | None, list[str]]]:
-    """Return `id -> (split, names of classes)`."""
-    return {v.id: (v.split, [annotations.class_names[label] for label in v.labels]) for v in annotations.videos}
 
 
 class TestFolder:
@@ -125,6 +103,17 @@ class TestFolder:
         (tmp_path / "root" / link).symlink_to(target)
         message = refused(read_folder, root=tmp_path / "root")
         assert message.startswith(f"{tmp_path / 'root' / link}: this link leaves the dataset's folder")
+
+    def test_links_that_lead_nowhere_are_absent_videos(self, tmp_path: Path) -> None:
+        """A disk that is not mounted must not stop the rest, wherever its links would lead."""
+        touch(tmp_path, "root/a/1.mp4")
+        (tmp_path / "root/a/2.mp4").symlink_to(tmp_path / "outside" / "2.mp4")
+        (tmp_path / "root/a/3.mp4").symlink_to("../../../gone.mp4")
+        annotations = read_folder(root=tmp_path / "root")
+        assert [video.id for video in annotations.videos] == ["a/1.mp4"]
+        assert annotations.missing == ("a/2.mp4", "a/3.mp4")
+        touch(tmp_path, "outside/2.mp4")
+        assert "this link leaves the dataset's folder" in refused(read_folder, root=tmp_path / "root")
 
     def test_links_inside(self, tmp_path: Path) -> None:
         touch(tmp_path, "real/a/1.mp4")

@@ -1,7 +1,9 @@
 """The catalog's parser: what it accepts, and that every mistake is one line that says where it is and what to do."""
 
+import inspect
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -12,7 +14,8 @@ from pydantic import ValidationError
 from pipeline.annotations import READERS
 from pipeline.catalog import Catalog, find_catalog, folder_dataset, load_catalog
 from pipeline.errors import UsageError
-from pipeline.specs import DatasetSpec, FolderFormat, PathListFormat
+from pipeline.formats import AnnotationFormat, FolderFormat, PathListFormat
+from pipeline.specs import DatasetSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -114,6 +117,19 @@ class TestShippedCatalog:
         monkeypatch.setenv("DYNAPROP_DATA", "/disk")
         assert load_catalog(REPOSITORY / "catalog.yaml").dataset("weizmann").root == Path("/disk/weizmann")
 
+    def test_published_datasets_are_read_in_their_own_formats(self) -> None:
+        datasets = load_catalog(REPOSITORY / "catalog.yaml").datasets
+        assert {name: datasets[name].annotations.format for name in datasets} == {
+            "sample": "folder",
+            "weizmann": "folder",
+            "ut-interaction": "list",
+            "activitynet-1.3": "activitynet",
+            "mini-kinetics": "arnet-mini-kinetics",
+            "kinetics-400": "kinetics",
+            "ucf101": "ucf101",
+            "hmdb51": "hmdb51",
+        }
+
     def test_only_the_sample_is_generated(self) -> None:
         generated = {n: s.generate for n, s in load_catalog(REPOSITORY / "catalog.yaml").datasets.items() if s.generate}
         assert list(generated) == ["sample"]
@@ -193,9 +209,7 @@ class TestValues:
         assert [catalog.dataset(name).min_clips for name in "abc"] == [5, 6, 5]
 
     def test_every_format_has_a_reader_with_the_same_keys(self) -> None:
-        import inspect
-
-        formats = {form.model_fields["format"].default: form for form in (FolderFormat, PathListFormat)}
+        formats = {form.model_fields["format"].default: form for form in get_args(get_args(AnnotationFormat)[0])}
         assert formats.keys() == READERS.keys()
         for name, form in formats.items():
             keys = set(form.model_fields) - {"format"} | {"root"}
@@ -271,6 +285,43 @@ class TestEnvironment:
             "birds",
             {"annotations": {"format": "list", "classes": "x", "trian": "y"}},
             "key 'annotations': unknown key 'trian' (did you mean 'train'?)",
+        ),
+        *(
+            ("datasets", "birds", {"annotations": form}, f"key 'annotations': {expected}")
+            for form, expected in (
+                ({"format": "activitynet"}, "needs the key 'file'"),
+                ({"format": "kinetics", "classes": "x"}, "needs a list: one of the keys 'train', 'val' and 'test'"),
+                (
+                    {"format": "arnet-activitynet", "classes": "x", "train": "y"},
+                    "needs the key 'fps': a folder of frames does not say how many a second they are",
+                ),
+                (
+                    {"format": "arnet-mini-kinetics", "train": "y", "fps": 25},
+                    "needs the key 'classes': its lists name classes by number, and copies of one dataset differ",
+                ),
+                ({"format": "mmaction2", "train": "y"}, "needs the key 'classes': its lists name classes by number"),
+                (
+                    {"format": "mmaction2", "classes": "x", "train": "y", "frames": "img_{:05d}.jpg"},
+                    "needs the key 'fps': a folder of frames",
+                ),
+                (
+                    {"format": "mmaction2", "classes": "x", "train": "y", "fps": 25},
+                    "'fps' and 'first' are about folders of frames",
+                ),
+                ({"format": "ucf101", "train": "y"}, "needs the key 'classes'"),
+                ({"format": "ucf101", "classes": "x"}, "needs a list: one of the keys 'train' and 'test'"),
+                ({"format": "ucf101", "classes": "x", "val": "y"}, "unknown key 'val'"),
+                ({"format": "hmdb51"}, "needs the key 'splits'"),
+            )
+        ),
+        *(
+            (
+                "datasets",
+                "birds",
+                {"annotations": {"format": "mmaction2", "classes": "x", "train": "y", "fps": 25, "frames": frames}},
+                f"key 'annotations.frames': should be the name of a frame such as img_{{:05d}}.jpg, not {frames!r}",
+            )
+            for frames in ("img.jpg", "{:05d}{:d}.jpg", "../{:05d}.jpg", "{:05d}.txt", "{:5000d}.jpg", "{x.y}.jpg")
         ),
         ("datasets", "birds", {"generate": {"seed": -1}}, "key 'generate.seed': should be greater than or equal to 0"),
         ("datasets", "birds", {"generate": 3}, "key 'generate': should be a mapping of keys, not 3"),

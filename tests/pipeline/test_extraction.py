@@ -10,7 +10,7 @@ import xarray
 
 from heads.features import load_features
 from pipeline import extraction as extraction_module
-from pipeline.annotations import read_annotations
+from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
@@ -139,6 +139,44 @@ def test_a_broken_file_among_good_ones_is_named_and_can_be_retried(videos, tmp_p
     write_video(broken)
     summary = extract(dataset, tmp_path)
     assert (summary.usable, summary.failed, summary.decoded) == (7, {}, 1)
+
+
+def test_an_absent_video_is_neither_failed_nor_retried_and_is_extracted_when_it_comes(videos, tmp_path):
+    dataset = spec(videos)
+    link = videos / "a" / "late.mp4"
+    link.symlink_to(videos / "late")
+    for retry_failed in (False, True):
+        summary = extract(dataset, tmp_path, retry_failed=retry_failed)
+        assert (summary.videos, summary.usable, summary.failed) == (6, 6, {})
+        assert summary.absent == ("a/late.mp4",)
+    assert len(open_store(dataset, tmp_path).manifest().table) == 7  # the retry has added nothing
+    write_video(tmp_path / "late.mp4", seed=9).rename(videos / "late")
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.usable, summary.absent, summary.decoded) == (7, 7, (), 1)
+    (videos / "late").unlink()
+    summary = extract(dataset, tmp_path)
+    assert (summary.videos, summary.usable, summary.absent, summary.decoded) == (6, 6, ("a/late.mp4",), 0)
+
+
+def test_a_moved_file_is_decoded_where_it_lies_now(videos, tmp_path):
+    """An id that is not the path: the new backbone needs the video, the old features stay."""
+    dataset = spec(videos)
+
+    def extract_as(path: Path, backbone: BackboneSpec) -> ExtractionSummary:
+        annotations = Annotations(videos=(Video(id="x", path=path),), class_names=())
+        with Extraction(
+            dataset=dataset, annotations=annotations, backbones=[backbone], home=tmp_path, device="cpu", workers=1
+        ) as work:
+            for shard in work.plan(work.changes()).shards:
+                work.extract_shard(shard)
+            return work.summary()
+
+    first, second = videos / "a" / "0.mp4", videos / "moved.mp4"
+    assert extract_as(first, STUDENT).usable == 1
+    first.rename(second)
+    assert extract_as(second, STUDENT).decoded == 0
+    summary = extract_as(second, TEACHER)
+    assert (summary.usable, summary.failed, summary.decoded) == (1, {}, 1)
 
 
 def test_a_video_that_fails_while_decoding_leaves_no_features(videos, tmp_path):

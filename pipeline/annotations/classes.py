@@ -1,0 +1,114 @@
+"""Class lists, and the labels that refer to them by name or by number."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.annotations.text import all_lines
+from pipeline.errors import UsageError, did_you_mean
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_FEW = 20  # so many names still fit into a message
+
+
+class ClassList:
+    """The names of a dataset's classes in the order of their indices.
+
+    Args:
+        names: the names, each once.
+        file: where they were read, for messages.
+        first: the number of the first class in the dataset's lists; indices always begin at 0.
+    """
+
+    def __init__(self, names: Sequence[str], *, file: Path, first: int = 0) -> None:
+        self.names = tuple(names)
+        self.file = file
+        self.first = first
+        self._index = {name: index for index, name in enumerate(self.names)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def named(self, where: str, name: str) -> int:
+        """Return the index of a class given by name.
+
+        Raises:
+            UsageError: there is no such class.
+        """
+        if name not in self._index:
+            hint = did_you_mean(name, list(self.names))
+            raise UsageError(
+                f"{where}: no class {name!r} in {self.file}{hint if 'mean' in hint or len(self.names) <= _FEW else ''}"
+            )
+        return self._index[name]
+
+    def label(self, where: str, text: str) -> int:
+        """Return the index of a class given by number or by name.
+
+        Raises:
+            UsageError: there is no such class, or a number that is the name of another class.
+        """
+        if _NUMBER.fullmatch(text) is None:
+            return self.named(where, text)
+        index = int(text) - self.first
+        if self._index.get(text, index) != index:
+            raise UsageError(
+                f"{where}: {text} is the name of one class and the index of another; use names that are words"
+            )
+        if not 0 <= index < len(self.names):
+            raise UsageError(
+                f"{where}: label {int(text)} is outside {self.file}, "
+                f"which has {len(self.names)} classes (from {self.first})"
+            )
+        return index
+
+    def labels(self, where: str, texts: Iterable[str]) -> tuple[int, ...]:
+        """Return the indices of several classes, each once, as ``label`` reads them."""
+        return tuple(dict.fromkeys(self.label(where, text) for text in texts))
+
+
+def read_classes(file: Path) -> ClassList:
+    """Read a class list of one name a line; the first line has index 0.
+
+    Raises:
+        UsageError: the list is empty, has a blank line inside or a name twice, or cannot be read.
+    """
+    names: dict[str, str] = {}
+    blank = None
+    for where, name in all_lines(file):
+        if not name:
+            blank = blank or where
+            continue
+        if blank:
+            raise UsageError(f"{blank}: a blank line inside the class list shifts the indices after it; delete it")
+        _add(names, where, name)
+    return _class_list(names, file, first=0)
+
+
+def read_numbered_classes(file: Path) -> ClassList:
+    """Read a class list of lines ``1 ApplyEyeMakeup``, numbered from 1 (UCF101's ``classInd.txt``).
+
+    Raises:
+        UsageError: a line without the next number, besides what ``read_classes`` raises.
+    """
+    names: dict[str, str] = {}
+    for where, line in all_lines(file):
+        if not line:
+            continue
+        number, _, name = line.partition(" ")
+        if number != str(len(names) + 1) or not name.strip():
+            raise UsageError(f"{where}: should be `{len(names) + 1} name`, the classes numbered from 1: {line!r}")
+        _add(names, where, name.strip())
+    return _class_list(names, file, first=1)
+
+
+def _add(names: dict[str, str], where: str, name: str) -> None:
+    if name in names:
+        raise UsageError(f"{where}: class {name!r} is already named at {names[name]}; delete one of the lines")
+    names[name] = where
+
+
+def _class_list(names: dict[str, str], file: Path, *, first: int) -> ClassList:
+    if not names:
+        raise UsageError(f"{file}: the class list is empty; write one class a line")
+    return ClassList(tuple(names), file=file, first=first)

@@ -1,0 +1,355 @@
+"""Folders of pictures as videos: what is read, against the video that they were taken from, and what is refused."""
+
+import os
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.annotations import Annotations, Video
+from pipeline.clips import clip_grid
+from pipeline.decode import FrameRequest, read_frames, resize_frame
+from pipeline.decode_pool import DecodePool
+from pipeline.extraction import Extraction
+from pipeline.files import folder_identity
+from pipeline.frame_folder import FrameFolder, read_picture
+from pipeline.probe import Probe, probe_frame_folder, probe_video
+from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.video import VideoError
+from tests.pipeline.videos import all_frames
+
+FRAMES = FrameFolder(template="image_{:05d}.png", first=1, fps=10.0)
+
+
+def write_frames(folder: Path, frames: FrameFolder, pictures: list[np.ndarray]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / frames.name(frames.first + index))
+    return folder
+
+
+def grey(count: int, size: tuple[int, int] = (24, 16)) -> list[np.ndarray]:
+    """Pictures whose grey level tells their index."""
+    return [np.full((size[1], size[0], 3), 3 * index, np.uint8) for index in range(count)]
+
+
+def request(folder: Path, frames: FrameFolder) -> FrameRequest:
+    probe = probe_frame_folder(folder, frames)
+    grid = clip_grid(probe.timestamps, probe.duration, min_clips=8)
+    return FrameRequest(str(folder), grid.frames, grid.timestamps, probe.n_frames, 0.0, True, frames)
+
+
+def refused(folder: Path, frames: FrameFolder) -> tuple[str, str]:
+    with pytest.raises(VideoError) as caught:
+        probe_frame_folder(folder, frames)
+    return caught.value.kind, caught.value.detail
+
+
+def test_probe(tmp_path):
+    write_frames(tmp_path, FRAMES, grey(25))
+    for other in ("image_00026.jpg", "image_26.png", "image_00000.png", "notes.txt", "image_٠٠٠٢٦.png"):
+        (tmp_path / other).write_bytes(b"")
+    probe = probe_frame_folder(tmp_path, FRAMES)
+    np.testing.assert_array_equal(probe.timestamps, np.arange(25) / 10)
+    assert (probe.start, probe.duration, probe.estimated) == (0.0, 2.5, True)
+    assert (probe.width, probe.height, probe.codec, probe.container, probe.decoder) == (
+        24,
+        16,
+        "png",
+        "frames",
+        "frames",
+    )
+
+
+def test_the_wanted_pictures_and_no_others_are_read(tmp_path):
+    write_frames(tmp_path, FRAMES, grey(25))
+    wanted = request(tmp_path, FRAMES)
+    for number in {*range(25)} - {*wanted.frames.tolist()}:
+        (tmp_path / FRAMES.name(number + 1)).write_bytes(b"not opened")
+    steps = []
+    got = list(read_frames(wanted, "frames", on_frame=lambda: steps.append(1)))
+    assert [frame[0, 0, 0] for frame in got] == [3 * index for index in wanted.frames]
+    assert len(steps) == len(got) == 8
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{:05d}.jpg", ["00001.jpg", "00002.jpg"]),
+        ("{}.jpg", ["1.jpg", "2.jpg"]),
+        ("v 1 {0:03}", ["v 1 001", "v 1 002"]),
+        ("img_{:02d}_.png", ["img_01_.png", "img_02_.png"]),
+    ],
+)
+def test_names(template, names):
+    frames = FrameFolder(template=template, first=1, fps=25)
+    assert [frames.name(number) for number in (1, 2)] == names
+    assert [frames.number(name) for name in names] == [1, 2]
+    assert [frames.number(name) for name in ("0" + names[0], names[0] + "x", "", ".jpg", names[0][1:])] == [None] * 5
+
+
+def test_numbers_may_outgrow_their_digits():
+    assert FrameFolder(template="{:02d}.jpg", first=0, fps=1).number("100.jpg") == 100
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "image.jpg",
+        "{:05d}/{:05d}.jpg",
+        "a/{:05d}.jpg",
+        "{:999999999d}.jpg",
+        "{:x}.jpg",
+        "{0.real}.jpg",
+        "{!r}",
+        "{",
+        "",
+    ],
+)
+def test_templates_that_are_none(template):
+    with pytest.raises(ValueError, match=r"one number in it|write the number as"):
+        FrameFolder(template=template, first=1, fps=25)
+
+
+@pytest.mark.parametrize("figures", [{"fps": 0}, {"fps": float("nan")}, {"first": -1}, {"n_frames": -1}])
+def test_figures_that_make_no_sense(figures):
+    with pytest.raises(ValueError, match="should"):
+        replace(FRAMES, **figures)
+
+
+class TestCount:
+    def test_a_gap_is_named(self, tmp_path):
+        write_frames(tmp_path, FRAMES, grey(9))
+        (tmp_path / "image_00004.png").unlink()
+        (tmp_path / "image_00007.png").unlink()
+        assert refused(tmp_path, FRAMES) == ("missing_frames", "image_00004.png is missing, 7 of 9 are there")
+
+    def test_the_first_one_too(self, tmp_path):
+        write_frames(tmp_path, replace(FRAMES, first=2), grey(3))
+        assert refused(tmp_path, FRAMES) == ("missing_frames", "image_00001.png is missing, 3 of 4 are there")
+
+    def test_fewer_than_announced(self, tmp_path):
+        write_frames(tmp_path, FRAMES, grey(9))
+        announced = replace(FRAMES, n_frames=10**9)
+        assert refused(tmp_path, announced)[1] == "image_00010.png is missing, 9 of 1000000000 are there"
+
+    def test_more_than_announced_are_not_used(self, tmp_path):
+        """Published results on a list are results on the frames that it announces."""
+        write_frames(tmp_path, FRAMES, grey(9))
+        (tmp_path / "image_00008.png").unlink()  # behind the last announced one: no gap
+        assert probe_frame_folder(tmp_path, replace(FRAMES, n_frames=6)).n_frames == 6
+
+    def test_nothing_there(self, tmp_path):
+        assert refused(tmp_path, FRAMES) == ("no_frames", "no picture image_00001.png or later in the folder")
+        assert refused(tmp_path / "gone", FRAMES)[0] == "unreadable"
+        (tmp_path / "file").touch()
+        assert refused(tmp_path / "file", FRAMES)[0] == "unreadable"
+
+
+class TestPictures:
+    def test_formats_and_modes(self, tmp_path):
+        red = Image.new("RGB", (8, 6), (204, 0, 0))
+        red.save(tmp_path / "a.bmp")
+        red.convert("RGBA").save(tmp_path / "a.png")
+        red.convert("P").save(tmp_path / "p.png")
+        red.save(tmp_path / "a.webp", lossless=True)
+        red.save(tmp_path / "a.jpg", quality=100)
+        red.convert("CMYK").save(tmp_path / "c.jpg", quality=100)
+        for name in ("a.bmp", "a.png", "p.png", "a.webp", "a.jpg", "c.jpg"):
+            picture = read_picture(tmp_path, name)
+            assert (picture.shape, picture.dtype) == ((6, 8, 3), np.uint8)
+            assert np.abs(picture.astype(int) - (204, 0, 0)).max() <= 6, name
+
+    def test_exif_orientation_is_applied(self, tmp_path):
+        """As decord and our PyAV reader apply the rotation tag of a video."""
+        pixels = np.zeros((4, 8, 3), np.uint8)
+        pixels[:, :4] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the top of the scene is on the right: turn clockwise
+        Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+        np.testing.assert_array_equal(read_picture(tmp_path, "a.png"), np.rot90(pixels, -1))
+
+    def test_other_sizes_are_resized_like_the_first(self, tmp_path):
+        write_frames(tmp_path, FRAMES, [*grey(8), *grey(1, (50, 40))])
+        wanted = request(tmp_path, replace(FRAMES, fps=1))
+        shapes = [frame.shape for frame in read_frames(wanted, "frames")]
+        assert shapes == [(16, 24, 3)] * 8 + [(40, 50, 3)]
+
+    @pytest.mark.parametrize("content", [b"", b"<svg/>", b"GIF89a\x01\0\x01\0\0\0\0;", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+    def test_only_formats_of_frames_are_opened(self, tmp_path, content):
+        """Pillow would run Ghostscript for an EPS."""
+        (tmp_path / "image_00001.png").write_bytes(content)
+        assert refused(tmp_path, FRAMES)[0] == "unreadable"
+
+    def test_a_decompression_bomb(self, tmp_path):
+        """A few bytes that say they are 30,000 x 30,000 pixels, and so many that Pillow alone would not mind."""
+        for side in (30000, 8500):
+            (tmp_path / "image_00001.png").write_bytes(empty_png(side))
+            kind, detail = refused(tmp_path, FRAMES)
+            assert kind == "decode"
+            assert detail.startswith("image_00001.png")
+
+    def test_16_bits_a_channel(self, tmp_path):
+        """Pillow would cut all above 255."""
+        Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "image_00001.png")
+        assert refused(tmp_path, FRAMES)[0] == "decode"
+
+    def test_a_truncated_picture(self, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+        for name in ("a.png", "a.jpg"):
+            Image.fromarray(noise).save(tmp_path / name)
+            data = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(data[: len(data) // 2])
+            with pytest.raises(VideoError) as caught:
+                read_picture(tmp_path, name)
+            assert caught.value.kind == "decode"
+            assert caught.value.detail.startswith(name)
+
+    def test_links_stay_inside_the_folder(self, tmp_path):
+        write_frames(tmp_path / "secret", FRAMES, grey(1))
+        write_frames(tmp_path / "video", FRAMES, grey(1))
+        (tmp_path / "video" / "image_00002.png").symlink_to("image_00001.png")
+        assert read_picture(tmp_path / "video", "image_00002.png").shape == (16, 24, 3)
+        (tmp_path / "video" / "image_00003.png").symlink_to(tmp_path / "secret" / "image_00001.png")
+        with pytest.raises(VideoError, match=r"unreadable: image_00003\.png is no file of this folder"):
+            read_picture(tmp_path / "video", "image_00003.png")
+        (tmp_path / "video" / "image_00004.png").symlink_to("gone.png")
+        with pytest.raises(VideoError, match=r"missing_frames: image_00004\.png is missing"):
+            read_picture(tmp_path / "video", "image_00004.png")
+
+    def test_what_is_no_file_is_not_opened(self, tmp_path):
+        """Opening a pipe would wait for ever, in the parent too, which identifies the folder."""
+        os.mkfifo(tmp_path / "image_00001.png")
+        assert refused(tmp_path, FRAMES)[0] == "unreadable"
+        assert folder_identity(tmp_path, FRAMES).size == 0
+
+
+def empty_png(side: int) -> bytes:
+    """The header of a PNG of so many pixels a side, and no pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    end = b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + data + struct.pack(">I", 0) + end + struct.pack(">I", zlib.crc32(end))
+
+
+class TestIdentity:
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return write_frames(tmp_path / "v", FRAMES, grey(6))
+
+    def test_it_changes_with_what_is_seen(self, folder):
+        seen = [folder_identity(folder, FRAMES)]
+
+        def changed() -> bool:
+            now = folder_identity(folder, FRAMES)
+            seen.append(now)
+            return now.content not in [identity.content for identity in seen[:-1]] and now.stamp != seen[-2].stamp
+
+        Image.fromarray(grey(7)[6]).save(folder / "image_00007.png")
+        assert changed(), "added"
+        (folder / "image_00003.png").unlink()
+        assert changed(), "removed"
+        (folder / "image_00007.png").rename(folder / "image_00009.png")
+        assert changed(), "renamed"
+        for name in ("image_00001.png", "image_00009.png"):
+            Image.new("RGB", (5, 5), (1, 2, 3)).save(folder / name)
+            os.utime(folder / name, ns=(1, 1))  # replaced by an older one
+            assert changed(), name
+
+    def test_it_does_not_change_with_times_or_files_that_are_not_used(self, folder):
+        before = folder_identity(folder, FRAMES).content
+        (folder / "thumbs.db").touch()
+        (folder / "image_00001.png").touch()
+        assert folder_identity(folder, FRAMES).content == before
+        announced = replace(FRAMES, n_frames=6)
+        Image.fromarray(grey(7)[6]).save(folder / "image_00007.png")
+        assert folder_identity(folder, announced).content == before
+
+    def test_only_the_first_and_last_picture_are_opened_and_looked_up(self, folder, monkeypatch):
+        looked_up = []
+        stat = Path.stat
+
+        def spy(self, **options):
+            looked_up.append(self.name)
+            return stat(self, **options)
+
+        monkeypatch.setattr(Path, "stat", spy)
+        folder_identity(folder, FRAMES)
+        assert {name for name in looked_up if name.endswith("png")} == {"image_00001.png", "image_00006.png"}
+
+
+def test_a_child_reads_folders_and_files_alike(tmp_path):
+    write_frames(tmp_path / "good", FRAMES, grey(25))
+    write_frames(tmp_path / "gap", FRAMES, grey(25))
+    wanted, spoilt = (request(tmp_path / name, FRAMES) for name in ("good", "gap"))
+    (tmp_path / "gap" / FRAMES.name(int(spoilt.frames[2]) + 1)).unlink()
+    with DecodePool(workers=1, deadline=20) as pool:
+        probe, error, no_video = pool.probe(
+            [str(tmp_path / "good"), str(tmp_path / "gap"), str(tmp_path / "good")], [FRAMES, FRAMES, None]
+        )
+        assert isinstance(probe, Probe)
+        assert probe.n_frames == 25
+        assert isinstance(error, VideoError)
+        assert error.kind == "missing_frames"
+        assert isinstance(no_video, VideoError)
+        assert no_video.kind == "unreadable"
+        good, gap = pool.decode([wanted, spoilt], [16], ["frames", "frames"])
+        pictures = [resize_frame(frame, 16) for frame in read_frames(wanted, "frames")]
+        np.testing.assert_array_equal([frames[0] for _, frames in good], pictures)
+        assert (good.outcome.decoder, good.outcome.attempts, good.outcome.error) == ("frames", 1, None)
+        assert [clip for clip, _ in gap] == [0, 1]
+        assert (gap.outcome.decoder, gap.outcome.attempts) == ("frames", 1)
+        assert gap.outcome.error.kind == "missing_frames"
+
+
+def test_a_broken_picture_is_tried_again_by_the_same_reader(tmp_path):
+    write_frames(tmp_path, FRAMES, grey(25))
+    wanted = request(tmp_path, FRAMES)
+    picture = tmp_path / FRAMES.name(int(wanted.frames[1]) + 1)
+    picture.write_bytes(picture.read_bytes()[:60])
+    with DecodePool(workers=1, deadline=20) as pool:
+        (stream,) = pool.decode([wanted], [16], ["frames"])
+        assert [clip for clip, _ in stream] == [0, 0]
+    assert (stream.outcome.decoder, stream.outcome.attempts, stream.outcome.error.kind) == ("frames", 2, "decode")
+
+
+def test_a_real_video_and_its_frames_give_the_same_features(data_root, tmp_path):
+    """One UT-Interaction clip as AVI and as the PNGs that PyAV makes of it, through the whole extraction."""
+    source = sorted((data_root / "ut-interaction" / "videos").rglob("*.avi"))[0]
+    pictures = all_frames(source)
+    seconds = probe_video(source).timestamps
+    frames = FrameFolder(template="{:04d}.png", first=7, fps=1 / seconds[1], n_frames=len(pictures))
+    write_frames(tmp_path / "videos" / "folder", frames, pictures)
+    (tmp_path / "videos" / "file.avi").write_bytes(source.read_bytes())
+    videos = (
+        Video(id="file", path=tmp_path / "videos" / "file.avi"),
+        Video(id="folder", path=tmp_path / "videos" / "folder", frames=frames),
+    )
+    stored = {}
+    for video in videos:
+        dataset = DatasetSpec(name=video.id, root=tmp_path / "videos", min_clips=12, shard_rows=40, max_clips=40)
+        with Extraction(
+            dataset=dataset,
+            annotations=Annotations(videos=(video,), class_names=()),
+            backbones=[BackboneSpec(name="s", model="test_efficientnet", size=64, weights="random")],
+            home=tmp_path,
+            device="cpu",
+            workers=1,
+        ) as work:
+            for shard in work.plan(work.changes()).shards:
+                work.extract_shard(shard)
+            summary = work.summary()
+            assert (summary.usable, summary.failed) == (1, {})
+            assert not work.changes()
+            (row,) = work.store.ledger(summary.keys["s"]).read().itertuples()
+            stored[video.id] = row.timestamps, work.store.read_shard(summary.keys["s"], 0)[: row.n_clips]
+            assert row.decoder == ("frames" if video.frames else "pyav")
+    np.testing.assert_allclose(stored["folder"][0], stored["file"][0], rtol=1e-12)
+    assert len(stored["file"][1]) >= 12
+    assert np.isfinite(stored["file"][1]).all()
+    np.testing.assert_array_equal(stored["folder"][1].view(np.uint16), stored["file"][1].view(np.uint16))

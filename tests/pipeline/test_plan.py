@@ -1,0 +1,188 @@
+"""The manifest follows the disk: absent videos, frame folders that change, files that move."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.annotations import Video
+from pipeline.decode_pool import DecodePool
+from pipeline.frame_folder import FrameFolder
+from pipeline.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
+from pipeline.plan import Changes, apply_changes, compare
+from tests.pipeline.test_frame_folder import grey, write_frames
+from tests.pipeline.videos import write_video
+
+FRAMES = FrameFolder(template="{:03d}.png", first=1, fps=10.0)
+
+
+@pytest.fixture
+def pool():
+    with DecodePool(workers=1, deadline=20) as pool:
+        yield pool
+
+
+def follow(
+    manifest: Manifest, root: Path, pool: DecodePool, videos: list[Video], absent: list[Video] | None = None
+) -> tuple[Changes, Manifest]:
+    """One round; the manifest passes through its file, and a second round must find nothing to do."""
+    changes = compare(manifest, videos, root=root, absent=absent or [])
+    *_, manifest = apply_changes(manifest, changes, pool=pool, root=root, clip_seconds=1.0, min_clips=4, max_clips=16)
+    manifest.save(root / "manifest.parquet")
+    manifest = Manifest.load(root / "manifest.parquet", shard_rows=50)
+    assert not compare(manifest, videos, root=root, absent=absent or [])
+    return changes, manifest
+
+
+def kinds(manifest: Manifest) -> dict[str, str | None]:
+    current = manifest.current()
+    assert current["video_id"].is_unique
+    return {row.video_id: None if pd.isna(row.error_kind) else str(row.error_kind) for row in current.itertuples()}
+
+
+def ids(videos: tuple[Video, ...]) -> list[str]:
+    return [video.id for video in videos]
+
+
+class TestAbsent:
+    def test_it_comes_goes_and_comes_back(self, tmp_path, pool):
+        a, b = (Video(id=name, path=tmp_path / "v" / f"{name}.mp4") for name in "ab")
+        write_video(a.path)
+        manifest = Manifest.empty(shard_rows=50)
+        changes, manifest = follow(manifest, tmp_path, pool, [a], [b])
+        assert (ids(changes.to_probe), ids(changes.absent), changes.removed) == (["a"], ["b"], ())
+        assert kinds(manifest) == {"a": None, "b": ABSENT}
+        (row,) = manifest.absent().itertuples()
+        assert (row.path, row.size, row.shard, row.row, row.n_clips) == ("v/b.mp4", -1, NO_SHARD, NO_SHARD, 0)
+        assert manifest.shards() == [0]
+
+        write_video(b.path, seed=1)
+        changes, manifest = follow(manifest, tmp_path, pool, [a, b])
+        assert (ids(changes.to_probe), changes.absent, changes.removed) == (["b"], (), ("b",))
+        assert kinds(manifest) == {"a": None, "b": None}
+        assert manifest.shards() == [0, 1]
+
+        a.path.unlink()
+        changes, manifest = follow(manifest, tmp_path, pool, [b], [a])
+        assert (changes.to_probe, ids(changes.absent), changes.removed) == ((), ["a"], ("a",))
+        assert kinds(manifest) == {"a": ABSENT, "b": None}
+        assert manifest.shards() == [1]
+        assert manifest.table["removed"].tolist() == [True, True, False, False]  # b absent, a there
+
+        changes, manifest = follow(manifest, tmp_path, pool, [b])
+        assert changes == Changes((), ("a",))  # no longer listed
+        assert kinds(manifest) == {"b": None}
+
+    def test_a_file_that_failed_and_then_went_is_absent(self, tmp_path, pool):
+        video = Video(id="x", path=tmp_path / "x.mp4")
+        video.path.write_bytes(b"no video")
+        _, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
+        assert kinds(manifest) == {"x": "unreadable"}
+        video.path.unlink()
+        _, manifest = follow(manifest, tmp_path, pool, [], [video])
+        assert kinds(manifest) == {"x": ABSENT}
+
+    def test_ten_thousand_cost_little(self, tmp_path, pool):
+        """Well below a second on an idle machine; the bound only tells a quadratic loop."""
+        absent = [Video(id=f"v_{number:05d}", path=tmp_path / f"v_{number:05d}.mp4") for number in range(10_000)]
+        began = time.perf_counter()
+        changes = compare(Manifest.empty(shard_rows=50), [], root=tmp_path, absent=absent)
+        (manifest,) = apply_changes(
+            Manifest.empty(shard_rows=50), changes, pool=pool, root=tmp_path, clip_seconds=1, min_clips=1, max_clips=9
+        )
+        again = compare(manifest, [], root=tmp_path, absent=absent)
+        assert time.perf_counter() - began < 10
+        assert len(manifest.absent()) == 10_000
+        assert not again
+
+
+class TestFrameFolder:
+    @pytest.fixture
+    def video(self, tmp_path) -> Video:
+        write_frames(tmp_path / "v", FRAMES, grey(20))
+        return Video(id="v", path=tmp_path / "v", frames=FRAMES)
+
+    @pytest.fixture
+    def manifest(self, tmp_path, pool, video) -> Manifest:
+        changes, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
+        assert ids(changes.to_probe) == ["v"]
+        return manifest
+
+    def test_the_row_says_how_to_decode(self, manifest):
+        (row,) = manifest.shard(0).to_dict("records")
+        assert frame_folder(row) == FRAMES
+        assert (row["path"], row["decoder"], row["n_frames"], row["estimated"]) == ("v", "frames", 20, True)
+        np.testing.assert_array_equal(row["timestamps"], [0, 0.5, 1, 1.5])
+
+    def test_every_field_survives_the_file(self, tmp_path, pool, manifest, video):
+        announced = replace(video, frames=replace(FRAMES, n_frames=17, fps=1 / 3))
+        write_video(tmp_path / "f.mp4")
+        changes, manifest = follow(manifest, tmp_path, pool, [announced, Video(id="f", path=tmp_path / "f.mp4")])
+        assert ids(changes.to_probe) == ["v", "f"]
+        folders = {row["video_id"]: frame_folder(row) for row in manifest.current().to_dict("records")}
+        assert folders == {"v": announced.frames, "f": None}
+
+    @pytest.mark.parametrize("change", [{"fps": 12.5}, {"n_frames": 17}, {"first": 2}, {"template": "{:03}.png"}])
+    def test_a_change_of_the_catalog_is_a_change_of_the_video(self, tmp_path, manifest, video, change):
+        """Other times are other clips."""
+        changed = replace(video, frames=replace(FRAMES, **change))
+        assert ids(compare(manifest, [changed], root=tmp_path).to_probe) == ["v"]
+
+    def test_a_change_of_the_pictures_is_seen(self, tmp_path, manifest, video):
+        last = video.path / "020.png"
+        Image.new("RGB", (9, 9)).save(last)
+        assert compare(manifest, [video], root=tmp_path).removed == ("v",)
+        last.unlink()
+        assert compare(manifest, [video], root=tmp_path).removed == ("v",)
+
+    def test_touching_is_no_change(self, tmp_path, manifest, video):
+        for path in (video.path, video.path / "001.png", video.path / "020.png"):
+            path.touch()
+        (video.path / "thumbs.db").touch()
+        assert not compare(manifest, [video], root=tmp_path)
+
+    def test_a_gap_that_is_filled_is_tried_again(self, tmp_path, pool, video):
+        picture = (video.path / "005.png").read_bytes()
+        (video.path / "005.png").unlink()
+        _, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
+        assert kinds(manifest) == {"v": "missing_frames"}
+        (video.path / "005.png").write_bytes(picture)
+        _, manifest = follow(manifest, tmp_path, pool, [video])
+        assert kinds(manifest) == {"v": None}
+
+    def test_a_folder_where_a_file_was(self, tmp_path, pool, manifest):
+        file = Video(id="v", path=write_video(tmp_path / "v.mp4"))
+        changes, manifest = follow(manifest, tmp_path, pool, [file])
+        assert (ids(changes.to_probe), changes.removed) == (["v"], ("v",))
+        assert manifest.current()["picture_template"].isna().all()
+
+
+def test_a_moved_file_keeps_its_rows(tmp_path, pool):
+    """Where an id is not the path, another extension or folder is no other video."""
+    video = Video(id="x", path=write_video(tmp_path / "x.mp4"))
+    _, before = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
+    moved = replace(video, path=tmp_path / "y.mkv")
+    video.path.rename(moved.path)
+    changes, after = follow(before, tmp_path, pool, [moved])
+    assert (changes.to_probe, changes.removed, ids(changes.moved)) == ((), (), ["x"])
+    assert after.table["path"].tolist() == ["y.mkv"]
+    assert after.table[["row", "n_clips", "content"]].equals(before.table[["row", "n_clips", "content"]])
+
+
+def test_a_manifest_from_before_frame_folders_is_read(tmp_path, pool):
+    """Its table has no columns for pictures; its videos are the same, and it goes on growing."""
+    videos = [Video(id=name, path=write_video(tmp_path / f"{name}.mp4", seed=len(name))) for name in ("a", "bb")]
+    _, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, videos)
+    columns = [name for name in manifest.table if not name.startswith("picture_")]
+    assert len(columns) == len(manifest.table.columns) - 4
+    manifest.table[columns].to_parquet(tmp_path / "manifest.parquet")
+    old = Manifest.load(tmp_path / "manifest.parquet", shard_rows=50)
+    assert not compare(old, videos, root=tmp_path)
+    write_frames(tmp_path / "c", FRAMES, grey(20))
+    changes, grown = follow(old, tmp_path, pool, [*videos, Video(id="c", path=tmp_path / "c", frames=FRAMES)])
+    assert ids(changes.to_probe) == ["c"]
+    assert [frame_folder(row) for row in grown.table.to_dict("records")] == [None, None, FRAMES]
