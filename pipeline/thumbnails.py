@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodePool
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, frame_folder
 
 _QUALITY = 80  # of 100, JPEG
 
@@ -70,12 +70,13 @@ def _request(record: dict[Any, Any], root: Path, count: int) -> FrameRequest:
     n_clips = record["n_clips"]
     clips = np.unique((np.arange(count) + 0.5) * n_clips // count).astype(np.int64)
     return FrameRequest(
-        path=f"{root}/{record['path']}",
+        path=str(root / record["path"]),
         frames=np.asarray(record["frames"])[clips],
         timestamps=np.asarray(record["timestamps"])[clips],
         n_frames=record["n_frames"],
         start=record["start"],
         estimated=record["estimated"],
+        folder=frame_folder(record),
     )
 
 

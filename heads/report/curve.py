@@ -41,6 +41,8 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str
     points = summarise(chosen[fused]).assign(published=False)
     points = points.drop_duplicates(["model", "n_s", "n_t"]).sort_values("gmacs_measured")
     paper = _published(recipe, dataset)
+    whole = points[(points["model"] == "dynamic") & points["gflops_paper"].notna()]
+    comparable = whole[[dataset == paper["dataset"].iloc[0] and metric == paper["metric"].iloc[0]] * len(whole)]
 
     def draw(figure: Figure, look: Look, narrow: bool) -> None:
         grid = (2, 1) if narrow else (1, 2)
@@ -48,6 +50,8 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str
         ours, theirs = figure.subplots(*grid, gridspec_kw=ratios)
         _draw_ours(ours, points, look, metric)
         _draw_published(theirs, paper, look)
+        if len(comparable):
+            _draw_among_published(theirs, comparable, look, metric)
         handles, labels = ours.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 3, fontsize=9)
 
@@ -59,9 +63,10 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str
     )
     spread = "with 95 % intervals over seeds" if points["seeds"].max() > 1 else "of a single seed, without intervals"
     where = DATASET_NAMES[paper["dataset"].iloc[0]]
+    among = " Filled: our Dynamic-STE, measured on the same data set." if len(comparable) else ""
     caption = (
         f"Measured here: {METRIC_NAMES[metric]} {spread}, over the multiply-adds counted for the frames really "
-        f"used. Hollow: published on {where}, not measured here; that axis is the paper's own count."
+        f"used. Hollow: published on {where}, not measured here; that axis is the paper's own count.{among}"
     )
     published = paper.assign(published=True, recipe=recipe).rename(columns={"gflops": "gflops_paper"})
     published[["top1", "map"]] = [
@@ -142,6 +147,18 @@ def _draw_published(axes: Axes, paper: pd.DataFrame, look: Look) -> None:
     axes.set_title(f"Published, {where}", color=look.muted)
     axes.margins(x=0.1, y=0.12)
     grid_of(axes, look, axis="both")
+
+
+def _draw_among_published(axes: Axes, points: pd.DataFrame, look: Look, metric: Metric) -> None:
+    """Our Dynamic-STE at the cost that the paper would count."""
+    axes.plot(
+        points["gflops_paper"],
+        100 * points[metric],
+        marker=MARKERS["dynamic"],
+        markersize=6.5,
+        linewidth=1.6,
+        color=look.models["dynamic"],
+    )
 
 
 def _cost_axis(axes: Axes, costs: pd.Series) -> None:

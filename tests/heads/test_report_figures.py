@@ -11,8 +11,9 @@ from PIL import Image
 
 from heads.report.chart import file_stem, make_chart, plain
 from heads.report.classes import class_chart, class_gains, confused_pairs, confusion, confusion_table
-from heads.report.curve import curve_experiment
+from heads.report.curve import cost_curve, curve_experiment
 from heads.report.timeline import mean_gains, telling_videos, timeline
+from tests.heads.run_folder import single, ste, write_run
 
 ODD = ["<script>alert(1)</script>", '$x^2$ & "so on" \'', "日本語", "bell\x07", "w" * 500]
 
@@ -143,6 +144,24 @@ def test_the_curve_is_figure_4_or_the_experiment_with_most_settings():
     ).assign(recipe="lite")
     assert curve_experiment(rows) == "sweep"
     assert curve_experiment(rows.assign(experiment=["figure4", "sweep", "sweep"])) == "figure4"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric", "ours"),
+    [("activitynet-1.3", "map", True), ("activitynet-1.3", "top1", False), ("made-up", "map", False)],
+)
+def test_ours_stand_among_the_published_only_on_their_data_set_and_metric(tmp_path, dataset, metric, ours):
+    experiments = {"figure4": [ste("dynamic", 20, 5), ste("dynamic", 28, 7), single("student", 20)]}
+    folder = write_run(tmp_path / "r", experiments=experiments, dataset=dataset, recipe="efficientnet", seeds=2)
+    results = pd.read_parquet(folder / "results.parquet")
+    chart = cost_curve(results, dataset=dataset, metric=metric, name="n", about=dataset)
+    assert ("Filled: our Dynamic-STE" in chart.caption) == ours
+    published = chart.data[chart.data["published"]]
+    assert set(published["method"]) >= {"AdaFrame", "AR-Net", "Teacher", "Dynamic-STE"}
+    assert set(published["backbone"]) == {"EfficientNet", "ResNet"}
+    assert published[published["method"] == "Dynamic-STE"]["map"].tolist() == [0.812]
+    assert chart.data[~chart.data["published"]]["gmacs_measured"].tolist() == pytest.approx([2.0, 5.0, 7.0])
+    assert {"Measured", "Published, ActivityNet 1.3"} <= set(svg_of(chart.light).itertext())
 
 
 def test_file_names_hold_no_path():

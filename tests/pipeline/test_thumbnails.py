@@ -8,7 +8,8 @@ from PIL import Image
 
 from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
-from pipeline.files import file_identity
+from pipeline.files import FileIdentity, file_identity
+from pipeline.frame_folder import FrameFolder
 from pipeline.manifest import Manifest, ProbedVideo
 from pipeline.probe import Probe
 from pipeline.thumbnails import video_thumbnails
@@ -43,6 +44,23 @@ def test_pictures_are_evenly_spaced_and_keep_the_videos_shape(pool, tmp_path):
     assert all(image.format == "JPEG" for image in images)
     assert {image.size for image in images} == {(80, round(80 * record["height"] / record["width"]))}
     assert len({np.asarray(image).tobytes() for image in images}) > 1
+
+
+def test_frame_folders_have_pictures_too(pool, tmp_path):
+    (tmp_path / "walk").mkdir()
+    for number in range(1, 9):
+        Image.new("RGB", (64, 32), (30 * number, 0, 0)).save(tmp_path / "walk" / f"image_{number:05d}.jpg")
+    folder = FrameFolder(template="image_{:05d}.jpg", first=1, fps=4.0)
+    (probe,) = pool.probe([str(tmp_path / "walk")], [folder])
+    assert isinstance(probe, Probe)
+    grid = clip_grid(probe.timestamps, probe.duration, min_clips=8)
+    video = ProbedVideo("walk", "walk", FileIdentity(1, 1, ""), probe, grid, folder)
+    manifest = Manifest.empty(shard_rows=100).extended([video])
+    pictures = video_thumbnails(manifest, ["walk"], root=tmp_path, pool=pool, count=4, width=20)["walk"]
+    assert [picture.timestamp for picture in pictures] == [0.25, 0.75, 1.25, 1.75]
+    reds = [Image.open(BytesIO(picture.jpeg)).resize((1, 1)).getpixel((0, 0))[0] for picture in pictures]
+    assert reds == pytest.approx([60, 120, 180, 240], abs=3)
+    assert Image.open(BytesIO(pictures[0].jpeg)).size == (20, 10)
 
 
 def test_a_video_with_fewer_clips_has_fewer_pictures(pool, tmp_path):
