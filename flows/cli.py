@@ -279,13 +279,19 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
 
 
 def _show(reports: "list[RunReport]", folds: int, workspace: "Workspace") -> None:
-    from flows.table import print_results
+    from flows.table import PREDICTED, print_results
+    from heads.results import RunFolder
 
     split = f"{folds} folds" if folds else "one split"
+    metric = workspace.dataset.metric
     for report in reports:
-        for experiment, results in report.results.items():
-            title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {experiment}, {split}"
-            print_results(results, title, headline=workspace.dataset.metric)
+        run = RunFolder(Path(report.folder))
+        for asked in report.asked:
+            results = run.rows_of(asked)
+            # Resampling mAP takes minutes on a large dataset: that is the report's.
+            predictions = run.rows_of(asked, "predictions", columns=PREDICTED) if metric == "top1" else None
+            title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
+            print_results(results, title, headline=metric, predictions=predictions)
         typer.echo(f"results: {report.folder}/results.parquet")
     typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
 

@@ -7,16 +7,23 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from heads.summary import setting_label, summarise
+from heads.metric import Interval
+from heads.summary import dynamic_minus, setting_label, summarise
+
+PREDICTED = ("video_id", "labels", "predicted")
+"""Columns of the predictions that tell top-1."""
 
 
-def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") -> None:
+def print_results(
+    results: pd.DataFrame, title: str, *, headline: str = "top1", predictions: pd.DataFrame | None = None
+) -> None:
     """Print models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and both costs.
 
     Args:
         results: rows of ``results.parquet`` of one dataset and one kind of split.
         title: stands above the table.
         headline: ``top1`` or ``map``, the metric that comes first.
+        predictions: of the same rows; then a last column compares the whole Dynamic-STE's top-1 with each line.
     """
     metrics = {"top1": "top-1 %", "map": "mAP %"} if headline == "top1" else {"map": "mAP %", "top1": "top-1 %"}
     table = Table(title=title, title_justify="left")
@@ -24,7 +31,10 @@ def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") 
     for name in ("n_s", "n_t", *metrics.values(), "GFLOPs (paper)", "GMACs (measured)"):
         table.add_column(name, justify="right")
     summary = summarise(results)
-    for row in summary.to_dict("records"):
+    gaps = dynamic_minus(summary, predictions) if predictions is not None else [None] * len(summary)
+    if any(gaps):
+        table.add_column("Dynamic-STE minus it", justify="right")
+    for row, gap in zip(summary.to_dict("records"), gaps, strict=True):
         table.add_row(
             setting_label(row),
             _frames(row["n_s"], row["n_s_used"]),
@@ -32,18 +42,21 @@ def print_results(results: pd.DataFrame, title: str, *, headline: str = "top1") 
             *(_percent(row, metric) for metric in metrics),
             "-" if math.isnan(row["gflops_paper"]) else f"{row['gflops_paper']:.1f}",
             f"{row['gmacs_measured']:.2f}",
+            *([_gap(gap)] if any(gaps) else []),
         )
-    table.caption = _caption(summary)
+    table.caption = _caption(summary, compared=any(gaps))
     table.caption_justify = "left"
     print_table(table)
 
 
-def _caption(summary: pd.DataFrame) -> str:
+def _caption(summary: pd.DataFrame, *, compared: bool) -> str:
     videos, missing = int(summary["n_videos"].max()), int(summary["n_missing"].max())
     evaluated = f"{videos} of {videos + missing} test videos evaluated" if missing else f"{videos} test videos"
     fewest, most = int(summary["seeds"].min()), int(summary["seeds"].max())
     seeds = f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
-    return f"{evaluated}; {seeds}" + ("; ± is half a 95 % interval over seeds" if most > 1 else "")
+    notes = ["± is half a 95 % interval over seeds"] if most > 1 else []
+    notes += ["[] is a 95 % interval of top-1 points over videos"] if compared else []
+    return "; ".join([evaluated, seeds, *notes])
 
 
 def print_table(table: Table) -> None:
@@ -63,3 +76,7 @@ def _percent(row: dict[Any, Any], metric: str) -> str:
     half = row[metric] - row[f"{metric}_low"]
     spread = "" if math.isnan(half) else f" ± {100 * half:.1f}"
     return f"{100 * row[metric]:.1f}{spread}"
+
+
+def _gap(gap: Interval | None) -> str:
+    return f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]" if gap else ""

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -51,12 +50,6 @@ class RunReport:
     folder: str
     asked: tuple[Asked, ...]
     """What the flow was asked for; the folder may hold more."""
-
-    @property
-    def results(self) -> dict[str, pd.DataFrame]:
-        """Rows of ``results.parquet`` by experiment."""
-        run = RunFolder(Path(self.folder))
-        return {asked.experiment: run.results_of(asked) for asked in self.asked}
 
 
 class Units:

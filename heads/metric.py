@@ -54,16 +54,24 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(average_precision(scores, targets).mean())
 
 
-def weighted_map(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> float:
-    """`mean_average_precision` of a resample in which each video stands ``counts`` ``[v]`` times.
+class ResampledMap:
+    """`mean_average_precision` of resamples of the same videos, ranked once.
 
-    All copies of a video share its rank, so that with every count 1 the two are equal.
+    Args:
+        scores: ``[v, c]``
+        targets: bool ``[v, c]``
     """
-    order = np.argsort(-scores.astype(np.float64), axis=0, kind="stable")  # [v, c]
-    weight = counts[order]  # [v, c]
-    hits = weight * np.take_along_axis(targets, order, axis=0)  # [v, c]
-    precision = hits.cumsum(axis=0) / np.maximum(weight.cumsum(axis=0), 1)  # [v, c]
-    return float(((precision * hits).sum(axis=0) / np.maximum(hits.sum(axis=0), 1)).mean())
+
+    def __init__(self, scores: np.ndarray, targets: np.ndarray) -> None:
+        self._order = np.argsort(-scores.astype(np.float64), axis=0, kind="stable")  # [v, c]
+        self._truth = np.take_along_axis(targets, self._order, axis=0)  # [v, c]
+
+    def __call__(self, counts: np.ndarray) -> float:
+        """The metric where each video stands ``counts`` ``[v]`` times; copies of a video share its rank."""
+        weight = counts[self._order]  # [v, c]
+        hits = weight * self._truth  # [v, c]
+        precision = hits.cumsum(axis=0) / np.maximum(weight.cumsum(axis=0), 1)  # [v, c]
+        return float(((precision * hits).sum(axis=0) / np.maximum(hits.sum(axis=0), 1)).mean())
 
 
 def per_class(scores: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,13 +145,20 @@ class RunFolder:
             parts = (part for frame in frames for part in _parts(frame, asked, seen))
             _publish_parts(self.path / f"{table}.parquet", parts)
 
-    def results_of(self, asked: Asked) -> pd.DataFrame:
-        """The collected results of what an experiment asked for."""
-        table = pd.read_parquet(self.path / "results.parquet")
-        chosen = (table["experiment"] == asked.experiment) & (table["split"] == asked.split)
-        chosen &= table["seed"].isin(asked.seeds)
-        wanted = set(asked.settings)
-        return table[chosen & np.array([setting in wanted for setting in _settings(table)])]
+    def rows_of(self, asked: Asked, table: str = "results", *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The collected rows of what an experiment asked for.
+
+        Args:
+            asked: the experiment.
+            table: a name in ``TABLES``.
+            columns: beside the key; all where None.
+        """
+        wanted = None if columns is None else [*KEY, *columns]
+        filters = [("experiment", "==", asked.experiment), ("split", "==", asked.split), ("seed", "in", asked.seeds)]
+        rows = pd.read_parquet(self.path / f"{table}.parquet", columns=wanted, filters=filters)
+        lines = rows[_SETTING].drop_duplicates()
+        lines = lines[[setting in asked.settings for setting in _settings(lines)]]
+        return rows.merge(lines, on=_SETTING)
 
     def checkpoint(self, measured: Measured) -> Path:
         """Where the model behind a row is kept, without suffix."""

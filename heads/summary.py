@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from heads.metric import Interval, mean_interval, multi_hot, weighted_map
+from heads.metric import Interval, ResampledMap, mean_interval, multi_hot
 from heads.setting import MODELS
 
 SETTING = ["recipe", "model", "fusion_s", "fusion_t", "losses", "n_s", "n_t"]
@@ -55,7 +55,7 @@ def paired_difference(
     second: dict[str, Any],
     *,
     metric: Literal["top1", "map"] = "top1",
-    resamples: int = 2_000,
+    resamples: int | None = None,
 ) -> Interval:
     """A metric of one model minus another's on the same videos, with a 95 % bootstrap interval over videos.
 
@@ -66,7 +66,7 @@ def paired_difference(
         predictions: rows of ``predictions.parquet`` of one dataset and one kind of split.
         first, second: values of key columns that select the two models, e.g. ``{"model": "dynamic", "n_s": 16}``.
         metric: ``top1``, or ``map`` as `mean_average_precision` has it.
-        resamples: bootstrap samples.
+        resamples: bootstrap samples; 10,000 of top-1 and 500 of mAP, which is slow to compute, by default.
 
     Raises:
         ValueError: no video was predicted by both.
@@ -75,18 +75,48 @@ def paired_difference(
     videos = sorted(set(a["video_id"]) & set(b["video_id"]))
     if not videos:
         raise ValueError(f"no video was predicted by both {first} and {second}")
+    resamples = resamples or {"top1": 10_000, "map": 500}[metric]
     rng = np.random.default_rng(0)
-    counts = np.ones((1, len(videos)))  # how often each video is drawn; first the videos as they are
-    means = []
-    measures = [(_MEASURES[metric])(rows, videos) for rows in (a, b)]
-    for start in range(0, resamples + 1, _AT_ONCE):
-        of_first, of_second = (measure(counts) for measure in measures)
-        means.append(of_first - of_second)
-        drawn = min(_AT_ONCE, resamples - start)
-        counts = rng.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), size=drawn).astype(float)
-    estimate, *resampled = np.concatenate(means)
+    of_first, of_second = (_MEASURES[metric](rows, videos) for rows in (a, b))
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        """From how often each video is drawn, ``[r, v]``."""
+        return of_first(counts) - of_second(counts)
+
+    (estimate,) = difference(np.ones((1, len(videos))))
+    share = np.full(len(videos), 1 / len(videos))
+    sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
+    resampled = np.concatenate(
+        [difference(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes]
+    )
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Interval(float(estimate), float(low), float(high))
+
+
+def dynamic_minus(
+    summary: pd.DataFrame, predictions: pd.DataFrame, *, metric: Literal["top1", "map"] = "top1"
+) -> list[Interval | None]:
+    """The whole Dynamic-STE minus each line of a summary, at the line's own numbers of frames.
+
+    None for Dynamic-STE itself, and where none was measured at these numbers: a student's n_s, either of them as a
+    teacher's n_t, both for an ensemble.
+    """
+    lines = summary.to_dict("records")
+    whole = [line for line in lines if setting_label(line) == PAPER_NAMES["dynamic"]]
+    differences: list[Interval | None] = []
+    for line in lines:
+        fitting = [
+            dynamic
+            for dynamic in whole
+            if line["n_s"] in (0, dynamic["n_s"])
+            and (line["n_t"] in (0, dynamic["n_t"]) or (line["n_s"] == 0 and line["n_t"] == dynamic["n_s"]))
+        ]
+        if line in whole or not fitting:
+            differences.append(None)
+        else:
+            first, second = ({column: one[column] for column in SETTING} for one in (fitting[0], line))
+            differences.append(paired_difference(predictions, first, second, metric=metric))
+    return differences
 
 
 def _select(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
@@ -115,14 +145,11 @@ def _map_measure(rows: pd.DataFrame, videos: list[str]) -> Measure:
     for _, part in rows.groupby(["seed", "fold"], dropna=False):
         scores = np.stack(part["scores"].to_list()).astype(np.float64)  # [w, c]
         targets = multi_hot(part["labels"].to_list(), scores.shape[1])  # [w, c]
-        parts.append((part["video_id"].map(place).to_numpy(), scores, targets))
+        parts.append((part["video_id"].map(place).to_numpy(), ResampledMap(scores, targets)))
     seeds = rows["seed"].nunique()
 
     def measure(counts: np.ndarray) -> np.ndarray:
-        of_parts = [
-            [weighted_map(scores, targets, drawn[position]) * drawn[position].sum() for drawn in counts]
-            for position, scores, targets in parts
-        ]
+        of_parts = [[metric(drawn[position]) * drawn[position].sum() for drawn in counts] for position, metric in parts]
         return np.sum(of_parts, axis=0) / seeds / counts.sum(axis=1)
 
     return measure

@@ -10,9 +10,10 @@ import torch
 
 from heads.features import FeatureSplit
 from heads.measure import BranchCost, measure, shuffled_teacher
+from heads.metric import mean_average_precision, multi_hot
 from heads.results import KEY, METRICS, Asked, RunFolder
 from heads.setting import MODELS, expand
-from heads.summary import paired_difference, summarise
+from heads.summary import dynamic_minus, paired_difference, setting_label, summarise
 from heads.trained import Options, TrainedModels, trainings
 
 CLASSES = 3
@@ -151,8 +152,9 @@ def test_a_row_stands_once_under_each_experiment_that_asked_for_it(tables, tmp_p
     results = pd.read_parquet(run.path / "results.parquet")
     assert results["experiment"].value_counts().to_dict() == {"everything": len(SETTINGS), "alone": 1}
     assert not results.duplicated(KEY).any()
-    assert run.results_of(alone)["model"].tolist() == ["dynamic"]
-    assert len(run.results_of(everything)) == len(SETTINGS)
+    assert run.rows_of(alone)["model"].tolist() == ["dynamic"]
+    assert len(run.rows_of(everything)) == len(SETTINGS)
+    assert len(run.rows_of(everything, "predictions", columns=["predicted"])) == 24 * len(SETTINGS)
     predictions = pd.read_parquet(run.path / "predictions.parquet")
     assert (predictions["experiment"] == "alone").sum() == 24
     assert len(summarise(results)) == len(SETTINGS)  # twice there, counted once
@@ -217,3 +219,51 @@ def test_paired_difference_is_of_the_same_videos(tables):
     rows = tables.results.set_index("model")["top1"]
     assert interval.estimate == pytest.approx(rows["dynamic"] - rows["student"])
     assert 0 < interval.low < interval.estimate < interval.high
+
+
+def test_paired_difference_of_map_is_that_of_the_table(tables):
+    """With folds, too: joined by their number of videos."""
+    rows = tables.predictions
+    folded = rows.assign(fold=(rows["video_id"].str[2:].astype(int) % 2).astype("Int64"))
+    for predictions in (rows, folded):
+        expected = []
+        for model in ("dynamic", "student"):
+            parts = [part for _, part in predictions[predictions["model"] == model].groupby("fold", dropna=False)]
+            values = [
+                mean_average_precision(np.stack(part["scores"].tolist()), multi_hot(part["labels"].tolist(), CLASSES))
+                for part in parts
+            ]
+            expected.append(np.average(values, weights=[len(part) for part in parts]))
+        interval = paired_difference(
+            predictions, {"model": "dynamic"}, {"model": "student"}, metric="map", resamples=50
+        )
+        assert interval.estimate == pytest.approx(expected[0] - expected[1])
+        assert interval.low < interval.estimate < interval.high
+
+
+def test_labels_of_the_ablations_name_what_differs():
+    lines = expand(["dynamic"], [(20, 5)], fusion=["none", "teacher", "both"], losses=["vid", "vid+frm+cos"])
+    assert [setting_label(vars(line)) for line in lines] == [
+        "Dynamic-STE, without fusion, losses vid",
+        "Dynamic-STE, without fusion",
+        "Dynamic-STE, fusion of the teacher only, losses vid",
+        "Dynamic-STE, fusion of the teacher only",
+        "Dynamic-STE, losses vid",
+        "Dynamic-STE",
+    ]
+    (student,) = expand(["student"], [(20, 0)])
+    assert setting_label(vars(student)) == "Student"
+
+
+def test_every_line_is_compared_with_dynamic_ste_at_its_own_numbers_of_frames(tables):
+    summary = summarise(tables.results)
+    gaps = dict(
+        zip(summary[["model", "n_t"]].itertuples(index=False), dynamic_minus(summary, tables.predictions), strict=True)
+    )
+    top1 = tables.results.set_index(["model", "n_t"])["top1"]
+    assert gaps.pop(("dynamic", 2)) is None
+    for line, gap in gaps.items():
+        assert gap.estimate == pytest.approx(top1["dynamic", 2] - top1[line])
+    other = summary.assign(n_s=summary["n_s"].where(summary["model"] != "student", 9))
+    lines = dict(zip(other["model"], dynamic_minus(other, tables.predictions), strict=True))
+    assert lines["student"] is None and lines["static-avg"] is not None

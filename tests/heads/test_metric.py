@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from heads.metric import (
+    ResampledMap,
     average_precision,
     mean_average_precision,
     mean_interval,
@@ -98,3 +99,16 @@ def test_one_seed_has_a_mean_but_no_interval():
     assert interval.estimate == 0.7 and np.isnan(interval.low) and np.isnan(interval.high)
     with pytest.raises(DynapropError):
         mean_interval([])
+
+
+def test_a_resample_is_scored_as_scikit_learn_does_with_sample_weights():
+    rng = np.random.default_rng(3)
+    targets = rng.random((40, 5)) < 0.3
+    targets[np.arange(5), np.arange(5)] = True
+    scores = rng.random((40, 5))
+    counts = rng.integers(0, 4, size=40).astype(float)
+    counts[:5] = 1  # every class keeps a positive
+    expected = np.mean([average_precision_score(targets[:, c], scores[:, c], sample_weight=counts) for c in range(5)])
+    metric = ResampledMap(scores, targets)
+    assert metric(counts) == pytest.approx(expected)
+    assert metric(np.ones(40)) == pytest.approx(mean_average_precision(scores, targets))
