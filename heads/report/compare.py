@@ -10,7 +10,7 @@ import pandas as pd
 
 from heads.metric import Interval, mean_interval
 from heads.report.runs import is_full
-from heads.summary import PAPER_NAMES, SETTING, paired_difference
+from heads.summary import PAPER_NAMES, SETTING, weighted_sum
 
 Metric = Literal["top1", "map"]
 
@@ -19,8 +19,19 @@ _SINGLES = ("student", "student-kd", "teacher")
 
 
 @dataclass(frozen=True)
+class EqualCost:
+    """A baseline's measured points that stand for it at Dynamic-STE's cost, and the difference to it over seeds."""
+
+    over_seeds: Interval
+    points: tuple[tuple[int, float, float], ...]
+    """(frames, cost, weight): two points around the cost, or the single one at it or nearest to it."""
+    nearest: bool
+    """Whether the point is only the nearest one, because the curve does not reach the cost."""
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Dynamic-STE minus a baseline."""
+    """Dynamic-STE minus a baseline, in fractions of 1."""
 
     recipe: str
     n_s: int
@@ -30,53 +41,52 @@ class Comparison:
     """Its measured cost."""
     baseline: str
     """A name in ``heads.setting.MODELS``."""
-    how: Literal["same frames", "interpolated", "nearest"]
-    points: tuple[tuple[int, float], ...]
-    """(frames, cost) of the baseline's measured points that were used; empty for the same frames."""
-    difference: Interval
-    """Fractions of 1; its bounds are NaN where a single seed gives none."""
+    over_videos: Interval
+    equal_cost: EqualCost | None = None
+    """None for a baseline on the same frames."""
 
     @property
     def verdict(self) -> str:
-        """``above``, ``below`` or ``not shown``."""
-        if self.difference.low > 0:
+        """``above`` or ``below`` where every interval says so, else ``not shown``."""
+        intervals = [self.over_videos]
+        if self.equal_cost and not np.isnan(self.equal_cost.over_seeds.low):
+            intervals.append(self.equal_cost.over_seeds)
+        if all(one.low > 0 for one in intervals):
             return "above"
-        return "below" if self.difference.high < 0 else "not shown"
+        return "below" if all(one.high < 0 for one in intervals) else "not shown"
 
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        gap = self.difference
-        points = 100 * gap.estimate
+        points = round(100 * self.over_videos.estimate, 1)
         shuffled = self.baseline == "dynamic-shuffled"
         name = "itself with the teacher of another video" if shuffled else PAPER_NAMES[self.baseline]
         text = f"At {self.n_s} + {self.n_t} frames Dynamic-STE is "
         text += f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {name}"
-        if self.how == "interpolated":
-            text += f" at equal cost ({self.gmacs:.2f} GMACs, {_between(self.points)})"
-        elif self.how == "nearest":
-            ((frames, cost),) = self.points
-            other = "cheaper" if cost < self.gmacs else "dearer"
-            text += f" with {frames} frames, its measured point nearest in cost and {other} ({cost:.2f} GMACs against "
-            text += f"{self.gmacs:.2f})"
-        if np.isnan(gap.low):
-            return f"{text}; not shown: a single seed has no interval."
-        over = "videos" if self.how == "same frames" else "seeds"
-        low, high = (round(100 * bound, 1) + 0.0 for bound in (gap.low, gap.high))  # + 0.0: no minus before zero
-        text += f", 95\u00a0% interval over {over} [{low:.1f}, {high:.1f}]"
-        return f"{text}: not shown, the interval contains 0." if self.verdict == "not shown" else f"{text}."
+        over_seeds = ""
+        if self.equal_cost:
+            text += self._cost_in_words(self.equal_cost)
+            if not np.isnan(self.equal_cost.over_seeds.low):
+                over_seeds = f" and over seeds {_bounds(self.equal_cost.over_seeds)}"
+        text += f", 95\u00a0% interval over videos {_bounds(self.over_videos)}{over_seeds}"
+        if self.verdict != "not shown":
+            return f"{text}."
+        return f"{text}: not shown, {'an' if over_seeds else 'the'} interval contains 0."
+
+    def _cost_in_words(self, equal_cost: EqualCost) -> str:
+        first, *rest = equal_cost.points
+        if equal_cost.nearest:
+            other = "cheaper" if first[1] < self.gmacs else "dearer"
+            return (
+                f" with {first[0]} frames, its measured point nearest in cost and {other} "
+                f"({first[1]:.2f} GMACs against {self.gmacs:.2f})"
+            )
+        frames = f"between its {first[0]} and {rest[0][0]} frames" if rest else f"its {first[0]} frames"
+        return f" at equal cost ({self.gmacs:.2f} GMACs, {frames})"
 
 
-def paired(predictions: pd.DataFrame, first: dict[str, Any], second: dict[str, Any], metric: Metric) -> Interval:
-    """One line's metric minus another's on the same videos, with a bootstrap interval over videos."""
-    keys = [{name: line[name] for name in SETTING} for line in (first, second)]
-    return paired_difference(predictions, *keys, metric=metric)
-
-
-def equal_cost_difference(
-    dynamic: pd.DataFrame, baseline: pd.DataFrame, *, metric: Metric
-) -> tuple[Interval, Literal["interpolated", "nearest"], tuple[tuple[int, float], ...]] | None:
-    """Dynamic-STE minus a baseline at what Dynamic-STE costs, with Student's t interval over seeds.
+def equal_cost(dynamic: pd.DataFrame, baseline: pd.DataFrame, *, metric: Metric) -> EqualCost | None:
+    """Dynamic-STE against a baseline at what Dynamic-STE costs, with Student's t interval over seeds.
 
     Where the baseline's measured points lie on both sides of that cost, its metric is interpolated between the two
     next to it, linearly in multiply-adds and seed by seed; elsewhere its nearest point (in the ratio of the costs)
@@ -88,8 +98,7 @@ def equal_cost_difference(
         metric: ``top1`` or ``map``.
 
     Returns:
-        The difference; how it was taken; (frames, cost) of the baseline's points that were used. None where the two
-        share no seed.
+        None where the two share no seed.
     """
     ours = _by_seed(dynamic, metric)
     curve = {int(n_s + n_t): _by_seed(rows, metric) for (n_s, n_t), rows in baseline.groupby(["n_s", "n_t"], sort=True)}
@@ -97,23 +106,24 @@ def equal_cost_difference(
     cost = float(ours["gmacs_measured"].mean())
     below = [frames for frames in curve if costs[frames] <= cost]
     above = [frames for frames in curve if costs[frames] >= cost]
-    if below and above:
-        how: Literal["interpolated", "nearest"] = "interpolated"
-        used = sorted({max(below, key=costs.__getitem__), min(above, key=costs.__getitem__)})
+    nearest = not (below and above)
+    if nearest:
+        weights = {min(curve, key=lambda frames: abs(np.log(costs[frames] / cost))): 1.0}
     else:
-        how = "nearest"
-        used = [min(curve, key=lambda frames: abs(np.log(costs[frames] / cost)))]
+        low, high = max(below, key=costs.__getitem__), min(above, key=costs.__getitem__)
+        share = (cost - costs[low]) / (costs[high] - costs[low]) if low != high else 0.0
+        weights = {high: share, low: 1 - share}  # of one and the same point the second entry stays: 1
     seeds = ours.index
-    for frames in used:
+    for frames in weights:
         seeds = seeds.intersection(curve[frames].index)
     if not len(seeds):
         return None
-    gaps = []
-    for seed in seeds:
-        points = pd.DataFrame([curve[frames].loc[seed] for frames in used]).sort_values("gmacs_measured")
-        at_cost = np.interp(ours.loc[seed, "gmacs_measured"], points["gmacs_measured"], points[metric])
-        gaps.append(float(ours.loc[seed, metric] - at_cost))
-    return mean_interval(gaps), how, tuple((frames, costs[frames]) for frames in used)
+    there = sum((weight * curve[frames].loc[seeds, metric] for frames, weight in weights.items()), start=0.0)
+    return EqualCost(
+        over_seeds=mean_interval(list(ours.loc[seeds, metric] - there)),
+        points=tuple((frames, costs[frames], weights[frames]) for frames in sorted(weights)),
+        nearest=nearest,
+    )
 
 
 def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: Metric) -> list[Comparison]:
@@ -129,20 +139,33 @@ def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: Metric)
     plain = results[_whole(results)]
     for (recipe, n_s, n_t), rows in full.groupby(["recipe", "n_s", "n_t"], sort=True):
         others = plain[plain["recipe"] == recipe]
-        line = rows.iloc[0].to_dict()
+        line = rows.iloc[0]
         common: dict[str, Any] = {"recipe": recipe, "n_s": int(n_s), "n_t": int(n_t)}
         common["gmacs"] = float(_by_seed(rows, metric)["gmacs_measured"].mean())
         for model in _ENSEMBLES:
             same = others[(others["model"] == model) & (others["n_s"] == n_s) & (others["n_t"] == n_t)]
             if len(same):
-                gap = paired(predictions, line, same.iloc[0].to_dict(), metric)
-                found.append(Comparison(**common, baseline=model, how="same frames", points=(), difference=gap))
+                terms = [(1.0, line), (-1.0, same.iloc[0])]
+                found.append(Comparison(**common, baseline=model, over_videos=_over_videos(predictions, terms, metric)))
         for model in _SINGLES:
             curve = others[others["model"] == model]
-            if len(curve) and (at_cost := equal_cost_difference(rows, curve, metric=metric)):
-                gap, how, points = at_cost
-                found.append(Comparison(**common, baseline=model, how=how, points=points, difference=gap))
+            if len(curve) and (at_cost := equal_cost(rows, curve, metric=metric)):
+                of = {frames: curve[curve["n_s"] + curve["n_t"] == frames].iloc[0] for frames, _, _ in at_cost.points}
+                terms = [(1.0, line), *((-weight, of[frames]) for frames, _, weight in at_cost.points)]
+                over_videos = _over_videos(predictions, terms, metric)
+                found.append(Comparison(**common, baseline=model, over_videos=over_videos, equal_cost=at_cost))
     return found
+
+
+def _over_videos(predictions: pd.DataFrame, terms: Sequence[tuple[float, pd.Series]], metric: Metric) -> Interval:
+    return weighted_sum(
+        predictions, [(weight, {name: row[name] for name in SETTING}) for weight, row in terms], metric=metric
+    )
+
+
+def _bounds(interval: Interval) -> str:
+    low, high = (round(100 * bound, 1) + 0.0 for bound in (interval.low, interval.high))  # + 0.0: no minus before zero
+    return f"[{low:.1f}, {high:.1f}]"
 
 
 def in_short(comparisons: Sequence[Comparison]) -> str:
@@ -170,9 +193,3 @@ def _by_seed(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     weights = rows["n_videos"]
     sums = rows[[metric, "gmacs_measured"]].mul(weights, axis=0).groupby(rows["seed"]).sum()
     return sums.div(weights.groupby(rows["seed"]).sum(), axis=0)
-
-
-def _between(points: Sequence[tuple[int, float]]) -> str:
-    if len(points) == 1:
-        return f"its {points[0][0]} frames"
-    return f"between its {points[0][0]} and {points[1][0]} frames"

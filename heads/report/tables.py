@@ -9,10 +9,10 @@ import pandas as pd
 
 from heads.metric import Interval
 from heads.published import DATASET_NAMES, published_rows, published_table
-from heads.report.compare import Metric, paired
+from heads.report.compare import Metric
 from heads.report.runs import VARIANT, is_full
 from heads.setting import MODELS
-from heads.summary import PAPER_NAMES, SETTING, summarise
+from heads.summary import PAPER_NAMES, dynamic_minus, summarise
 
 METRIC_NAMES = {"top1": "top-1", "map": "mAP"}
 LOSS_NAMES = {"vid": "vid", "vid+frm": "vid + frm", "vid+cos": "vid + cos", "vid+frm+cos": "vid + frm + cos"}
@@ -68,7 +68,9 @@ def report_table(
         name: stem of its parquet file.
     """
     data = summarise(results).reset_index(drop=True)
-    gaps = [_gap(line, data, predictions, metric) for line in data.to_dict("records")]
+    gaps: list[Interval | None] = []
+    for recipe in data["recipe"].unique():  # the lines of a recipe follow each other
+        gaps += dynamic_minus(data[data["recipe"] == recipe], predictions, metric=metric)
     for column, bound in (("dynamic_minus", "estimate"), ("dynamic_minus_low", "low"), ("dynamic_minus_high", "high")):
         data[column] = [float("nan") if gap is None else getattr(gap, bound) for gap in gaps]
     paper = published_rows(published_table(experiment))
@@ -97,18 +99,6 @@ def report_table(
         notes=notes,
         data=data,
     )
-
-
-def _gap(line: Line, data: pd.DataFrame, predictions: pd.DataFrame, metric: Metric) -> Interval | None:
-    """Dynamic-STE minus the line: the one that shares its frames, or the only one that there is."""
-    candidates = data[is_full(data) & (data["recipe"] == line["recipe"])]
-    fits = candidates
-    for frames in ("n_s", "n_t"):
-        fits = fits[fits[frames] == line[frames]] if line[frames] else fits
-    chosen = fits if len(fits) else candidates
-    if len(chosen) != 1 or all(_same(chosen.iloc[0][name], line[name]) for name in SETTING):
-        return None
-    return paired(predictions, chosen.iloc[0].to_dict(), line, metric)
 
 
 def _published(line: Line, paper: pd.DataFrame) -> Line | None:
@@ -168,8 +158,8 @@ def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:
     text += "± is half a 95 % interval over seeds. " if data["seeds"].max() > 1 else "One seed: no intervals. "
     if data["dynamic_minus"].notna().any():
         text += (
-            "“Dynamic-STE minus it” compares on the same videos, with a 95 % bootstrap interval over videos; the "
-            "Dynamic-STE is the one with the line's frames, or the only one. "
+            "“Dynamic-STE minus it” compares on the same videos and at the line's own frames, with a 95 % bootstrap "
+            "interval over videos. "
         )
     if rest:
         text += f"Lines in italics are published ({paper['source'].iloc[0].split(',')[0]} of the paper), not measured."
