@@ -62,7 +62,8 @@ class Comparison:
         shuffled = self.baseline == "dynamic-shuffled"
         name = "itself with the teacher of another video" if shuffled else PAPER_NAMES[self.baseline]
         text = f"At {self.n_s} + {self.n_t} frames Dynamic-STE is "
-        text += f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} {name}"
+        text += f"{abs(points):.1f} points {'above' if points > 0 else 'below'} " if points else "level with "
+        text += name
         over_seeds = ""
         if self.equal_cost:
             text += self._cost_in_words(self.equal_cost)

@@ -55,8 +55,11 @@ class Runs:
             [table[["dataset", "recipe"]].drop_duplicates().assign(run=folder) for folder, table in tables.items()]
         )
         shared = recipes.groupby(["dataset", "recipe"])["run"].transform("size") > 1
+        told_apart = len({folder.name for folder in self.folders}) == len(self.folders)
         self._names = {
-            (row.run, row.recipe): f"{row.recipe} ({row.run.name})" if several else row.recipe
+            (row.run, row.recipe): f"{row.recipe} ({row.run.name if told_apart else row.run})"
+            if several
+            else row.recipe
             for row, several in zip(recipes.itertuples(), shared, strict=True)
         }
         self.results = pd.concat([self._named(folder, table) for folder, table in tables.items()], ignore_index=True)

@@ -142,6 +142,11 @@ NEAR = "with 16 frames, its measured point nearest in cost and cheaper (1.73 GMA
             f"{AT}3.1 points above Static-STE Avg, {OVER} videos [0.4, 5.8].",
         ),
         (
+            comparison((), (-0.04, 0.0004, 0.04)),
+            "not shown",
+            f"{AT}level with Static-STE Avg, {OVER} videos [-4.0, 4.0]: not shown, the interval contains 0.",
+        ),
+        (
             comparison(((40, 3.0, 0.5), (60, 5.0, 0.5)), (-0.05, -0.03, -0.01), (-0.04, -0.02)),
             "below",
             f"{AT}3.0 points below Student at equal cost (4.05 GMACs, between its 40 and 60 frames), "

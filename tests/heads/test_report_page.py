@@ -195,6 +195,8 @@ def test_runs_of_two_recipes_share_a_table_and_of_one_recipe_are_told_apart(tmp_
     alike = Runs([folders[0], folders[2], folders[0]])
     assert sorted(alike.results["recipe"].unique()) == ["resnet (first)", "resnet (third)"]
     assert len(alike.results) == 10  # the same folder twice counts once
+    namesake = Runs([folders[0], write_run(tmp_path / "copy" / "first", experiments=SMALL, recipe="resnet", seeds=1)])
+    assert namesake.results["recipe"].nunique() == 2
     page = Page(page_of(*folders[:2]))
     assert "efficientnet, 20 + 5 frames" in page.text
 
