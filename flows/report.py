@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from flows.progress import say
+from flows.progress import say, steps
 from flows.workspace import home
 from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
@@ -56,14 +56,21 @@ def report(
             datasets[spec.name] = spec
             name = spec.name
         folders.append(find_run(name, home() / "runs", list(datasets)))
-    made = make_report(
-        folders,
-        metrics={name: spec.metric for name, spec in datasets.items()},
-        pictures=lambda dataset, ids: _pictures(ids, datasets.get(dataset)),
-        videos=videos,
-        command=command,
-        written=datetime.now().astimezone(),
-    )
+    with steps("report", 1, "tables") as progress:
+
+        def on_table(total: int) -> None:
+            progress.total = total
+            progress.advance()
+
+        made = make_report(
+            folders,
+            metrics={name: spec.metric for name, spec in datasets.items()},
+            pictures=lambda dataset, ids: _pictures(ids, datasets.get(dataset)),
+            videos=videos,
+            command=command,
+            written=datetime.now().astimezone(),
+            on_table=on_table,
+        )
     return write_report(made, Path(output).expanduser() if output else folders[0])
 
 

@@ -1,7 +1,7 @@
 """The report as a whole: one HTML page, and the files beside it."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from heads.published import PAPER
 from heads.report.chart import DARK, LIGHT, Chart
 from heads.report.compare import Metric
-from heads.report.runs import Runs
+from heads.report.runs import Runs, experiments
 from heads.report.sections import Pictures, make_section
 from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
 from pipeline.errors import DynapropError, UsageError
@@ -46,6 +46,7 @@ def make_report(
     videos: Sequence[str] = (),
     command: str,
     written: datetime,
+    on_table: Callable[[int], None] = lambda _total: None,
 ) -> Report:
     """Make the page of one or several runs.
 
@@ -55,6 +56,7 @@ def make_report(
         pictures: gives the thumbnails of videos.
         videos: ids to show frame by frame; by default the most telling ones of each part.
         command, written: stand on the page.
+        on_table: called after each table with how many there will be: resampling thousands of videos takes minutes.
 
     Raises:
         DynapropError: a folder without results, damaged files, or runs that cannot stand side by side.
@@ -62,8 +64,16 @@ def make_report(
     """
     runs = Runs(folders)
     _check_videos(runs, videos)
+    total = sum(len(experiments(runs.rows(part))) for part in runs.parts())
     sections = [
-        make_section(runs, part, metric=metrics.get(part.dataset, "top1"), videos=videos, pictures=pictures)
+        make_section(
+            runs,
+            part,
+            metric=metrics.get(part.dataset, "top1"),
+            videos=videos,
+            pictures=pictures,
+            on_table=lambda: on_table(total),
+        )
         for part in runs.parts()
     ]
     datasets = list(dict.fromkeys(section.part.dataset for section in sections))

@@ -59,7 +59,15 @@ class Section:
         return [*self.curves, *self.classes, *(one.chart for one in self.timelines)]
 
 
-def make_section(runs: Runs, part: Part, *, metric: Metric, videos: Sequence[str], pictures: Pictures) -> Section:
+def make_section(
+    runs: Runs,
+    part: Part,
+    *,
+    metric: Metric,
+    videos: Sequence[str],
+    pictures: Pictures,
+    on_table: Callable[[], None],
+) -> Section:
     """Compute and draw one part.
 
     Args:
@@ -68,6 +76,7 @@ def make_section(runs: Runs, part: Part, *, metric: Metric, videos: Sequence[str
         metric: the headline, ``top1`` or ``map``.
         videos: ids to show frame by frame; empty for the telling ones.
         pictures: gives thumbnails.
+        on_table: called after each experiment.
     """
     rows = runs.rows(part)
     stem = file_stem(f"{part.dataset}-{part.split}")
@@ -81,6 +90,7 @@ def make_section(runs: Runs, part: Part, *, metric: Metric, videos: Sequence[str
         tables.append(report_table(chosen, predictions, experiment=experiment, metric=metric, name=f"table-{name}"))
         if experiment == curve:
             comparisons = compare(chosen, predictions, metric=metric)
+        on_table()
     recipes = sorted(rows["recipe"].unique())
     curves = []
     for recipe in recipes:

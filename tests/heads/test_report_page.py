@@ -131,9 +131,12 @@ def test_kinds_of_split_are_never_mixed(tmp_path):
     folder = write_run(
         tmp_path / "r", experiments=SMALL, seeds=1, splits=[("test", None), ("3-fold", 0), ("3-fold", 1), ("3-fold", 2)]
     )
+    totals = []
+    html = page_of(folder, on_table=totals.append)
+    assert totals == [2, 2]
     runs = Runs([folder])
     assert [(part.title, len(runs.rows(part))) for part in runs.parts()] == [("3 folds", 15), ("test split", 5)]
-    page = Page(page_of(folder))
+    page = Page(html)
     assert "90 of 90 test videos evaluated" in page.text
     assert "30 of 30 test videos evaluated" in page.text
     anchors = {attributes["id"] for attributes in page.of("h2")}
