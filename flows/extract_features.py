@@ -108,7 +108,5 @@ def tell(summary: ExtractionSummary) -> None:
         f"features: {summary.usable} of {summary.videos} videos; this run decoded {summary.decoded} videos and ran "
         f"{summary.forwarded} frames through backbones -> {summary.store}"
     )
-    if not summary.videos:
-        raise DynapropError(f"none of the {len(summary.absent):,} listed videos is on disk, so there is nothing to do")
     if not summary.usable:
         raise DynapropError(f"none of the {summary.videos} videos could be used; the reasons are above")

@@ -71,7 +71,7 @@ def report(
             written=datetime.now().astimezone(),
             on_table=on_table,
         )
-    return write_report(made, Path(output).expanduser() if output else folders[0])
+        return write_report(made, Path(output).expanduser() if output else folders[0])
 
 
 def find_run(name: str, folder: Path, datasets: Sequence[str]) -> Path:

@@ -291,7 +291,7 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
         (["run", "tiny", "--folds", "9"], 2, "9 folds"),
         (["run", "tiny", "--folds", "1"], 2, "at least 2"),
         (["extract", "bad"], 1, "none of the 2 videos could be used"),
-        (["extract", "away"], 1, "none of the 3 listed videos is on disk"),
+        (["extract", "away"], 2, "none of the 3 listed videos is on disk"),
     ],
 )
 def test_one_clear_line_and_the_right_exit_code(dynaprop, workplace, arguments, code, message):
