@@ -347,3 +347,28 @@ def test_an_interrupt_ends_the_run_and_the_next_one_goes_on(dynaprop, workplace,
     assert "features: 45 of 45 videos" in again.err
     assert counts(again.err)[0] < 45  # finished shards were kept
     assert dynaprop("verify", "tiny").code == 0
+
+
+def test_an_interrupted_sweep_keeps_what_was_measured_and_decodes_nothing(dynaprop, workplace, monkeypatch):
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("epochs: 3", "epochs: 60"))
+    assert dynaprop("extract", "tiny").code == 0
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "flows.cli", "sweep", "tiny", "--seeds", "40"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    end = time.monotonic() + 120
+    while len(list(workplace.rglob("units/*/done.json"))) < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    (folder,) = (workplace / "runs").iterdir()
+    kept = len(pd.read_parquet(folder / "results.parquet"))  # joined although the run was interrupted
+    assert kept >= 3
+    monkeypatch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a video is decoded"))
+    monkeypatch.setattr("pipeline.backbone.FrameBackbone.__init__", lambda *_, **__: pytest.fail("a backbone runs"))
+    again = dynaprop("sweep", "tiny", "--seeds", "2")
+    assert again.code == 0, again.err
+    assert re.search(r"[1-9]\d* of 12 results are there already", again.err)
