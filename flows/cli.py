@@ -1,5 +1,6 @@
 """The command line: `dynaprop`."""
 
+import shlex
 import signal
 import sys
 import traceback
@@ -139,6 +140,28 @@ def sweep(
     from flows.evaluate_sweep import evaluate_sweep
 
     _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs, or datasets (their newest run).")
+    ],
+    videos: Annotated[
+        list[str] | None, typer.Option("--videos", help="Show this video frame by frame; may be given several times.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Page or folder; the first run's folder by default.")] = None,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write runs as one self-contained page, with its figures as PNG and their data as parquet beside it."""
+    from flows.report import report
+
+    page = report(
+        runs, videos=videos or (), output=output, catalog=catalog, command=shlex.join(["dynaprop", *sys.argv[1:]])
+    )
+    typer.echo(f"report:  {page}")
+    typer.echo(f"figures: {page.parent}/figures")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """From rows of single trainings to a table: means over seeds with intervals, and paired differences between models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -71,24 +71,45 @@ def paired_difference(
     Raises:
         ValueError: no video was predicted by both.
     """
-    a, b = (_select(predictions, chosen) for chosen in (first, second))
-    videos = sorted(set(a["video_id"]) & set(b["video_id"]))
+    return weighted_sum(predictions, [(1, first), (-1, second)], metric=metric, resamples=resamples)
+
+
+def weighted_sum(
+    predictions: pd.DataFrame,
+    terms: Sequence[tuple[float, dict[str, Any]]],
+    *,
+    metric: Literal["top1", "map"] = "top1",
+    resamples: int | None = None,
+) -> Interval:
+    """The weighted sum of the metrics of several models, as `paired_difference` is one with the weights 1 and -1.
+
+    Args:
+        predictions: rows of ``predictions.parquet`` of one dataset and one kind of split.
+        terms: weights, and values of key columns that select each model.
+        metric, resamples: as for `paired_difference`.
+
+    Raises:
+        ValueError: no video was predicted by all of them.
+    """
+    tables = [_select(predictions, chosen) for _, chosen in terms]
+    videos = sorted(set.intersection(*(set(table["video_id"]) for table in tables)))
     if not videos:
-        raise ValueError(f"no video was predicted by both {first} and {second}")
+        raise ValueError(f"no video was predicted by all of {[chosen for _, chosen in terms]}")
     resamples = resamples or {"top1": 10_000, "map": 500}[metric]
     rng = np.random.default_rng(0)
-    of_first, of_second = (_MEASURES[metric](rows, videos) for rows in (a, b))
+    measures = [_MEASURES[metric](rows, videos) for rows in tables]
 
-    def difference(counts: np.ndarray) -> np.ndarray:
+    def total(counts: np.ndarray) -> np.ndarray:
         """From how often each video is drawn, ``[r, v]``."""
-        return of_first(counts) - of_second(counts)
+        return sum(
+            (weight * measure(counts) for (weight, _), measure in zip(terms, measures, strict=True)),
+            start=np.zeros(len(counts)),
+        )
 
-    (estimate,) = difference(np.ones((1, len(videos))))
+    (estimate,) = total(np.ones((1, len(videos))))
     share = np.full(len(videos), 1 / len(videos))
     sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
-    resampled = np.concatenate(
-        [difference(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes]
-    )
+    resampled = np.concatenate([total(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes])
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Interval(float(estimate), float(low), float(high))
 
@@ -149,7 +170,7 @@ def _map_measure(rows: pd.DataFrame, videos: list[str]) -> Measure:
     seeds = rows["seed"].nunique()
 
     def measure(counts: np.ndarray) -> np.ndarray:
-        of_parts = [[metric(drawn[position]) * drawn[position].sum() for drawn in counts] for position, metric in parts]
+        of_parts = [metric(counts[:, position]) * counts[:, position].sum(axis=1) for position, metric in parts]
         return np.sum(of_parts, axis=0) / seeds / counts.sum(axis=1)
 
     return measure
