@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,7 @@ def run(
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
-    """The whole way: extract features, train the heads, sweep, and print the results."""
+    """The whole way: extract features, train the heads, sweep, print the results and write the report."""
     workspace = _check(target, recipe, catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
     from flows.extract_features import extract_features
@@ -70,7 +71,9 @@ def run(
 
     extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
     train_heads(target, recipe, workspace.catalog.sweeps_of(sweep)[0].seeds[:1], folds, device=device, catalog=catalog)
-    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
+    reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    _show(reports, folds, workspace)
+    _write_page([report.folder for report in reports], catalog=catalog)
 
 
 @app.command()
@@ -155,13 +158,7 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Write runs as one self-contained page, with its figures as PNG and their data as parquet beside it."""
-    from flows.report import report
-
-    page = report(
-        runs, videos=videos or (), output=output, catalog=catalog, command=shlex.join(["dynaprop", *sys.argv[1:]])
-    )
-    typer.echo(f"report:  {page}")
-    typer.echo(f"figures: {page.parent}/figures")
+    _write_page(runs, videos=videos or (), output=output, catalog=catalog)
 
 
 @app.command()
@@ -294,6 +291,17 @@ def _show(reports: "list[RunReport]", folds: int, workspace: "Workspace") -> Non
             print_results(results, title, headline=metric, predictions=predictions)
         typer.echo(f"results: {report.folder}/results.parquet")
     typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
+
+
+def _write_page(
+    runs: Sequence[str], *, videos: Sequence[str] = (), output: str | None = None, catalog: str | None
+) -> None:
+    from flows.report import report
+
+    command = shlex.join(["dynaprop", *sys.argv[1:]])
+    page = report(runs, videos=videos, output=output, catalog=catalog, command=command)
+    typer.echo(f"report:  {page}")
+    typer.echo(f"figures: {page.parent}/figures")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def multi_hot(labels: Sequence[Sequence[int]], n_classes: int) -> np.ndarray:
     """
     targets = np.zeros((len(labels), n_classes), dtype=bool)
     for video, classes in enumerate(labels):
-        if not classes or min(classes) < 0 or max(classes) >= n_classes:
+        if len(classes) == 0 or min(classes) < 0 or max(classes) >= n_classes:
             raise DynapropError(
                 f"video {video} has labels {list(classes)}: it needs at least one, each from 0 to {n_classes - 1}"
             )

@@ -129,7 +129,8 @@ def dynamic_minus(
         fitting = [
             dynamic
             for dynamic in whole
-            if line["n_s"] in (0, dynamic["n_s"])
+            if line["recipe"] == dynamic["recipe"]
+            and line["n_s"] in (0, dynamic["n_s"])
             and (line["n_t"] in (0, dynamic["n_t"]) or (line["n_s"] == 0 and line["n_t"] == dynamic["n_s"]))
         ]
         if line in whole or not fitting:

@@ -77,8 +77,7 @@ class Runs:
     def predictions(self, part: Part, experiment: str, *, scores: bool) -> pd.DataFrame:
         """Predictions of one experiment; the scores, which are most of the bytes, only on demand."""
         columns = [*KEY, "video_id", "labels", "predicted", *(["scores"] if scores else [])]
-        table = self._joined("predictions", part, experiment, columns)
-        return table.assign(labels=[list(labels) for labels in table["labels"]])  # parquet gives arrays
+        return self._joined("predictions", part, experiment, columns)
 
     def per_class(self, part: Part, experiment: str) -> pd.DataFrame:
         """Per-class results of one experiment."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from heads.metric import Interval
 from heads.published import DATASET_NAMES, published_rows, published_table
 from heads.report.compare import Metric
 from heads.report.runs import VARIANT, is_full
@@ -68,9 +67,7 @@ def report_table(
         name: stem of its parquet file.
     """
     data = summarise(results).reset_index(drop=True)
-    gaps: list[Interval | None] = []
-    for recipe in data["recipe"].unique():  # the lines of a recipe follow each other
-        gaps += dynamic_minus(data[data["recipe"] == recipe], predictions, metric=metric)
+    gaps = dynamic_minus(data, predictions, metric=metric)
     for column, bound in (("dynamic_minus", "estimate"), ("dynamic_minus_low", "low"), ("dynamic_minus_high", "high")):
         data[column] = [float("nan") if gap is None else getattr(gap, bound) for gap in gaps]
     paper = published_rows(published_table(experiment))
