@@ -158,6 +158,32 @@ def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: Metric)
     return found
 
 
+def comparison_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row a comparison, with its sentence: differences and bounds in fractions of 1, NaN where there are none."""
+    nothing = Interval(float("nan"), float("nan"), float("nan"))
+    rows = []
+    for one in comparisons:
+        seeds = one.equal_cost.over_seeds if one.equal_cost else nothing
+        rows.append(
+            {
+                "recipe": one.recipe,
+                "n_s": one.n_s,
+                "n_t": one.n_t,
+                "gmacs_measured": one.gmacs,
+                "baseline": one.baseline,
+                "points": [list(point) for point in one.equal_cost.points] if one.equal_cost else None,
+                "difference": one.over_videos.estimate,
+                "videos_low": one.over_videos.low,
+                "videos_high": one.over_videos.high,
+                "seeds_low": seeds.low,
+                "seeds_high": seeds.high,
+                "verdict": one.verdict,
+                "sentence": one.sentence,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _over_videos(predictions: pd.DataFrame, terms: Sequence[tuple[float, pd.Series]], metric: Metric) -> Interval:
     return weighted_sum(
         predictions, [(weight, {name: row[name] for name in SETTING}) for weight, row in terms], metric=metric

@@ -16,7 +16,7 @@ from heads.report.classes import (
     confusion_chart,
     confusion_table,
 )
-from heads.report.compare import Comparison, Metric, compare, in_short
+from heads.report.compare import Comparison, Metric, compare, comparison_table, in_short
 from heads.report.curve import cost_curve, curve_experiment
 from heads.report.runs import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
 from heads.report.tables import METRIC_NAMES, ReportTable, report_table
@@ -52,6 +52,11 @@ class Section:
     timelines: list[Timeline]
     no_timelines: str
     """Why there are none."""
+
+    @property
+    def compared_table(self) -> pd.DataFrame:
+        """The comparisons as a table."""
+        return comparison_table([one for _, group in self.comparisons for one in group])
 
     @property
     def charts(self) -> list[Chart]:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from heads.report.page import make_report, write_report
 from heads.report.runs import Runs
@@ -255,6 +256,9 @@ def test_files_beside_the_page(tmp_path):
     assert set(curve["published"]) == {True, False}
     table = pd.read_parquet(tmp_path / "out" / "figures" / "table-table3.parquet")
     assert table["dynamic_minus"].notna().sum() == len(table) - 1
+    (compared,) = (tmp_path / "out" / "figures").glob("comparisons-*.parquet")
+    sentences = pd.read_parquet(compared)
+    assert len(sentences) and all(escape(sentence) in report.html for sentence in sentences["sentence"])
     assert "The headline is mAP" in report.html
     again = write_report(report, tmp_path / "other.html")
     assert again.read_bytes() == page.read_bytes()
