@@ -1,5 +1,6 @@
 """One branch of the framework: cached frame features in, scaled and temporally fused features out."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,24 +38,25 @@ class Branch(nn.Module):
         return z if head is None else head(z)
 
 
-def measure_std(features: torch.Tensor, *, rows_at_once: int = 16384) -> float:
-    """Standard deviation of all values of ``features`` ``[rows, d]``, for `Branch`'s ``feature_std``.
+def measure_std(features: torch.Tensor, rows: np.ndarray, *, rows_at_once: int = 16384) -> float:
+    """Standard deviation of all values of some ``rows`` of ``features`` ``[:, d]``, for `Branch`'s ``feature_std``.
 
-    Summed in float64 over slices, so that a large fp16 tensor (or memory map) is never copied whole.
+    Summed in float64 over slices, so that large fp16 features are never copied whole.
 
     Raises:
         DynapropError: the features are constant or not finite
     """
     total = square = 0.0
-    for rows in features.split(rows_at_once):
-        values = rows.double()
+    for index in torch.from_numpy(rows).split(rows_at_once):
+        values = features[index].double()
         total += values.sum().item()
         square += values.square().sum().item()
-    mean = total / max(features.numel(), 1)
-    variance = square / max(features.numel(), 1) - mean**2
+    count = max(len(rows) * features.shape[1], 1)
+    mean = total / count
+    variance = square / count - mean**2
     if not 0 < variance < float("inf"):
         raise DynapropError(
-            f"training features of {features.shape[0]} frames have variance {variance:g}; "
+            f"training features of {len(rows)} frames have variance {variance:g}; "
             "they must be finite and not all equal: extract them again"
         )
     return variance**0.5

@@ -77,10 +77,9 @@ def inference_rows(
     split: FeatureSplit, *, n_s: int, n_t: int, skip_overlap: bool = False
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Rows of the student's and of the teacher's frames of every video, see `inference_clips`."""
-    clips = [inference_clips(int(t), n_s=n_s, n_t=n_t, skip_overlap=skip_overlap) for t in np.diff(split.offsets)]
-    starts = split.offsets[:-1]
-    rows_s = [start + student for start, (student, _) in zip(starts, clips, strict=True)]
-    rows_t = [start + teacher for start, (_, teacher) in zip(starts, clips, strict=True)]
+    clips = [inference_clips(int(t), n_s=n_s, n_t=n_t, skip_overlap=skip_overlap) for t in split.n_clips]
+    rows_s = [start + student for start, (student, _) in zip(split.starts, clips, strict=True)]
+    rows_t = [start + teacher for start, (_, teacher) in zip(split.starts, clips, strict=True)]
     return rows_s, rows_t
 
 

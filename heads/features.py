@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,18 @@ from pipeline.store import FeatureStore, checksum
 
 @dataclass(frozen=True)
 class FeatureSplit:
-    """Frame features of a set of videos, resident in memory."""
+    """Frame features of a set of videos, resident in memory; subsets share the features."""
 
     video_ids: tuple[str, ...]
     labels: tuple[tuple[int, ...], ...]
     """Class indices of each video; the first one is trained on."""
     class_names: tuple[str, ...]
-    offsets: np.ndarray
-    """[videos + 1] int64; the clips of video v are rows ``offsets[v]:offsets[v + 1]``."""
+    starts: np.ndarray
+    """[videos] int64, first row of each video."""
+    n_clips: np.ndarray
+    """[videos] int64; the clips of video v are rows ``starts[v]:starts[v] + n_clips[v]``."""
     student: torch.Tensor
-    """[rows, d_s] as stored, in half precision."""
+    """[rows, d_s] as stored, in half precision; rows of other videos may lie between."""
     teacher: torch.Tensor
     """[rows, d_t] as stored, in half precision."""
     timestamps: np.ndarray
@@ -35,17 +37,19 @@ class FeatureSplit:
 
     def select(self, videos: np.ndarray) -> "FeatureSplit":
         """The subset of these videos (indices), in this order."""
-        spans = [np.arange(self.offsets[video], self.offsets[video + 1]) for video in videos]
-        rows = np.concatenate(spans) if spans else np.array([], np.int64)
-        return FeatureSplit(
+        return replace(
+            self,
             video_ids=tuple(self.video_ids[video] for video in videos),
             labels=tuple(self.labels[video] for video in videos),
-            class_names=self.class_names,
-            offsets=np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int64),
-            student=self.student[torch.from_numpy(rows)],
-            teacher=self.teacher[torch.from_numpy(rows)],
-            timestamps=self.timestamps[rows],
+            starts=self.starts[videos],
+            n_clips=self.n_clips[videos],
         )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of all videos, one video after the other."""
+        spans = [start + np.arange(n) for start, n in zip(self.starts, self.n_clips, strict=True)]
+        return np.concatenate(spans) if spans else np.array([], np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,17 @@ def load_features(
     }
     found = [video for video in videos if video.id in current]
     rows = [current[video.id] for video in found]
-    offsets = np.concatenate([[0], np.cumsum([row.n_clips for row in rows])]).astype(np.int64)
+    n_clips = np.array([row.n_clips for row in rows], np.int64)
+    starts = np.cumsum(n_clips) - n_clips
     checksums = [[good[key][row.video_id, row.row] for row in rows] for key in (student_key, teacher_key)]
     split = FeatureSplit(
         video_ids=tuple(video.id for video in found),
         labels=tuple(video.labels for video in found),
         class_names=tuple(class_names),
-        offsets=offsets,
-        student=_gather(store, student_key, rows, offsets, checksums[0]),
-        teacher=_gather(store, teacher_key, rows, offsets, checksums[1]),
+        starts=starts,
+        n_clips=n_clips,
+        student=_gather(store, student_key, rows, starts, checksums[0]),
+        teacher=_gather(store, teacher_key, rows, starts, checksums[1]),
         timestamps=np.concatenate([row.timestamps for row in rows]) if rows else np.array([]),
     )
     return LoadedFeatures(
@@ -112,7 +118,7 @@ def _usable(store: FeatureStore, key: str) -> dict[tuple[str, int], str]:
     return dict(zip(zip(good["video_id"], good["row"], strict=True), good["checksum"], strict=True))
 
 
-def _gather(store: FeatureStore, key: str, rows: list[Any], offsets: np.ndarray, checksums: list[str]) -> torch.Tensor:
+def _gather(store: FeatureStore, key: str, rows: list[Any], starts: np.ndarray, checksums: list[str]) -> torch.Tensor:
     """Read shard by shard, every shard once, and compare with the ledger's checksums."""
     by_shard: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
@@ -126,13 +132,13 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], offsets: np.ndarray,
                 raise ValueError("its chunk is gone")
             data = store.read_shard(key, shard)
             if features is None:
-                features = np.empty((int(offsets[-1]), data.shape[1]), np.float16)
+                features = np.empty((int(starts[-1]) + rows[-1].n_clips, data.shape[1]), np.float16)
             for index in members:
                 begin = rows[index].row - shard * store.shard_rows
                 part = data[begin : begin + rows[index].n_clips]
                 if checksum(part) != checksums[index]:
                     raise ValueError("a checksum differs")
-                features[offsets[index] : offsets[index + 1]] = part
+                features[starts[index] : starts[index] + len(part)] = part
         except (OSError, ValueError) as error:
             raise DynapropError(
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); "

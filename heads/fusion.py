@@ -31,16 +31,18 @@ class TemporalFusion(nn.Module):
             z: ``[b, n, d]``
             mask: bool ``[b, n]``, False at padding
             head: a linear layer behind the fusion, ``d`` to ``c``. Attention is linear in its values, so that the
-                head's and the values' matrices may be multiplied first: the same ``head(h)``, for ``d * c``
-                multiply-adds a frame instead of ``d * d``.
+                head's and the values' matrices may be multiplied first: the same ``head(h)``, for ``c * d * d``
+                multiply-adds once instead of ``d * d`` a frame. That is done where ``c`` is less than the frames.
 
         Returns:
             ``h`` ``[b, n, d]``, or ``head(h)`` ``[b, n, c]``; what stands at padding is finite and must not be used.
         """
         q = self.query(z)  # [b, n, d_k]
         k = self.key(z)  # [b, n, d_k]
-        v = self.value(z) if head is None else _both(z, self.value, head)  # [b, n, d] or [b, n, c]
-        return attend(q, k, v, mask)  # [b, n, d] or [b, n, c]
+        if head is not None and head.out_features < mask.numel():
+            return attend(q, k, _both(z, self.value, head), mask)  # [b, n, c]
+        h = attend(q, k, self.value(z), mask)  # [b, n, d]
+        return h if head is None else head(h)  # [b, n, d] or [b, n, c]
 
 
 def _both(z: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:

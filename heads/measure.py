@@ -91,9 +91,15 @@ def shuffled_teacher(split: FeatureSplit, seed: int) -> FeatureSplit:
     order = np.random.default_rng(seed).permutation(len(split))
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)  # one cycle: of several videos, none keeps its own
-    counts = np.diff(split.offsets)
-    rows = [split.offsets[other[video]] + np.arange(n) * counts[other[video]] // n for video, n in enumerate(counts)]
-    return replace(split, teacher=split.teacher[torch.from_numpy(np.concatenate(rows))])
+    n_clips = split.n_clips
+    rows = [split.starts[other[video]] + np.arange(n) * n_clips[other[video]] // n for video, n in enumerate(n_clips)]
+    return replace(
+        split,
+        starts=np.cumsum(n_clips) - n_clips,
+        student=split.student[torch.from_numpy(split.rows)],
+        teacher=split.teacher[torch.from_numpy(np.concatenate(rows))],
+        timestamps=split.timestamps[split.rows],
+    )
 
 
 def _cost(

@@ -79,7 +79,7 @@ def train_classifier(
             key_dim=key_dim,
             gamma=gamma,
             fusion=fusion,
-            feature_std=measure_std(features),
+            feature_std=measure_std(features, split.rows),
         ).to(device)
 
     def batch_loss(rows: list[np.ndarray], targets: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ def train_classifier(
         model,
         batch_loss,
         labels,
-        split.offsets,
+        split,
         n=n,
         epochs=epochs,
         lr=lr,
@@ -143,7 +143,7 @@ def train_dynamic(
             key_dim=key_dim,
             gamma=gamma,
             fusion=fusion,
-            feature_std=measure_std(split.student),
+            feature_std=measure_std(split.student, split.rows),
         ).to(device)
 
     def batch_loss(rows: list[np.ndarray], targets: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ def train_dynamic(
         model,
         batch_loss,
         labels,
-        split.offsets,
+        split,
         n=n,
         epochs=epochs,
         lr=lr,
@@ -207,7 +207,7 @@ def _minimise(
     model: nn.Module,
     batch_loss: Callable[[list[np.ndarray], torch.Tensor], torch.Tensor],
     labels: np.ndarray,
-    offsets: np.ndarray,
+    split: FeatureSplit,
     *,
     n: int,
     epochs: int,
@@ -220,7 +220,6 @@ def _minimise(
 ) -> None:
     """Run Adam over the trainable parameters of ``model``; leaves it in evaluation mode."""
     targets = torch.from_numpy(labels).to(device)
-    n_clips = np.diff(offsets)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(milestones), gamma=0.1)
@@ -230,7 +229,7 @@ def _minimise(
         order = rng.permutation(len(labels))
         for start in range(0, len(order), batch_size):
             videos = order[start : start + batch_size]
-            rows = [offsets[v] + training_clips(n_clips[v], n, rng) for v in videos]
+            rows = [split.starts[v] + training_clips(split.n_clips[v], n, rng) for v in videos]
             loss = batch_loss(rows, targets[torch.from_numpy(videos).to(device)])
             optimizer.zero_grad()
             loss.backward()

@@ -26,7 +26,7 @@ def test_dynamic_prediction_is_each_videos_own_from_its_inference_clips(make_spl
     prediction = predict(model, split, n_s=6, n_t=2, batch_size=4)
     assert prediction.video_ids == split.video_ids
     for v in range(len(split)):
-        start, stop = split.offsets[v : v + 2]
+        start, stop = split.starts[v], split.starts[v] + split.n_clips[v]
         student, teacher = inference_clips(int(stop - start), n_s=6, n_t=2)
         z_s, z_t = split.student[start + student].float()[None], split.teacher[start + teacher].float()[None]
         ones_s, ones_t = torch.ones(z_s.shape[:2], dtype=torch.bool), torch.ones(z_t.shape[:2], dtype=torch.bool)
@@ -84,6 +84,6 @@ def test_counts_and_widths_that_do_not_fit_the_model_are_refused(make_split, tri
 def test_features_that_are_not_finite_are_named(make_split, trio):
     split = make_split()
     broken = split.teacher.clone()
-    broken[split.offsets[2] : split.offsets[3]] = torch.nan
+    broken[split.starts[2] :][: split.n_clips[2]] = torch.nan
     with pytest.raises(DynapropError, match=r"1 of 6 videos are not finite, 'video2\.mp4' first"):
         predict(trio[2], replace(split, teacher=broken), n_s=4, n_t=2)

@@ -1,7 +1,6 @@
 """Training units: rows, keys and costs; what is trained once is shared; a run folder that goes on."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,8 @@ def features(videos: int, seed: int) -> FeatureSplit:
         video_ids=tuple(f"{seed}/{video}" for video in range(videos)),
         labels=tuple((int(label),) for label in labels),
         class_names=("a", "b", "c"),
-        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        starts=np.cumsum(counts) - counts,
+        n_clips=counts,
         student=torch.from_numpy(rng.normal(0, 1, (counts.sum(), 10))).half(),
         teacher=torch.from_numpy(teacher).half(),
         timestamps=np.concatenate([np.arange(n, dtype=float) for n in counts]),
@@ -111,13 +111,14 @@ def test_shuffling_gives_every_video_another_ones_teacher():
     split = FeatureSplit(
         **{
             **vars(split),
-            "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(np.diff(split.offsets)))[
+            "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(split.n_clips))[
                 :, None
             ].float(),
         }
     )
     shuffled = shuffled_teacher(split, seed=0)
-    owners = [set(shuffled.teacher[begin:end, 0].tolist()) for begin, end in pairwise(split.offsets)]
+    spans = zip(shuffled.starts, shuffled.starts + shuffled.n_clips, strict=True)
+    owners = [set(shuffled.teacher[begin:end, 0].tolist()) for begin, end in spans]
     assert all(len(owner) == 1 and owner != {video} for video, owner in enumerate(owners))
     assert sorted(owner.pop() for owner in owners) == list(range(7))
     assert torch.equal(shuffled.student, split.student)
