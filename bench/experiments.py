@@ -23,6 +23,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from heads.summary import PAPER_NAMES
+from pipeline.cores import usable_cores
 
 HERE = Path(__file__).resolve().parent
 DATASET, SEEDS = "ut-interaction", 5
@@ -35,7 +36,7 @@ def main() -> None:
         began = time.monotonic()
         _dynaprop("sweep", DATASET, "--experiment", "all", "--recipe", "lite", "--seeds", str(SEEDS))
         data["minutes"] = round((time.monotonic() - began) / 60, 1)
-        data["cores"] = len(os.sched_getaffinity(0))
+        data["cores"] = usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         _dynaprop("report", DATASET, "--output", folder)
         (table,) = Path(folder).glob("figures/comparisons-*.parquet")

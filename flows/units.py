@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -24,8 +23,9 @@ from heads.setting import Setting
 from heads.trained import Options, TrainedModels, trainings
 from pipeline.annotations import Annotations, require_labels
 from pipeline.backbone import gmacs_per_frame
+from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
-from pipeline.extraction import locate_backbone, open_store, resolve_device
+from pipeline.extraction import cached_key, open_store, resolve_device, store_path
 from pipeline.plan import shards_to_do
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
@@ -82,9 +82,8 @@ class Units:
                 for own in [getattr(dataset.training, field.name)]
             }
         )
-        self.keys = {"student": _key_name(workspace.student), "teacher": _key_name(workspace.teacher)}
+        self.keys = require_features(workspace)
         store = open_store(dataset, workspace.home)
-        require_features(workspace)
         loaded = load_features(
             store,
             self.annotations.videos,
@@ -149,8 +148,7 @@ class Units:
 
     def _train_all(self, units: Sequence[Unit], keep: bool, on_frames: Callable[[int], None]) -> None:
         """Train units side by side on a CPU, whose cores do more apart than together on matrices as small as these."""
-        cores = len(os.sched_getaffinity(0))
-        workers = max(1, min(cores, len(units))) if self.device == "cpu" else 1
+        workers = max(1, min(usable_cores(), len(units))) if self.device == "cpu" else 1
         stopped = threading.Event()
 
         def advance(frames: int) -> None:
@@ -277,29 +275,35 @@ def train_unit(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], 
     return unit.name
 
 
-def require_features(workspace: Workspace) -> None:
-    """Check that the features of a workspace's dataset and recipe are all there.
+def require_features(workspace: Workspace) -> dict[str, str]:
+    """The feature keys of both branches, once it is known that all their features are there.
 
     Raises:
         DynapropError: they are not; with the command that makes them.
     """
+    command = f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
+    nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
+    if not store_path(workspace.dataset, workspace.home).exists():
+        raise nothing
     store = open_store(workspace.dataset, workspace.home)
-    keys = [_key_name(workspace.student), _key_name(workspace.teacher)]
-    shards = store.manifest().shards()
-    undone = shards_to_do(store, store.manifest(), keys)
+    keys = {}
+    for branch, backbone in (("student", workspace.student), ("teacher", workspace.teacher)):
+        key = cached_key(backbone, store)
+        if key is None:
+            raise nothing
+        keys[branch] = key
+    manifest = store.manifest()
+    shards = manifest.shards()
+    undone = shards_to_do(store, manifest, list(keys.values()))
     if undone or not shards:
         raise DynapropError(
-            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: "
-            f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
+            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: {command}"
         )
+    return keys
 
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=int).encode()).hexdigest()[:8]
-
-
-def _key_name(backbone: BackboneSpec) -> str:
-    return locate_backbone(backbone)[0].name
 
 
 def _cost(backbone: BackboneSpec) -> BranchCost:

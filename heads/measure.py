@@ -52,7 +52,7 @@ def measure(
         key: the columns of ``results.KEY`` that all rows share.
         student_cost, teacher_cost: cost of a frame.
         n_missing: test videos that have no features.
-        with_frames: also score every frame, of the models in ``FRAME_MODELS``.
+        with_frames: also score every frame, of the models in ``FRAME_MODELS`` without their ablations.
     """
     results, predictions, classes, frames = [], [], [], []
     targets = multi_hot(test.labels, len(test.class_names))
@@ -75,7 +75,7 @@ def measure(
         )
         predictions.append(_prediction_rows(test, prediction).assign(**row))
         classes.append(per_class(scores, targets, test.class_names).assign(**row))
-        if with_frames and setting.model in FRAME_MODELS:
+        if with_frames and setting.model in FRAME_MODELS and setting.is_whole:
             assert not isinstance(model, StaticSTE)
             frames.append(frame_scores(model, test, n_s=setting.n_s, n_t=setting.n_t).assign(**row))
     return UnitTables(

@@ -29,6 +29,17 @@ def published_rows(table: str | None = None) -> pd.DataFrame:
     return rows if table is None else rows[rows["table"] == table].reset_index(drop=True)
 
 
+def family_of(feature_key: str) -> str | None:
+    """``backbone`` of the published rows that features stand beside, from the models in their key; None for others.
+
+    The recipe's name would not do: anybody may call a recipe anything.
+    """
+    for family in ("ResNet", "EfficientNet"):
+        if all(family.lower() in key for key in feature_key.split("+")):
+            return family
+    return None
+
+
 def published_table(experiment: str) -> str:
     """The published table to set beside an experiment: its own, or Table 3, which compares the models."""
     return experiment if re.fullmatch("table[1-5]", experiment) else "table3"

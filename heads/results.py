@@ -8,11 +8,10 @@ runs/<run>/units/                 what one training unit measured; the files abo
 runs/<run>/asked/                 what sweeps asked for: a row stands once under each experiment that asked for it
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +63,7 @@ _TYPES = {
 
 TABLES = ("results", "predictions", "per_class", "frame_scores")
 
+_ROWS_AT_ONCE = 50_000
 _SETTING = list(Setting.__dataclass_fields__)
 _ASPECTS = ["split", "fold", "seed", *_SETTING]  # what tells the rows of one run folder apart, but for the experiment
 
@@ -115,9 +115,14 @@ class RunFolder:
         publish_json(self.path / "run.json", settings)
 
     def ask(self, asked: Asked) -> None:
-        """Note that an experiment wants these rows."""
-        digest = hashlib.sha256(json.dumps(asdict(asked)).encode()).hexdigest()[:8]
-        publish_json(self._asked / f"{_safe(asked.experiment)}-{digest}.json", asdict(asked))
+        """Note that an experiment wants these rows.
+
+        The same settings of other seeds add to what it wanted on this split before; other settings replace it.
+        """
+        path = self._asked / f"{_safe(asked.experiment)}-{_safe(asked.split)}.json"
+        if path.exists() and (before := _read_asked(path)).settings == asked.settings:
+            asked = replace(asked, seeds=tuple(sorted({*before.seeds, *asked.seeds})))
+        publish_json(path, asdict(asked))
 
     def write(self, unit: str, tables: UnitTables) -> None:
         """Store a finished unit; its marker is written last."""
@@ -169,12 +174,13 @@ class RunFolder:
         return sorted(marker.parent for marker in self._units.glob("*/done.json"))
 
     def _all_asked(self) -> list[Asked]:
-        asked = []
-        for file in sorted(self._asked.glob("*.json")):
-            entry = json.loads(file.read_text())
-            settings = tuple(Setting(**setting) for setting in entry["settings"])
-            asked.append(Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings))
-        return asked
+        return [_read_asked(file) for file in sorted(self._asked.glob("*.json"))]
+
+
+def _read_asked(file: Path) -> Asked:
+    entry = json.loads(file.read_text())
+    settings = tuple(Setting(**setting) for setting in entry["settings"])
+    return Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings)
 
 
 def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> Iterator[pd.DataFrame]:
@@ -192,7 +198,7 @@ def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> 
         # Units of the first version of this layout name their own experiment.
         own = part["experiment"].dropna().unique()
         for experiment in sorted(experiments) or own:
-            yield part.assign(experiment=experiment)
+            yield part.assign(experiment=experiment)[[*KEY, *(name for name in part if name not in KEY)]]
 
 
 def _publish_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
@@ -203,19 +209,19 @@ def _publish_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
             table = pa.Table.from_pandas(frame, preserve_index=False)
             if writer is None:
                 writer = pq.ParquetWriter(temporary, table.schema, compression="zstd")
-            writer.write_table(table.cast(writer.schema))
+            writer.write_table(table.select(writer.schema.names).cast(writer.schema))
         if writer is not None:
             writer.close()
     if writer is None:
         path.unlink()
 
 
-def _gathered(parts: Iterable[pd.DataFrame], rows: int = 50_000) -> Iterator[pd.DataFrame]:
-    """Join tables until they have some rows."""
+def _gathered(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Join tables until they have so many rows that they are worth a row group of their own."""
     held: list[pd.DataFrame] = []
     for part in parts:
         held.append(part)
-        if sum(map(len, held)) >= rows:
+        if sum(map(len, held)) >= _ROWS_AT_ONCE:
             yield pd.concat(held, ignore_index=True)
             held = []
     if held:

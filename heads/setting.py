@@ -42,16 +42,17 @@ class Setting:
         return self.n_s or self.n_t
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is the model as it is meant, no ablation: fusion in all its branches, all its losses."""
+        return False not in (self.fusion_s, self.fusion_t) and self.losses == _usual_losses(self.model)
+
+    @property
     def name(self) -> str:
         """A name of its own, fit for a file: ``dynamic-20+5``, ``dynamic-20+5-fusion-teacher``."""
-        fusion = [branch for branch, on in (("student", self.fusion_s), ("teacher", self.fusion_t)) if on]
-        whole = False not in (self.fusion_s, self.fusion_t)
-        usual = self.losses == _usual_losses(self.model)
-        return (
-            f"{self.model}-{self.n_s}+{self.n_t}"
-            + ("" if whole else f"-fusion-{'+'.join(fusion) or 'none'}")
-            + ("" if usual else f"-{self.losses}")
-        )
+        fused = [branch for branch, on in (("student", self.fusion_s), ("teacher", self.fusion_t)) if on]
+        fusion = "" if False not in (self.fusion_s, self.fusion_t) else f"-fusion-{'+'.join(fused) or 'none'}"
+        losses = "" if self.losses == _usual_losses(self.model) else f"-{self.losses}"
+        return f"{self.model}-{self.n_s}+{self.n_t}{fusion}{losses}"
 
 
 def expand(

@@ -49,6 +49,17 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="order")
 
 
+def whole_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the seeds of a setting that lack a fold, as a sweep leaves them that was interrupted.
+
+    Args:
+        rows: of any table of a run; splits are called ``5-fold`` where there are five.
+    """
+    folds = rows["split"].str.extract(r"^(\d+)-fold$", expand=False).astype("Int64").fillna(0)
+    found = rows.groupby([*SETTING, "split", "seed"], dropna=False)["fold"].transform("nunique")
+    return rows[(found == folds).astype(bool)]
+
+
 def paired_difference(
     predictions: pd.DataFrame,
     first: dict[str, Any],

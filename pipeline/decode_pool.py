@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from pipeline.cores import usable_cores
 from pipeline.decode import FrameRequest
 from pipeline.decode_child import CLIP_INDEX, HEADER
 from pipeline.errors import DynapropError
@@ -174,7 +175,7 @@ class DecodePool:
     """
 
     def __init__(self, *, workers: int | None = None, deadline: float = 60.0) -> None:
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or usable_cores()
         self.deadline = deadline
         self.decoded_videos = 0
         """Videos that decoding was begun for."""

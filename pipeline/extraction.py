@@ -104,6 +104,31 @@ def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
     )
 
 
+def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
+    """Name of the key under which a store holds a backbone's features; None if it holds none.
+
+    Weights are looked for only where there is something to compare them with, and timm's, which are the same for
+    everybody, need not be here to read what they made.
+
+    Raises:
+        DynapropError: the weights are not here, and which of several keys is theirs cannot be told.
+    """
+    alike = [
+        name
+        for name, attributes in store.keys().items()
+        if (attributes["model"], attributes["size"]) == (backbone.model, backbone.size)
+    ]
+    if not alike:
+        return None
+    try:
+        name = locate_backbone(backbone)[0].name
+    except DynapropError:
+        if backbone.weights != "timm" or len(alike) > 1:
+            raise
+        return alike[0]
+    return name if name in alike else None
+
+
 class Extraction:
     """Extracts a dataset's frame features for some backbones.
 

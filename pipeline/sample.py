@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
+from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, UsageError
 from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, PERIODS, draw_shot, plan_shots
 
@@ -122,7 +123,7 @@ def generate_sample(
             return
         root.mkdir(parents=True, exist_ok=True)
         _write_marker(root, {**wanted, "finished": False})
-        _write_missing(root, missing, len(plan), workers or _usable_cores(), on_video)
+        _write_missing(root, missing, len(plan), workers or usable_cores(), on_video)
         _write_marker(root, {**wanted, "finished": True})
     except (OSError, BrokenProcessPool) as error:
         raise DynapropError(f"sample: cannot write the videos below {root}: {error}; run it again to go on") from error
@@ -171,11 +172,6 @@ def _write_missing(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on, which containers and batch systems make fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_marker(root: Path) -> dict[str, Any] | None:

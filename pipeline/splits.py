@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
@@ -27,8 +27,9 @@ class Split:
 def given_or_stratified(annotations: Annotations, seed: int, test_fraction: float) -> Split:
     """Return the split that comes with the dataset (train against test, else val), otherwise a stratified one.
 
-    A stratified split depends on the seed and the ids only. Where videos have groups, whole groups are held out, as
-    evenly over the classes as they allow; otherwise every class has at least one video on each side.
+    A stratified split depends on the seed and the listed ids only, not on what is on disk. Where videos have groups,
+    whole groups are held out, as evenly over the classes as they allow; otherwise every class has at least one video on
+    each side.
 
     Raises:
         UsageError: the labels do not allow a split (see ``require_labels``), or a class lies in a single group.
@@ -43,13 +44,13 @@ def given_or_stratified(annotations: Annotations, seed: int, test_fraction: floa
             test=tuple(i for i, video in enumerate(videos) if video.labels and video.split == part),
             missing=tuple(video.id for video in annotations.absent if video.split == part),
         )
-    labelled, labels, groups = _labelled(videos)
+    listed, labels, groups = _labelled(annotations)
     if groups is None:
-        held = _hold_out(labels, [videos[i].id for i in labelled], test_fraction, seed)
+        held = _hold_out(labels, [video.id for video in listed], test_fraction, seed)
     else:
         _require_groups(labels, groups, annotations.class_names, parts=2)
         held = _deal_groups(labels, groups, np.array([1 - test_fraction, test_fraction]), seed) == 1
-    return _split("stratified", None, labelled, held)
+    return _split("stratified", None, annotations, listed, held)
 
 
 def group_folds(annotations: Annotations, k: int, *, seed: int = 0) -> tuple[Split, ...]:
@@ -63,7 +64,7 @@ def group_folds(annotations: Annotations, k: int, *, seed: int = 0) -> tuple[Spl
     if k < 2:
         raise UsageError(f"{k} folds: cross-validation needs at least 2")
     require_labels(annotations)
-    labelled, labels, groups = _labelled(annotations.videos)
+    listed, labels, groups = _labelled(annotations)
     if groups is None:
         counts = np.bincount(labels)
         smallest = min(np.flatnonzero(counts), key=lambda label: counts[label])
@@ -72,18 +73,14 @@ def group_folds(annotations: Annotations, k: int, *, seed: int = 0) -> tuple[Spl
                 f"{k} folds: class {annotations.class_names[smallest]!r} has {counts[smallest]} videos; "
                 "add videos of it or ask for fewer folds"
             )
-        fold = np.empty(len(labelled), dtype=np.int64)
+        fold = np.empty(len(listed), dtype=np.int64)
         folds = StratifiedKFold(k, shuffle=True, random_state=seed).split(labels, labels)
         for number, (_, test) in enumerate(folds):
             fold[test] = number
     else:
         _require_groups(labels, groups, annotations.class_names, parts=k)
         fold = _deal_groups(labels, groups, np.full(k, 1 / k), seed)
-    absent = [video.id for video in annotations.absent if video.labels]
-    return tuple(
-        replace(_split(f"{k}-fold", number, labelled, fold == number), missing=tuple(absent[number::k]))
-        for number in range(k)
-    )
+    return tuple(_split(f"{k}-fold", number, annotations, listed, fold == number) for number in range(k))
 
 
 def inner_holdout(
@@ -115,16 +112,26 @@ def inner_holdout(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _labelled(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
-    """Return positions and first labels of the labelled videos, and their groups if all of them have one."""
-    labelled = np.array([i for i, video in enumerate(videos) if video.labels], dtype=np.int64)
-    labels = np.array([videos[i].labels[0] for i in labelled], dtype=np.int64)
-    groups = [group for i in labelled if (group := videos[i].group) is not None]
-    return labelled, labels, groups if len(groups) == len(labelled) else None
+def _labelled(annotations: Annotations) -> tuple[list[Video], np.ndarray, list[str] | None]:
+    """Return the labelled videos, absent ones too, their first labels, and their groups if all of them have one."""
+    listed = [video for video in annotations.videos + annotations.absent if video.labels]
+    listed.sort(key=lambda video: video.id)
+    labels = np.array([video.labels[0] for video in listed], dtype=np.int64)
+    groups = [video.group for video in listed if video.group is not None]
+    return listed, labels, groups if len(groups) == len(listed) else None
 
 
-def _split(name: str, fold: int | None, positions: np.ndarray, held: np.ndarray) -> Split:
-    return Split(name, fold, train=tuple(positions[~held].tolist()), test=tuple(positions[held].tolist()))
+def _split(name: str, fold: int | None, annotations: Annotations, listed: Sequence[Video], held: np.ndarray) -> Split:
+    """Positions of the videos that are there, and the ids of the held-out ones that are not."""
+    position = {video.id: index for index, video in enumerate(annotations.videos)}
+    kept, out = ([video.id for video, is_held in zip(listed, held, strict=True) if is_held == side] for side in (0, 1))
+    return Split(
+        name,
+        fold,
+        train=tuple(position[video] for video in kept if video in position),
+        test=tuple(position[video] for video in out if video in position),
+        missing=tuple(video for video in out if video not in position),
+    )
 
 
 def _require_groups(labels: np.ndarray, groups: list[str], class_names: tuple[str, ...], *, parts: int) -> None:

@@ -72,6 +72,8 @@ class Comparison:
         text += f", 95\u00a0% interval over videos {_bounds(self.over_videos)}{over_seeds}"
         if self.verdict != "not shown":
             return f"{text}."
+        if over_seeds and not self.over_videos.low <= 0 <= self.over_videos.high:
+            return f"{text}: not shown, the intervals disagree."
         return f"{text}: not shown, {'an' if over_seeds else 'the'} interval contains 0."
 
     def _cost_in_words(self, equal_cost: EqualCost) -> str:
@@ -191,8 +193,14 @@ def _over_videos(predictions: pd.DataFrame, terms: Sequence[tuple[float, pd.Seri
 
 
 def _bounds(interval: Interval) -> str:
-    low, high = (round(100 * bound, 1) + 0.0 for bound in (interval.low, interval.high))  # + 0.0: no minus before zero
-    return f"[{low:.1f}, {high:.1f}]"
+    return f"[{_points(interval.low)}, {_points(interval.high)}]"
+
+
+def _points(bound: float) -> str:
+    """Points with one digit, or with two where one would hide on which side of zero they are."""
+    points = 100 * bound
+    digits = 1 if abs(points) >= 0.05 or points == 0 else 2
+    return f"{round(points, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before zero
 
 
 def in_short(comparisons: Sequence[Comparison]) -> str:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from heads.published import DATASET_NAMES, published_rows
+from heads.published import DATASET_NAMES, family_of, published_rows
 from heads.report.chart import MARKERS, Chart, Look, grid_of, make_chart
 from heads.report.compare import Metric
 from heads.report.runs import experiments
@@ -40,7 +40,7 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str
     fused = chosen["fusion_s"].fillna(True) & chosen["fusion_t"].fillna(True)
     points = summarise(chosen[fused]).assign(published=False)
     points = points.drop_duplicates(["model", "n_s", "n_t"]).sort_values("gmacs_measured")
-    paper = _published(recipe, dataset)
+    paper = _published(family_of(results["feature_key"].iloc[0]), dataset)
     whole = points[(points["model"] == "dynamic") & points["gflops_paper"].notna()]
     comparable = whole[[dataset == paper["dataset"].iloc[0] and metric == paper["metric"].iloc[0]] * len(whole)]
 
@@ -170,11 +170,10 @@ def _cost_axis(axes: Axes, costs: pd.Series) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _published(recipe: str, dataset: str) -> pd.DataFrame:
+def _published(family: str | None, dataset: str) -> pd.DataFrame:
     """The paper's rows of the dataset, or of ActivityNet, that have a cost: its models and its competitors."""
     rows = published_rows()
     rows = rows[rows["dataset"] == (dataset if dataset in DATASET_NAMES else "activitynet-1.3")]
     rows = rows[rows["table"].isin(["table1", "table2", "table3"])]
-    family = "ResNet" if recipe.split(" ")[0] == "resnet" else "EfficientNet"
     rows = rows[(rows["backbone"] == family) | rows["model"].isna()]
     return rows.drop_duplicates(["method", "value", "gflops"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from heads.results import KEY
-from heads.summary import PAPER_NAMES
+from heads.summary import PAPER_NAMES, whole_seeds
 from pipeline.errors import DynapropError
 
 VARIANT = ["fusion_s", "fusion_t", "losses"]
@@ -62,7 +62,12 @@ class Runs:
             else row.recipe
             for row, several in zip(recipes.itertuples(), shared, strict=True)
         }
-        self.results = pd.concat([self._named(folder, table) for folder, table in tables.items()], ignore_index=True)
+        results = pd.concat([self._named(folder, table) for folder, table in tables.items()], ignore_index=True)
+        self.results = whole_seeds(results)
+        self.unfinished = len(self.results) < len(results)
+        """Whether seeds were left out that lack a fold."""
+        if self.results.empty:
+            raise DynapropError(f"{self.folders[0]}: no seed has all its folds yet; `dynaprop sweep` goes on with them")
 
     def parts(self) -> list[Part]:
         """Datasets and kinds of split, the ones with most test videos first."""
@@ -130,7 +135,10 @@ class Runs:
             if table != "frame_scores" or (folder / f"{table}.parquet").exists()  # runs of older versions lack them
         ]
         frames = [frame for frame in frames if len(frame)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns or KEY)
+        if not frames:
+            return pd.DataFrame(columns=columns or KEY)
+        joined = pd.concat(frames, ignore_index=True)
+        return joined if table == "frame_scores" else whole_seeds(joined)
 
     def _named(self, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
         names = {recipe: name for (run, recipe), name in self._names.items() if run == folder}

@@ -25,10 +25,7 @@ from heads.report.timeline import Picture, Timeline, telling_videos, timeline
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Sequence[Picture]]]
 """(dataset, video ids) -> (seconds, JPEG) of the videos whose files are there."""
 
-_NO_SCORES = (
-    "The run holds no scores frame by frame: an older version wrote it, or Dynamic-STE was not measured. "
-    "`dynaprop sweep` writes them."
-)
+_NO_SCORES = "The run holds no scores frame by frame: an older version wrote it, or Dynamic-STE was not measured."
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def make_section(
         anchor=stem,
         part=part,
         metric=METRIC_NAMES[metric],
-        evaluated=_evaluated(rows),
+        evaluated=_evaluated(rows) + (" Seeds that lack a fold are left out." if runs.unfinished else ""),
         in_short=in_short(comparisons),
         compared=curve,
         comparisons=_grouped(comparisons, len(recipes) > 1),

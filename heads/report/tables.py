@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from heads.published import DATASET_NAMES, published_rows, published_table
+from heads.published import DATASET_NAMES, family_of, published_rows, published_table
 from heads.report.compare import Metric
 from heads.report.runs import VARIANT, is_full
 from heads.setting import MODELS
@@ -70,10 +70,11 @@ def report_table(
     gaps = dynamic_minus(data, predictions, metric=metric)
     for column, bound in (("dynamic_minus", "estimate"), ("dynamic_minus_low", "low"), ("dynamic_minus_high", "high")):
         data[column] = [float("nan") if gap is None else getattr(gap, bound) for gap in gaps]
+    families = {recipe: family_of(rows["feature_key"].iloc[0]) for recipe, rows in results.groupby("recipe")}
     paper = published_rows(published_table(experiment))
     if experiment not in ("table1", "table2"):  # elsewhere a recipe is compared with its own family
-        paper = paper[paper["backbone"].isin({_family(recipe) for recipe in data["recipe"]})]
-    beside = [_published(line, paper) for line in data.to_dict("records")]
+        paper = paper[paper["backbone"].isin(set(families.values()))]
+    beside = [_published(line, paper, families[line["recipe"]]) for line in data.to_dict("records")]
     data["published"] = [float("nan") if row is None else row["value"] / 100 for row in beside]
     used = {row["index"] for row in beside if row is not None}
     rest = [row for row in paper.reset_index().to_dict("records") if row["index"] not in used]
@@ -98,11 +99,11 @@ def report_table(
     )
 
 
-def _published(line: Line, paper: pd.DataFrame) -> Line | None:
+def _published(line: Line, paper: pd.DataFrame, family: str | None) -> Line | None:
     """The paper's row about the very same setting."""
     for row in paper.reset_index().to_dict("records"):
         alike = all(_same(row[name], line[name]) for name in ("model", "n_s", "n_t", *VARIANT))
-        if alike and row["backbone"] == _family(line["recipe"]):
+        if alike and row["backbone"] == family:
             return row
     return None
 
@@ -169,11 +170,6 @@ def _counted(column: str, count: int) -> str:
 
 def _count(column: str) -> Callable[[Line], str]:
     return lambda line: str(line[column])
-
-
-def _family(recipe: str) -> str:
-    """The published family of backbones that a recipe stands beside."""
-    return "ResNet" if recipe.split(" ")[0] == "resnet" else "EfficientNet"
 
 
 def _same(a: object, b: object) -> bool:

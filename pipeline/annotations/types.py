@@ -53,8 +53,11 @@ class Annotations:
 
     @property
     def held_out_part(self) -> SplitName | None:
-        """The part that models are measured on: test, else val; None without a split that has labels on both sides."""
-        labelled = {video.split for video in self.videos if video.labels}
+        """The part that models are measured on: test, else val; None without a split that has labels on both sides.
+
+        Absent videos have a say, so that the part does not change with what is on disk.
+        """
+        labelled = {video.split for video in self.videos + self.absent if video.labels}
         if "train" not in labelled:
             return None
         return "test" if "test" in labelled else "val" if "val" in labelled else None

@@ -25,6 +25,10 @@ SIGNAL = {
 }
 
 
+FEATURES = {"resnet": "resnet18-112-1+resnet50-224-2", "own": "vit_small-112-1+vit_large-224-2"}
+"""Feature keys by recipe, where they are not EfficientNet's."""
+
+
 def ste(
     model: str, n_s: int, n_t: int, fusion_s: bool = True, fusion_t: bool = True, losses: str = "vid+frm+cos"
 ) -> Setting:
@@ -101,7 +105,7 @@ def write_run(
                         "recipe": recipe,
                         **vars(setting),
                         "options_digest": "0" * 12,
-                        "feature_key": "s+t",
+                        "feature_key": FEATURES.get(recipe, "tf_efficientnet_lite0-112-1+tf_efficientnet_lite2-224-2"),
                         "seed": seed,
                         "run_id": folder.name,
                         "schema_version": SCHEMA_VERSION,

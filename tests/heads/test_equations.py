@@ -83,9 +83,10 @@ def test_temporal_fusion():
         np.testing.assert_allclose(fused[b], fuse(fusion, z[b].numpy()), **CLOSE)
 
 
-def test_a_head_multiplied_into_the_values_is_the_same_head():
+@pytest.mark.parametrize("classes", [7, 1000], ids=["fewer classes than frames", "more"])
+def test_a_head_multiplied_into_the_values_is_the_same_head(classes):
     """Linear layers commute with attention: head(fusion(z)) by one matrix, padding and all."""
-    fusion, head = TemporalFusion(dim=D_S, key_dim=D_K), torch.nn.Linear(D_S, 7)
+    fusion, head = TemporalFusion(dim=D_S, key_dim=D_K), torch.nn.Linear(D_S, classes)
     z = torch.randn(B, N_S, D_S)
     mask = everything(N_S).clone()
     mask[1, 2:] = False

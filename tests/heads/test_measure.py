@@ -12,7 +12,7 @@ from heads.measure import BranchCost, measure, shuffled_teacher
 from heads.metric import mean_average_precision, multi_hot
 from heads.results import KEY, METRICS, Asked, RunFolder
 from heads.setting import MODELS, expand
-from heads.summary import dynamic_minus, paired_difference, setting_label, summarise
+from heads.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
 from heads.trained import Options, TrainedModels, trainings
 
 CLASSES = 3
@@ -111,9 +111,7 @@ def test_shuffling_gives_every_video_another_ones_teacher():
     split = FeatureSplit(
         **{
             **vars(split),
-            "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(split.n_clips))[
-                :, None
-            ].float(),
+            "teacher": torch.repeat_interleave(torch.arange(7), torch.from_numpy(split.n_clips))[:, None].float(),
         }
     )
     shuffled = shuffled_teacher(split, seed=0)
@@ -268,3 +266,46 @@ def test_every_line_is_compared_with_dynamic_ste_at_its_own_numbers_of_frames(ta
     other = summary.assign(n_s=summary["n_s"].where(summary["model"] != "student", 9))
     lines = dict(zip(other["model"], dynamic_minus(other, tables.predictions), strict=True))
     assert lines["student"] is None and lines["static-avg"] is not None
+
+
+def test_asking_again_adds_seeds_or_replaces_settings(tables, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    dynamic, student = expand(["dynamic"], [(8, 2)]), expand(["student"], [(8, 0)])
+    for asked in (Asked("a", "x", (0,), dynamic), Asked("a", "x", (1,), dynamic), Asked("b", "x", (0,), dynamic)):
+        run.ask(asked)
+    run.ask(Asked("b", "x", (0,), student))
+    run.collect()
+    results = pd.read_parquet(run.path / "results.parquet")
+    assert dict(zip(results["experiment"], results["model"], strict=True)) == {"a": "dynamic", "b": "student"}
+
+
+def test_units_whose_columns_stand_in_another_order_are_joined(tables, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    rows = tables.predictions.assign(seed=1)
+    run.write("other", replace(tables, predictions=rows[sorted(rows)], results=tables.results.assign(seed=1)))
+    run.ask(Asked("a", "x", (0, 1), SETTINGS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heads.results._ROWS_AT_ONCE", 100)  # several row groups, written one by one
+        run.collect()
+    joined = pd.read_parquet(run.path / "predictions.parquet")
+    assert len(joined) == 2 * len(rows)
+    assert joined.columns.tolist()[: len(KEY)] == KEY
+
+
+def test_seeds_that_lack_a_fold_are_left_out(tables):
+    row = tables.results[tables.results["model"] == "dynamic"].assign(split="2-fold")
+    rows = pd.concat([row.assign(seed=seed, fold=fold) for seed, fold in ((0, 0), (0, 1), (1, 0))])
+    assert whole_seeds(rows)[["seed", "fold"]].values.tolist() == [[0, 0], [0, 1]]
+    assert len(whole_seeds(row.assign(split="test"))) == 1
+
+
+def test_subsets_share_the_features():
+    split = features(9, 3)
+    part = split.select(np.array([4, 1]))
+    assert part.student.data_ptr() == split.student.data_ptr()
+    assert part.rows.tolist() == [
+        *range(split.starts[4], split.starts[4] + split.n_clips[4]),
+        *range(split.starts[1], split.starts[1] + split.n_clips[1]),
+    ]

@@ -155,8 +155,14 @@ NEAR = "with 16 frames, its measured point nearest in cost and cheaper (1.73 GMA
         (
             comparison(((16, 1.73, 1.0),), (-0.0001, 0.02, 0.05), (0.01, 0.03)),
             "not shown",
-            f"{AT}2.0 points above Student {NEAR}, {OVER} videos [0.0, 5.0] and over seeds [1.0, 3.0]: not shown, an "
+            f"{AT}2.0 points above Student {NEAR}, {OVER} videos [-0.01, 5.0] and over seeds [1.0, 3.0]: not shown, an "
             "interval contains 0.",
+        ),
+        (
+            comparison(((16, 1.73, 1.0),), (0.01, 0.02, 0.05), (-0.03, -0.01)),
+            "not shown",
+            f"{AT}2.0 points above Student {NEAR}, {OVER} videos [1.0, 5.0] and over seeds [-3.0, -1.0]: not shown, "
+            "the intervals disagree.",
         ),
         (
             comparison(((80, 8.0, 1.0),), (0.01, 0.02, 0.03)),  # one seed: only the videos speak

@@ -14,7 +14,7 @@ from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
-from pipeline.extraction import Extraction, ExtractionSummary, open_store
+from pipeline.extraction import Extraction, ExtractionSummary, cached_key, open_store
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, list_stores
 from pipeline.verify import verify_key
@@ -320,3 +320,21 @@ def test_a_store_of_another_kind_is_refused(videos, tmp_path):
     store.group.attrs["schema"] = 99
     with pytest.raises(DynapropError, match="another kind"):
         open_store(spec(videos), tmp_path)
+
+
+def test_cached_features_are_found_without_the_weights_that_made_them(videos, tmp_path, monkeypatch):
+    """Nothing is looked for where nothing is cached, and timm's weights may be gone from this machine."""
+    dataset = spec(videos)
+    extract(dataset, tmp_path, STUDENT)
+    store = open_store(dataset, tmp_path)
+    located = extraction_module.locate_backbone(STUDENT)[0].name
+    assert cached_key(STUDENT, store) == located
+
+    def offline(backbone: BackboneSpec):
+        raise DynapropError(f"the weights of {backbone.name} are not here")
+
+    monkeypatch.setattr(extraction_module, "locate_backbone", offline)
+    assert cached_key(TEACHER, store) is None
+    assert cached_key(STUDENT.model_copy(update={"weights": "timm"}), store) == located
+    with pytest.raises(DynapropError, match="not here"):  # a file that is gone may have been another
+        cached_key(STUDENT, store)

@@ -100,6 +100,30 @@ class TestGivenSplit:
         )
         assert given_or_stratified(annotations, 0, 0.3) == Split(name="val", fold=None, train=(0, 1), test=(2,))
 
+    def test_a_split_does_not_change_with_what_is_on_disk(self) -> None:
+        whole = annotate([number % 3 for number in range(30)])
+        gone = set(range(0, 30, 4))
+        partly = replace(
+            whole,
+            videos=tuple(video for number, video in enumerate(whole.videos) if number not in gone),
+            absent=tuple(video for number, video in enumerate(whole.videos) if number in gone),
+        )
+
+        def test_ids(annotations: Annotations, split: Split) -> set[str]:
+            return {annotations.videos[position].id for position in split.test} | set(split.missing)
+
+        pairs = [(given_or_stratified(one, 0, 0.3),) for one in (whole, partly)]
+        pairs = list(zip(*pairs, strict=True)) + list(zip(group_folds(whole, 3), group_folds(partly, 3), strict=True))
+        for of_whole, of_partly in pairs:
+            assert test_ids(whole, of_whole) == test_ids(partly, of_partly)
+            assert not of_whole.missing and of_partly.missing
+
+    def test_a_test_part_of_absent_videos_alone_is_still_the_test_part(self) -> None:
+        videos = tuple(replace(video, split="train") for video in annotate([0, 1, 0, 1]).videos)
+        gone = Video(id="z", path=Path("z"), labels=(0,), split="test")
+        split = given_or_stratified(Annotations(videos, ("a", "b"), absent=(gone,)), 0, 0.3)
+        assert (split.name, split.test, split.missing) == ("test", (), ("z",))
+
     def test_absent_videos_of_the_test_part_are_told(self) -> None:
         annotations = self.parts("train", "train", "test", "test")
         absent = tuple(Video(id=f"gone-{part}", path=Path(part), labels=(0,), split=part) for part in ("test", "train"))
