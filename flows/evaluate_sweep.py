@@ -2,8 +2,9 @@
 
 from prefect import flow
 
+from flows.cached_features import require_features
 from flows.progress import say
-from flows.units import RunReport, Units, require_features
+from flows.units import RunReport, Units
 from flows.workspace import Workspace, open_workspace
 from heads.setting import Setting, expand
 from pipeline.errors import DynapropError

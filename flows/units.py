@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.cached_features import require_features
 from flows.progress import say, steps
+from flows.side_by_side import run_side_by_side
 from flows.workspace import Workspace
 from heads.checkpoint import save_checkpoint
 from heads.features import FeatureSplit, load_features
@@ -25,8 +24,7 @@ from pipeline.annotations import Annotations, require_labels
 from pipeline.backbone import gmacs_per_frame
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
-from pipeline.extraction import cached_key, open_store, resolve_device, store_path
-from pipeline.plan import shards_to_do
+from pipeline.extraction import open_store, resolve_device
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
 
@@ -141,35 +139,12 @@ class Units:
         units = self._units(wanted - done, first_seed=min((row.seed for row in wanted), default=0))
         try:
             with steps("train", sum(map(self._frames, units)), "frames") as progress:
-                self._train_all(units, keep, progress.advance)
+                jobs = [{"units": self, "unit": unit, "keep": keep} for unit in units]
+                workers = min(usable_cores(), len(units)) if self.device == "cpu" else 1
+                run_side_by_side(train_unit, jobs, workers=workers, on_frames=progress.advance)
         finally:
             self.run.collect()
         return RunReport(str(self.run.path), tuple(asked))
-
-    def _train_all(self, units: Sequence[Unit], keep: bool, on_frames: Callable[[int], None]) -> None:
-        """Train units side by side on a CPU, whose cores do more apart than together on matrices as small as these."""
-        workers = max(1, min(usable_cores(), len(units))) if self.device == "cpu" else 1
-        stopped = threading.Event()
-
-        def advance(frames: int) -> None:
-            if stopped.is_set():
-                raise DynapropError("stopped")
-            on_frames(frames)
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // workers))
-        try:
-            runner: ThreadPoolTaskRunner[str] = ThreadPoolTaskRunner(max_workers=workers)
-            with runner:
-                try:
-                    jobs = [{"units": self, "unit": unit, "keep": keep, "on_frames": advance} for unit in units]
-                    for future in [runner.submit(train_unit, job) for job in jobs]:
-                        future.result()
-                except BaseException:
-                    stopped.set()
-                    raise
-        finally:
-            torch.set_num_threads(threads)
 
     def train(self, unit: Unit, *, keep: bool, on_frames: Callable[[int], None]) -> None:
         """Train, measure and store one unit."""
@@ -273,33 +248,6 @@ def train_unit(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], 
     """Train and measure one unit; returns its name."""
     units.train(unit, keep=keep, on_frames=on_frames)
     return unit.name
-
-
-def require_features(workspace: Workspace) -> dict[str, str]:
-    """The feature keys of both branches, once it is known that all their features are there.
-
-    Raises:
-        DynapropError: they are not; with the command that makes them.
-    """
-    command = f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
-    nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
-    if not store_path(workspace.dataset, workspace.home).exists():
-        raise nothing
-    store = open_store(workspace.dataset, workspace.home)
-    keys = {}
-    for branch, backbone in (("student", workspace.student), ("teacher", workspace.teacher)):
-        key = cached_key(backbone, store)
-        if key is None:
-            raise nothing
-        keys[branch] = key
-    manifest = store.manifest()
-    shards = manifest.shards()
-    undone = shards_to_do(store, manifest, list(keys.values()))
-    if undone or not shards:
-        raise DynapropError(
-            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: {command}"
-        )
-    return keys
 
 
 def _digest(value: object) -> str:

@@ -1,0 +1,33 @@
+"""Whether the features that a training needs are there."""
+
+from flows.workspace import Workspace
+from pipeline.errors import DynapropError
+from pipeline.extraction import cached_key, open_store, store_path
+from pipeline.plan import shards_to_do
+
+
+def require_features(workspace: Workspace) -> dict[str, str]:
+    """The feature keys of both branches, once it is known that all their features are there.
+
+    Raises:
+        DynapropError: they are not; with the command that makes them.
+    """
+    command = f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
+    nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
+    if not store_path(workspace.dataset, workspace.home).exists():
+        raise nothing
+    store = open_store(workspace.dataset, workspace.home)
+    keys = {}
+    for branch, backbone in (("student", workspace.student), ("teacher", workspace.teacher)):
+        key = cached_key(backbone, store)
+        if key is None:
+            raise nothing
+        keys[branch] = key
+    manifest = store.manifest()
+    shards = manifest.shards()
+    undone = shards_to_do(store, manifest, list(keys.values()))
+    if undone or not shards:
+        raise DynapropError(
+            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: {command}"
+        )
+    return keys
