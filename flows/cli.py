@@ -139,7 +139,7 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    workspace = _check(target, recipe or "lite", catalog, sweep, device)
+    workspace = _check(target, recipe, catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
 
     _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
@@ -248,6 +248,7 @@ def _run(verbose: bool) -> int:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
+    text = text if len(text) < 1000 else f"{text[:700]} ... {text[-200:]}"
     if isinstance(error, DynapropError):
         return text
     if isinstance(error, OSError) and error.strerror:
@@ -256,15 +257,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _check(
-    target: str, recipe: str, catalog: str | None, sweep: str | None = None, device: str = "auto"
+    target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, device: str = "auto"
 ) -> "Workspace":
     """Refuse unknown names before Prefect starts, which takes seconds."""
     from flows.workspace import open_workspace
     from pipeline.extraction import resolve_device
 
-    workspace = open_workspace(target, recipe, catalog)
-    if sweep is not None:
-        workspace.catalog.sweep(sweep)
+    workspace = open_workspace(target, recipe, catalog, sweep=sweep)
     if workspace.dataset.generate is None:
         workspace.dataset.require_root()
     resolve_device(device)

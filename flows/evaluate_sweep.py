@@ -5,12 +5,10 @@ from prefect import flow
 from flows.cached_features import require_features
 from flows.progress import say
 from flows.units import RunReport, Units
-from flows.workspace import Workspace, open_workspace
+from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 from heads.setting import Setting, expand
 from pipeline.errors import DynapropError
 from pipeline.specs import RecipeSpec, SweepSpec
-
-DEFAULT_RECIPE = "lite"
 
 
 @flow(name="evaluate-sweep")
@@ -56,7 +54,7 @@ def workspaces(
     Raises:
         DynapropError: the features of no recipe are cached.
     """
-    specs = open_workspace(dataset, recipe or DEFAULT_RECIPE, catalog).catalog.sweeps_of(sweep)
+    specs = open_workspace(dataset, recipe, catalog, sweep=sweep).catalog.sweeps_of(sweep)
     wanted: dict[str, list[SweepSpec]] = {}
     for spec in specs:
         for name in (recipe,) if recipe else spec.recipes or (DEFAULT_RECIPE,):

@@ -79,4 +79,7 @@ def _percent(row: dict[Any, Any], metric: str) -> str:
 
 
 def _gap(gap: Interval | None) -> str:
-    return f"{100 * gap.estimate:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]" if gap else ""
+    if gap is None:
+        return ""
+    interval = "" if math.isnan(gap.low) else f" [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+    return f"{100 * gap.estimate:+.1f}{interval}"

@@ -11,6 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
+DEFAULT_RECIPE = "lite"
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -68,11 +70,21 @@ def home() -> Path:
     return folder
 
 
-def open_workspace(target: str, recipe: str, catalog: str | None = None) -> Workspace:
+def open_workspace(
+    target: str, recipe: str | None, catalog: str | None = None, *, sweep: str | None = None
+) -> Workspace:
     """Resolve a dataset (a catalog name, or a folder of videos) and a recipe.
+
+    Args:
+        target: the dataset.
+        recipe: name in the catalog; None for the first recipe of the sweep, else ``lite``.
+        catalog: path of the catalog file.
+        sweep: name in the catalog.
 
     Raises:
         UsageError: a name or path that does not exist.
     """
     entries = load_catalog(Path(catalog) if catalog else None)
+    own = entries.sweeps_of(sweep)[0].recipes if sweep is not None else ()
+    recipe = recipe or (own or (DEFAULT_RECIPE,))[0]
     return Workspace(target, entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())

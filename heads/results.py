@@ -178,9 +178,12 @@ class RunFolder:
 
 
 def _read_asked(file: Path) -> Asked:
-    entry = json.loads(file.read_text())
-    settings = tuple(Setting(**setting) for setting in entry["settings"])
-    return Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings)
+    try:
+        entry = json.loads(file.read_text())
+        settings = tuple(Setting(**setting) for setting in entry["settings"])
+        return Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings)
+    except (ValueError, KeyError, TypeError):
+        raise DynapropError(f"{file} is damaged; delete it and run the sweep again that it is named after") from None
 
 
 def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> Iterator[pd.DataFrame]:
@@ -256,7 +259,11 @@ def _read(unit: Path, name: str) -> pd.DataFrame:
         return pd.read_parquet(unit / f"{name}.parquet")
     except (pa.ArrowException, OSError, ValueError):
         (unit / "done.json").unlink(missing_ok=True)
-        raise DynapropError(f"{unit}: results are damaged; the same command now trains this unit again") from None
+        sweeps = sorted({file.name.rpartition("-")[0] for file in unit.parents[1].glob("asked/*.json")})
+        raise DynapropError(
+            f"{unit}: results are damaged and are left out from now on; sweeping again trains what they held "
+            f"(asked for so far: {', '.join(sweeps) or 'nothing'})"
+        ) from None
 
 
 def _safe(name: str) -> str:

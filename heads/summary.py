@@ -8,9 +8,13 @@ import pandas as pd
 
 from heads.metric import Interval, ResampledMap, mean_interval, multi_hot
 from heads.setting import MODELS
+from pipeline.errors import DynapropError
 
 SETTING = ["recipe", "model", "fusion_s", "fusion_t", "losses", "n_s", "n_t"]
 """Columns that name a line of the table."""
+
+FEWEST_VIDEOS = 10
+"""for an interval over videos"""
 
 _MEANS = ["gflops_paper", "gmacs_measured", "n_s_used", "n_t_used"]
 
@@ -26,11 +30,12 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
             experiments counts once.
 
     Raises:
-        ValueError: rows of several kinds of split, whose means would say nothing.
+        DynapropError: a recipe's rows are of several datasets, kinds of split, hyper-parameters or features.
     """
     results = results.drop_duplicates([*SETTING, "options_digest", "feature_key", "split", "fold", "seed"])
-    if results["split"].nunique() > 1:
-        raise ValueError(f"results of several splits: {sorted(results['split'].unique())}; select one")
+    for column in ("dataset", "split", "options_digest", "feature_key"):
+        if results.groupby("recipe")[column].nunique().max() > 1:
+            raise DynapropError(f"results of several values of {column}, whose means would say nothing: select one")
     rows = []
     for setting, group in results.groupby(SETTING, sort=False, dropna=False):
         weights = group["n_videos"]
@@ -94,6 +99,9 @@ def weighted_sum(
 ) -> Interval:
     """The weighted sum of the metrics of several models, as `paired_difference` is one with the weights 1 and -1.
 
+    Where the models have seeds in common, only these count. Below `FEWEST_VIDEOS` there is no interval: resampling a
+    handful of videos would promise what it cannot keep.
+
     Args:
         predictions: rows of ``predictions.parquet`` of one dataset and one kind of split.
         terms: weights, and values of key columns that select each model.
@@ -103,6 +111,8 @@ def weighted_sum(
         ValueError: no video was predicted by all of them.
     """
     tables = [_select(predictions, chosen) for _, chosen in terms]
+    if common := set.intersection(*(set(table["seed"]) for table in tables)):
+        tables = [table[table["seed"].isin(common)] for table in tables]
     videos = sorted(set.intersection(*(set(table["video_id"]) for table in tables)))
     if not videos:
         raise ValueError(f"no video was predicted by all of {[chosen for _, chosen in terms]}")
@@ -118,6 +128,8 @@ def weighted_sum(
         )
 
     (estimate,) = total(np.ones((1, len(videos))))
+    if len(videos) < FEWEST_VIDEOS:
+        return Interval(float(estimate), float("nan"), float("nan"))
     share = np.full(len(videos), 1 / len(videos))
     sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
     resampled = np.concatenate([total(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes])

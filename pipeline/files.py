@@ -14,6 +14,8 @@ import pandas as pd
 
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # the only way to read it
 _EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
 
 
@@ -75,6 +77,7 @@ def published(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
+    temporary.chmod(0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
     try:
         yield temporary
         sync(temporary)

@@ -70,7 +70,7 @@ def _seeds(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
-FrameCount = Annotated[int, Field(ge=0)]
+FrameCount = Annotated[int, Field(ge=0, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 AnyPath = Annotated[Path, BeforeValidator(_expanded_path)]
@@ -80,7 +80,7 @@ FrameCounts = Annotated[tuple[FrameCount, FrameCount], Strict(False)]
 Triple = Annotated[tuple[float, float, float], Strict(False)]
 PositiveTriple = Annotated[tuple[Positive, Positive, Positive], Strict(False)]
 Counts = Annotated[tuple[Count, ...], Strict(False)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), BeforeValidator(_seeds)]
 
 

@@ -44,8 +44,8 @@ class Entry(StrictModel):
     @field_validator("name")
     @classmethod
     def _is_folder_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise refuse("should be letters, digits, '.', '_' and '-' only: folders are named after it")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise refuse("should be letters, digits, '.', '_' and '-' only, at most 100: folders are named after it")
         return name
 
     def place(self, key: str) -> str:
@@ -254,8 +254,10 @@ class SweepSpec(Entry):
     def _has_content(self) -> "SweepSpec":
         if bool(self.rows) == bool(self.include):
             raise refuse("needs either rows or, to run other sweeps, include")
-        if self.include and self.recipes:
-            raise refuse("key 'recipes': the sweeps that it includes name their own")
+        if self.include and (given := {"recipes", "seeds"} & self.model_fields_set):
+            raise refuse(f"key {min(given)!r}: the sweeps that it includes have their own")
+        if len(set(self.recipes)) < len(self.recipes):
+            raise refuse("key 'recipes' lists the same value twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise refuse("key 'seeds' lists the same value twice")
         return self

@@ -10,7 +10,7 @@ import pandas as pd
 
 from heads.metric import Interval, mean_interval
 from heads.report.runs import is_full
-from heads.summary import PAPER_NAMES, SETTING, weighted_sum
+from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, weighted_sum
 
 Metric = Literal["top1", "map"]
 
@@ -69,6 +69,8 @@ class Comparison:
             text += self._cost_in_words(self.equal_cost)
             if not np.isnan(self.equal_cost.over_seeds.low):
                 over_seeds = f" and over seeds {_bounds(self.equal_cost.over_seeds)}"
+        if np.isnan(self.over_videos.low):
+            return f"{text}: not shown, {FEWEST_VIDEOS} videos are the fewest for an interval."
         text += f", 95\u00a0% interval over videos {_bounds(self.over_videos)}{over_seeds}"
         if self.verdict != "not shown":
             return f"{text}."

@@ -25,7 +25,7 @@ from heads.report.timeline import Picture, Timeline, telling_videos, timeline
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Sequence[Picture]]]
 """(dataset, video ids) -> (seconds, JPEG) of the videos whose files are there."""
 
-_NO_SCORES = "The run holds no scores frame by frame: an older version wrote it, or Dynamic-STE was not measured."
+_NO_SCORES = "No scores frame by frame: they are kept of Student, Teacher and Dynamic-STE for a sweep's first seed."
 
 
 @dataclass(frozen=True)

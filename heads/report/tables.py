@@ -213,6 +213,8 @@ def _number(value: float, digits: int) -> str:
 def _difference(line: Line) -> str:
     if math.isnan(line["dynamic_minus"]):
         return ""
+    if math.isnan(line["dynamic_minus_low"]):
+        return f"{round(100 * line['dynamic_minus'], 1) + 0.0:+.1f}"
     names = ("dynamic_minus", "dynamic_minus_low", "dynamic_minus_high")
     middle, low, high = (round(100 * line[name], 1) + 0.0 for name in names)  # + 0.0: no minus before zero
     return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -104,6 +104,8 @@ def _video(file: Path, text: str, video_id: str, entry: Any) -> tuple[SplitName,
     names = [annotation.get("label") if isinstance(annotation, dict) else None for annotation in annotations]
     if not all(isinstance(name, str) and name.strip() for name in names):
         raise UsageError(f"{_place(file, text, video_id)}: each of the 'annotations' should have a 'label'")
+    if any(not name.isprintable() for name in names if name):  # half a surrogate pair, for one, is no text at all
+        raise UsageError(f"{_place(file, text, video_id)}: a 'label' holds characters that cannot be shown")
     plain_id(str(file), video_id)
     return _SUBSETS[subset], tuple(dict.fromkeys(name.strip() for name in names if name))
 

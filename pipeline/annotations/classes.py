@@ -82,6 +82,8 @@ def read_classes(file: Path) -> ClassList:
         if blank:
             raise UsageError(f"{blank}: a blank line inside the class list shifts the indices after it; delete it")
         _add(names, where, name)
+    if len(names) > 1 and all(re.match(rf"{number}\s+\S", name) for number, name in enumerate(names, start=1)):
+        raise UsageError(f"{file}: the classes are numbered from 1; write the names alone, and number labels from 0")
     return _class_list(names, file, first=0)
 
 

@@ -90,6 +90,8 @@ def _rows(
             folder, number, *labels = fields
             if _NUMBER.fullmatch(number) is None:
                 raise UsageError(f"{where}: the number of frames should be a whole number, not {number!r}: {line!r}")
+            if int(number) == 0:
+                raise UsageError(f"{where}: a video of 0 frames; correct the number or delete the line")
             folder = listed_path(where, folder, root)
             yield Row(where, folder, (folder,), classes.labels(where, labels), split, folder_of(int(number)))
 

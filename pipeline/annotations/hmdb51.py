@@ -51,6 +51,6 @@ def _rows(file: Path, name: str, classes: ClassList) -> Iterator[Row]:
         video, _, part = line.rpartition(" ")
         if part not in ("0", *_PARTS) or not is_video_name(video.strip()):
             raise UsageError(f"{where}: should be `video.avi 0`, 1 (train) or 2 (test): {line!r}")
-        if part in _PARTS:
-            path = f"{name}/{plain_id(where, video.strip())}"
-            yield Row(where, path, (path.rpartition(".")[0],), (label,), _PARTS[part])
+        path = f"{name}/{plain_id(where, video.strip())}"
+        # A video of neither part stays in the store, since another split uses it; without a label nothing trains on it.
+        yield Row(where, path, (path.rpartition(".")[0],), (label,) if part in _PARTS else (), _PARTS.get(part))

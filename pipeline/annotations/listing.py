@@ -19,7 +19,7 @@ class Row(NamedTuple):
     names: tuple[str, ...]
     """Paths without extension, relative to the root, that the video may have."""
     labels: tuple[int, ...]
-    split: SplitName
+    split: SplitName | None
     frames: FrameFolder | None = None
     """How its frames are named where it may be a folder of them."""
 

@@ -69,7 +69,9 @@ def require_videos(annotations: Annotations) -> None:
     Raises:
         UsageError: no listed video is on disk.
     """
-    if annotations.absent and not annotations.videos:
+    if not annotations.videos and not annotations.absent:
+        raise UsageError("the lists name no video; correct the dataset's entry")
+    if not annotations.videos:
         first = annotations.absent[0]
         raise UsageError(
             f"none of the {len(annotations.absent):,} listed videos is on disk: no video for {first.path}, the first; "

@@ -14,6 +14,7 @@ from heads.results import KEY, METRICS, Asked, RunFolder
 from heads.setting import MODELS, expand
 from heads.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
 from heads.trained import Options, TrainedModels, trainings
+from pipeline.errors import DynapropError
 
 CLASSES = 3
 SETTINGS = expand(MODELS, [(8, 2)])
@@ -309,3 +310,36 @@ def test_subsets_share_the_features():
         *range(split.starts[4], split.starts[4] + split.n_clips[4]),
         *range(split.starts[1], split.starts[1] + split.n_clips[1]),
     ]
+
+
+def test_a_handful_of_videos_has_no_interval(tables):
+    few = tables.predictions[tables.predictions["video_id"].isin([f"2/{video}" for video in range(9)])]
+    gap = paired_difference(few, {"model": "dynamic"}, {"model": "student"})
+    assert np.isfinite(gap.estimate) and np.isnan(gap.low) and np.isnan(gap.high)
+
+
+def test_only_seeds_that_both_models_have_are_compared(tables):
+    rows = tables.predictions
+    wrong = rows[rows["model"] == "student"].assign(seed=1, predicted=-1)
+    gap = paired_difference(pd.concat([rows, wrong]), {"model": "dynamic"}, {"model": "student"}, resamples=50)
+    alone = paired_difference(rows, {"model": "dynamic"}, {"model": "student"}, resamples=50)
+    assert gap == alone
+
+
+def test_results_of_different_trainings_are_not_averaged(tables):
+    other = tables.results.assign(options_digest="another")
+    with pytest.raises(DynapropError, match="several values of options_digest"):
+        summarise(pd.concat([tables.results, other]))
+
+
+def test_damaged_results_name_what_to_sweep_again(tables, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    run.ask(Asked("table3", "x", (0,), SETTINGS))
+    (run.path / "units" / "unit" / "results.parquet").write_bytes(b"noise")
+    with pytest.raises(DynapropError, match=r"sweeping again trains what they held \(asked for so far: table3\)"):
+        run.measured()
+    assert run.measured() == set()
+    (run.path / "asked" / "table3-x.json").write_text("")
+    with pytest.raises(DynapropError, match=r"table3-x.json is damaged; delete it"):
+        run.collect()

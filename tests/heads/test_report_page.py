@@ -208,7 +208,7 @@ def test_runs_of_two_recipes_share_a_table_and_of_one_recipe_are_told_apart(tmp_
 def test_without_dynamic_ste_there_is_a_page_all_the_same(tmp_path):
     page = Page(page_of(write_run(tmp_path / "r", experiments={"default": [single("student", 20)]}, seeds=1)))
     assert "there is nothing to compare" in page.text
-    assert "no scores frame by frame" in page.text
+    assert "No scores frame by frame" in page.text
 
 
 def test_runs_without_frame_scores_say_so(tmp_path):
@@ -216,7 +216,7 @@ def test_runs_without_frame_scores_say_so(tmp_path):
     results = pd.read_parquet(folder / "results.parquet")
     old = results.drop(columns="top1_first_label").astype({"fusion_s": "object", "gflops_paper": "object"})
     old.to_parquet(folder / "results.parquet")  # as the first versions wrote them
-    assert "The run holds no scores frame by frame" in Page(page_of(folder)).text
+    assert "No scores frame by frame" in Page(page_of(folder)).text
 
 
 def test_chosen_videos_are_shown_with_pictures_where_there_are_some(tmp_path):

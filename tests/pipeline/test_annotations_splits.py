@@ -101,7 +101,9 @@ class TestHmdb51:
         assert [(video.id, video.split) for video in annotations.absent] == [
             ("brush_hair/same.avi", "test"),
             ("wave/b_wave.avi", "test"),
+            ("wave/unused.avi", None),  # another split uses it: what is cached of it stays
         ]
+        assert annotations.absent[-1].labels == ()
         assert list(everything(hmdb51(tmp_path, 2))) == ["wave/same.avi"]
 
     def test_no_such_split(self, tmp_path: Path) -> None:
