@@ -253,6 +253,7 @@ class TestPathList:
             ("run\njump\nrun\n", "classes.txt:3: class 'run' is already named at"),
             (None, "classes.txt: cannot be read (No such file or directory)"),
             (b"\xff\xfe", "classes.txt: is not UTF-8 text"),
+            ("1 run\n2 jump\n", "classes.txt: the classes are numbered from 1; write the names alone"),
             ("1\n0\n", "train.txt:1: 0 is the name of one class and the index of another"),
         ],
     )

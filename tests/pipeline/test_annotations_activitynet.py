@@ -130,6 +130,10 @@ class TestActivityNet:
             (b'{"database": {"a": {"subset": "training", "annotations": 3}}}', "'annotations' should be a list"),
             (b'{"database": {"a": {"subset": "training", "annotations": [{}]}}}', "should have a 'label'"),
             (b'{"database": {"a": {"subset": "training", "annotations": [{"label": " "}]}}}', "should have a 'label'"),
+            (
+                b'{"database": {"a": {"subset": "training", "annotations": [{"label": "\\ud800C"}]}}}',
+                "holds characters that cannot be shown",
+            ),
             (b'{"database": {"a/b": {"subset": "training"}}}', "'a/b' is no video id"),
             (b'{"database": {"../b": {"subset": "training"}}}', "'../b' is no video id"),
             (b'{"database": {"a\\nb": {"subset": "training"}}}', "'a\\nb' is no video id"),

@@ -113,6 +113,7 @@ class TestFrameLists:
         ("reader", "line", "expected"),
         [
             (arnet_activitynet, "v_a,ten,1", "the number of frames should be a whole number, not 'ten'"),
+            (arnet_activitynet, "v_a,0,1", "a video of 0 frames"),
             (arnet_activitynet, "v_a,-1,1", "the number of frames should be a whole number, not '-1'"),
             (arnet_activitynet, "v_a", "should be folder, number of frames and labels: 'v_a'"),
             (arnet_activitynet, "v_a,9,3", "label 3 is outside "),
