@@ -73,13 +73,7 @@ class Units:
             if folds
             else (given_or_stratified(self.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction),)
         )
-        self.options = Options(
-            **{
-                field.name: getattr(recipe, field.name) if own is None else own
-                for field in fields(Options)
-                for own in [getattr(dataset.training, field.name)]
-            }
-        )
+        self.options = Options(**{field.name: getattr(recipe, field.name) for field in fields(Options)})
         self.keys = require_features(workspace)
         store = open_store(dataset, workspace.home)
         loaded = load_features(

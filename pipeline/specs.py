@@ -60,19 +60,6 @@ class GenerateSpec(StrictModel):
     seed: Seed = 0
 
 
-class TrainingSpec(StrictModel):
-    """Hyper-parameters that a dataset sets whatever the recipe says, for instance because it is small."""
-
-    gamma: Count | None = None
-    key_dim: Count | None = None
-    lambda_frm: NotNegative | None = None
-    lambda_cos: NotNegative | None = None
-    epochs: Count | None = None
-    lr: Positive | None = None
-    milestones: Counts | None = None
-    batch_size: Count | None = None
-
-
 class DatasetSpec(Entry):
     """Where videos and labels are, and how videos are cut into clips."""
 
@@ -91,8 +78,6 @@ class DatasetSpec(Entry):
     split_seed: Seed = 0
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """The part held out where the dataset comes without a split."""
-    training: TrainingSpec = TrainingSpec()
-    """Instead of the recipe's own, where given."""
     generate: GenerateSpec | None = None
     note: str | None = None
     """Where to get the videos, and their licence."""
