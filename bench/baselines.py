@@ -1,10 +1,11 @@
-"""The README's table: all baselines on UT-Interaction, on folds by sequence and on the given split.
+"""The README's tables: all baselines on UT-Interaction, on folds by sequence and on the given split.
 
-    python bench/baselines.py            # trains what is not trained yet (about an hour on 2 cores), then writes
-    python bench/baselines.py --write    # only writes, from the run that is there
+    python bench/baselines.py            # trains what is not trained yet (an hour on 2 cores), then writes
+    python bench/baselines.py --write    # only writes, from the runs that are there
 
-Needs UT-Interaction below $DYNAPROP_DATA and its features (`dynaprop extract ut-interaction`). Hyper-parameters are the
-paper's; nothing is chosen on these videos. Writes baselines.json, baselines.png and the README's section.
+Needs UT-Interaction below $DYNAPROP_DATA and its features (`dynaprop extract ut-interaction`). Recipe `lite` has the
+paper's hyper-parameters; `lite-small` has smaller batches, chosen by choose_settings.py inside the training lists, and
+is measured on the folds. Writes baselines.json, baselines.png and the README's section.
 """
 
 import json
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -25,23 +27,25 @@ from matplotlib import pyplot as plt
 
 HERE = Path(__file__).resolve().parent
 DATASET, SWEEP, FOLDS, N_S, N_T = "ut-interaction", "baselines", 5, 16, 4
+GIVEN, BY_SEQUENCE = ("given split", "test", 0), (f"{FOLDS} folds by sequence", f"{FOLDS}-fold", FOLDS)
+PARTS = [("lite", *BY_SEQUENCE), ("lite", *GIVEN), ("lite-small", *BY_SEQUENCE)]
 DYNAMIC = {"model": "dynamic", "n_s": N_S, "n_t": N_T}
 
 
 def main() -> None:
-    if "--write" not in sys.argv[1:]:
-        for extra in (["--folds", str(FOLDS)], []):
-            subprocess.run([sys.executable, "-m", "flows.cli", "sweep", DATASET, "--sweep", SWEEP, *extra], check=True)
-    run = Units(open_workspace(DATASET, "lite")).run
-    run.collect()
-    results, predictions = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("results", "predictions"))
-    parts = {}
-    for name, split in ((f"{FOLDS} folds by sequence", f"{FOLDS}-fold"), ("given split", "test")):
+    parts = []
+    for recipe, title, split, folds in PARTS:
+        if "--write" not in sys.argv[1:]:
+            options = ["--recipe", recipe, "--sweep", SWEEP, "--folds", str(folds)]
+            subprocess.run([sys.executable, "-m", "flows.cli", "sweep", DATASET, *options], check=True)
+        run = Units(open_workspace(DATASET, recipe)).run
+        run.collect()
+        results, predictions = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("results", "predictions"))
         chosen = [frame[(frame["split"] == split) & _asked(frame)] for frame in (results, predictions)]
-        parts[name] = _part(*chosen)
-    data = {"dataset": DATASET, "recipe": "lite", "n_s": N_S, "n_t": N_T, "parts": parts}
+        parts.append({"recipe": recipe, "title": title} | _part(*chosen))
+    data = {"dataset": DATASET, "n_s": N_S, "n_t": N_T, "parts": parts}
     (HERE / "baselines.json").write_text(json.dumps(data, indent=1) + "\n")
-    _plot(parts)
+    _plot(parts[0])
     _write_readme(parts)
 
 
@@ -49,7 +53,7 @@ def _asked(frame: pd.DataFrame) -> pd.Series:
     return frame["n_s"].isin([0, N_S]) & frame["n_t"].isin([0, N_T, N_S])
 
 
-def _part(results: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, object]:
+def _part(results: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
     """Means with intervals over seeds, and Dynamic-STE minus every other line with intervals over videos."""
     lines = []
     for row in summarise(results).to_dict("records"):
@@ -66,11 +70,11 @@ def _label(line: dict[str, object]) -> str:
     return PAPER_NAMES[str(line["model"])] + frames
 
 
-def _write_readme(parts: dict[str, dict]) -> None:  # type: ignore[type-arg]
+def _write_readme(parts: list[dict[str, Any]]) -> None:
     text = []
-    for name, part in parts.items():
+    for part in parts:
         text += [
-            f"**{name}**, {part['videos']} test videos, {part['seeds']} seeds",
+            f"**{part['title']}**, recipe `{part['recipe']}`, {part['videos']} test videos, {part['seeds']} seeds",
             "",
             "| model | n_s | n_t | top-1 % | mAP % | GMACs | Dynamic-STE minus it |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -91,9 +95,9 @@ def _write_readme(parts: dict[str, dict]) -> None:  # type: ignore[type-arg]
     )
 
 
-def _plot(parts: dict[str, dict]) -> None:  # type: ignore[type-arg]
+def _plot(part: dict[str, Any]) -> None:
     """Accuracy over cost on the folds, a point a model."""
-    lines = [line for line in next(iter(parts.values()))["lines"] if line["model"] != "dynamic-shuffled"]
+    lines = [line for line in part["lines"] if line["model"] != "dynamic-shuffled"]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for line in lines:
         y, x = 100 * line["top1"], line["gmacs_measured"]

@@ -5,7 +5,8 @@
 For each training list of `bench/baselines.py` (five folds by sequence, and the given split) the list itself is divided
 into three folds by sequence; teacher and Dynamic-STE are trained on two thirds and measured on the third, for every
 setting. Writes settings.json: top-1 of Dynamic-STE by list and setting, the setting that is best on each list, and the
-means; what is there is not measured again. Needs the features (`dynaprop extract ut-interaction`).
+means; what is there is not measured again. One setting for all lists is a choice that has seen, as a training video of
+some other list, every video that a fold tests on. Needs the features (`dynaprop extract ut-interaction`).
 """
 
 import json
