@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,8 @@ import pandas as pd
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
+from flows.report import find_run
+from flows.workspace import home
 from heads.summary import PAPER_NAMES
 from pipeline.cores import usable_cores
 
@@ -37,11 +38,10 @@ def main() -> None:
         _dynaprop("sweep", DATASET, "--experiment", "all", "--recipe", "lite", "--seeds", str(SEEDS))
         data["minutes"] = round((time.monotonic() - began) / 60, 1)
         data["cores"] = usable_cores()
-    with tempfile.TemporaryDirectory() as folder:
-        _dynaprop("report", DATASET, "--output", folder)
-        (table,) = Path(folder).glob("figures/comparisons-*.parquet")
-        comparisons = pd.read_parquet(table)
-        _picture(Path(folder) / "report.html")
+    _dynaprop("report", DATASET)
+    run = find_run(DATASET, home() / "runs", [DATASET])
+    comparisons = pd.read_parquet(run / "figures" / "comparisons-ut-interaction-test.parquet")
+    _picture(run / "report.html")
     data["comparisons"] = json.loads(comparisons.to_json(orient="records", double_precision=4))
     DATA.write_text(json.dumps(data, indent=1) + "\n")
     _write_readme(comparisons, data)
