@@ -1,10 +1,14 @@
 """Settings: how rows of a sweep become lines of a table."""
 
-import pytest
+from typing import get_args
 
-from heads.setting import MODELS, Setting, expand
+import pytest
+from pydantic import ValidationError
+
+from heads.setting import LOSSES, MODELS, Fusion, Setting, expand
 from heads.trained import Training, trainings
 from pipeline.errors import UsageError
+from pipeline.specs import SweepRow
 
 
 def test_every_model_takes_the_frames_of_its_branches():
@@ -55,3 +59,14 @@ def test_the_models_alone_have_no_fusion_of_the_branch_that_they_lack():
     (student,) = expand(["student"], [(20, 0)], fusion=["teacher"])
     assert (student.fusion_s, student.fusion_t) == (False, None)
     assert student.name == "student-20+0-fusion-none"
+
+
+def test_the_catalog_knows_the_same_models_losses_and_fusions():
+    """pipeline/ spells them out, as it imports nothing of heads/."""
+    SweepRow(models=MODELS, frames=[(20, 5)], fusion=get_args(Fusion))
+    SweepRow(models=["dynamic"], losses=LOSSES)
+    for wrong in ({"models": ["dynamo"]}, {"models": ["dynamic"], "losses": ["kd"]}):
+        with pytest.raises(ValidationError):
+            SweepRow(**wrong)
+    (row,) = (field for field in SweepRow.model_fields.values() if "dynamic-shuffled" in str(field.annotation))
+    assert set(get_args(get_args(row.annotation)[0])) == set(MODELS)
