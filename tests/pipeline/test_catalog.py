@@ -77,12 +77,16 @@ class TestShippedCatalog:
         catalog = load_catalog(REPOSITORY / "catalog.yaml")
         assert {"sample", "ut-interaction", "weizmann", "activitynet-1.3", "mini-kinetics"} <= set(catalog.datasets)
         assert {"ucf101", "hmdb51", "kinetics-400"} <= set(catalog.datasets)
-        assert set(catalog.recipes) == {"lite", "efficientnet", "resnet"}
+        assert set(catalog.recipes) == {"lite", "lite-small", "efficientnet", "resnet"}
         assert next(iter(catalog.recipes)) == "lite"
+        paper = {"table1", "table2", "table3", "table4", "table5", "figure4"}
+        assert {sweep.name for sweep in catalog.sweeps_of("all")} == paper
+        assert set(catalog.sweeps) == paper | {"all", "default", "baselines"}
 
     def test_recipes_are_the_papers(self) -> None:
         # Section 4.1 of the paper, and the settings that the design adds where it is silent.
-        for recipe in load_catalog(REPOSITORY / "catalog.yaml").recipes.values():
+        recipes = load_catalog(REPOSITORY / "catalog.yaml").recipes
+        for recipe in (recipes["lite"], recipes["efficientnet"], recipes["resnet"]):
             values = recipe.model_dump(exclude={"name", "student", "teacher"})
             assert values == {
                 "n_s": 20,
@@ -96,6 +100,8 @@ class TestShippedCatalog:
                 "milestones": (15, 30),
                 "batch_size": 32,
             }
+        small = recipes["lite-small"].model_copy(update={"name": "lite", "batch_size": 32})
+        assert small == recipes["lite"]
 
     def test_published_cost_gives_the_papers_totals(self) -> None:
         # Tables 1 and 3: 20 student and 5 teacher frames cost 11.0 GFLOPs (EfficientNet) and 30.5 (ResNet).
