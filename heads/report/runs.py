@@ -169,6 +169,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
         settings["dataset"]
+        if not all(isinstance(settings.get(key, []), list) for key in ("classes", "missing")):
+            raise ValueError("classes and missing are lists")
     except FileNotFoundError:
         raise DynapropError(f"{path} is not there: {folder} is no run folder") from None
     except (OSError, ValueError, KeyError, TypeError):

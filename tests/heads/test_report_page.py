@@ -277,9 +277,10 @@ def test_refusals(tmp_path):
     pd.read_parquet(folder / "results.parquet").drop(columns="map").to_parquet(folder / "results.parquet")
     with pytest.raises(DynapropError, match=r"results.parquet lacks map"):
         Runs([folder])
-    (other / "run.json").write_text(json.dumps([1]))
-    with pytest.raises(DynapropError, match=r"run.json is damaged"):
-        Runs([other])
+    for damaged in ([1], {"dataset": "made-up", "classes": None}, {"dataset": "made-up", "missing": 3}):
+        (other / "run.json").write_text(json.dumps(damaged))
+        with pytest.raises(DynapropError, match=r"run.json is damaged"):
+            Runs([other])
     with pytest.raises(DynapropError, match=r"none/run.json is not there"):
         Runs([tmp_path / "none"])
 
