@@ -70,6 +70,8 @@ def read_with_pyav(request: FrameRequest, on_frame: Callable[[], None] | None = 
                 if late == 0:
                     wanted += 1
                     yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        except MemoryError:  # FFmpeg's is one, too
+            raise
         except av.error.FFmpegError as error:
             raise VideoError("decode", f"after {wanted} of {len(request.frames)} clips: {error}") from None
     if wanted < len(request.frames):

@@ -1,14 +1,16 @@
-"""The child process that touches video files: `python -m pipeline.decode_child`.
+"""The child process that touches video files: `python -m pipeline.decode_child MEMORY`, in bytes.
 
 Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
 ``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON; ``A``: alive, while a long
-file gives nothing else to send. The child ends when its stdin closes, so it never outlives its parent.
+file gives nothing else to send. The child ends when its stdin closes or its parent is gone.
 """
 
 import json
 import os
+import resource
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +29,9 @@ CLIP_INDEX = struct.Struct("<I")
 
 def main() -> None:
     """Answer requests until stdin closes."""
+    memory = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    end_with_parent()
     # Native libraries print to file descriptor 1; keep the answers on a private copy of it.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -38,9 +43,24 @@ def main() -> None:
             _send(out, b"D", json.dumps(answer).encode())
         except VideoError as error:
             _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
-        except (OSError, ValueError, MemoryError) as error:
+        except MemoryError:
+            detail = f"more than the {memory / 2**30:g} GiB that a decode child may use"
+            _send(out, b"E", json.dumps({"kind": "memory", "detail": detail}).encode())
+        except (OSError, ValueError) as error:
             detail = f"{type(error).__name__}: {error}"
             _send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
+
+
+def end_with_parent() -> None:
+    """End this process once its parent is gone, even while a decoder hangs and nobody reads stdin."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _probe(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:

@@ -1,11 +1,7 @@
 """A pool of decode children: parallel decoding that can neither hang nor take the run down with it."""
 
 import json
-import os
 import queue
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -13,23 +9,24 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.decode import FrameRequest
-from pipeline.decode_child import CLIP_INDEX, HEADER
+from pipeline.decode_child import CLIP_INDEX
+from pipeline.decode_process import ChildLost, DecodeProcess
 from pipeline.errors import DynapropError
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 
 _FRAMES_AHEAD = 64  # decoded frames held a video: bounds memory whatever the video's length
-
-
-class ChildLost(Exception):
-    """The child process died while it worked on a video."""
+_MEMORY = 2 * 2**30  # bytes a child; an 8K H.264 file with all its reference frames fits
+_FAILURES = 2  # of one decoder on one video, until another one is tried
+_LOSSES = 4  # children ended from outside during one video, until it is given up
+_CONCLUSIVE = ("mismatch", "missing_frames", "memory")  # the same decoder would say the same again
 
 
 @dataclass(frozen=True)
@@ -43,90 +40,6 @@ class DecodeOutcome:
     error: VideoError | None = None
 
 
-class DecodeChild:
-    """One child process and its pipes.
-
-    Args:
-        deadline: seconds without a message after which the child counts as hung.
-    """
-
-    def __init__(self, *, deadline: float) -> None:
-        self.deadline = deadline
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-        """Send a request and yield its messages ``(kind, payload)``; the last one is ``D``.
-
-        Raises:
-            VideoError: as the child reported it, or ``timeout``; a hung child is killed.
-            ChildLost: the child died while it worked.
-            DynapropError: no child could be started.
-        """
-        process = self._process or self._start()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            while True:
-                kind, length = HEADER.unpack(self._read(HEADER.size))
-                payload = self._read(length)
-                if kind == b"E":
-                    raise VideoError(**json.loads(payload))
-                yield kind, payload
-                if kind == b"D":
-                    return
-        except BrokenPipeError:
-            self.kill()
-            raise ChildLost("the decode child is gone") from None
-        except GeneratorExit:
-            self.kill()  # an abandoned answer would be taken for the next one's
-            raise
-
-    def kill(self) -> None:
-        """End the child at once and reap it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._process = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # PYTHONPATH: the child finds this very package wherever it runs from.
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.decode_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            process_group=0,  # Ctrl-C reaches the parent alone, which then ends its children
-        )
-        try:
-            self._read(HEADER.size)  # its first sign of life
-        except (ChildLost, VideoError) as error:
-            raise DynapropError(f"a decode process cannot be started: {error}") from None
-        return self._process
-
-    def _read(self, length: int) -> bytes:
-        """Read exactly so many bytes; the deadline counts only while nothing comes."""
-        assert self._process is not None and self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        parts = bytearray()
-        while len(parts) < length:
-            if not select.select([pipe], [], [], self.deadline)[0]:
-                self.kill()
-                raise VideoError("timeout", f"no new frame within {self.deadline:g} s")
-            data = os.read(pipe, min(length - len(parts), 1 << 20))
-            if not data:
-                self.kill()
-                raise ChildLost("the decode child died")
-            parts += data
-        return bytes(parts)
-
-
 _Item = tuple[int, list[np.ndarray]] | DecodeOutcome | BaseException
 
 
@@ -136,10 +49,20 @@ class DecodedVideo:
     def __init__(self, stopped: threading.Event) -> None:
         self._frames: queue.Queue[_Item] = queue.Queue(_FRAMES_AHEAD)
         self._stopped = stopped
+        self._newest = ("", -1)  # decoder and clip
         self.outcome: DecodeOutcome | None = None
 
+    def put_frames(self, clip: int, frames: list[np.ndarray], decoder: str) -> None:
+        """Hand over a clip, unless the same decoder has given it before its child was lost.
+
+        So a lost child changes neither the batches behind it nor the last bits of their features.
+        """
+        if decoder != self._newest[0] or clip > self._newest[1]:
+            self._newest = decoder, clip
+            self.put((clip, frames))
+
     def put(self, item: _Item) -> None:
-        """Hand over a frame, the outcome or what broke; waits while the reader is behind."""
+        """Hand over a clip, the outcome or what broke; waits while the reader is behind."""
         while not self._stopped.is_set():
             try:
                 return self._frames.put(item, timeout=0.1)
@@ -149,7 +72,8 @@ class DecodedVideo:
     def __iter__(self) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Yield ``(clip, [frame a size])``; afterwards ``outcome`` is set.
 
-        A clip may come twice, when a decoder failed half-way and another one began anew: the last one counts.
+        Clips come in order, and from the beginning anew where a decoder failed half-way and another one took over:
+        the last one counts.
         """
         while True:
             try:
@@ -172,15 +96,16 @@ class DecodePool:
     Args:
         workers: child processes; the machine's cores by default.
         deadline: seconds without a new frame after which a video is given up as ``timeout``.
+        memory: bytes that a child may allocate; a video that needs more fails with ``memory``.
     """
 
-    def __init__(self, *, workers: int | None = None, deadline: float = 60.0) -> None:
+    def __init__(self, *, workers: int | None = None, deadline: float = 60.0, memory: int = _MEMORY) -> None:
         self.workers = workers or usable_cores()
         self.deadline = deadline
         self.decoded_videos = 0
         """Videos that decoding was begun for."""
-        self._children: queue.SimpleQueue[DecodeChild] = queue.SimpleQueue()
-        self._all = [DecodeChild(deadline=deadline) for _ in range(self.workers)]
+        self._children: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
+        self._all = [DecodeProcess(deadline=deadline, memory=memory) for _ in range(self.workers)]
         for child in self._all:
             self._children.put(child)
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
@@ -196,8 +121,7 @@ class DecodePool:
         """Stop all work and end the children."""
         self._stopped.set()
         for child in self._all:
-            if child._process is not None:
-                child._process.kill()  # wakes the thread that waits for it
+            child.interrupt()  # wakes the thread that waits for it
         self._threads.shutdown(wait=True, cancel_futures=True)
         for child in self._all:
             child.kill()
@@ -243,8 +167,9 @@ class DecodePool:
     def _probe_one(self, path: str, folder: FrameFolder | None) -> Probe | VideoError:
         child = self._children.get()
         request = {"op": "probe", "path": path, "folder": folder and asdict(folder)}
+        lost = failures = 0
         try:
-            for attempt in (1, 2):
+            while True:
                 try:
                     *_, (_, payload) = child.ask(request)
                     answer = json.loads(payload)
@@ -253,35 +178,42 @@ class DecodePool:
                 except VideoError as error:
                     return error
                 except ChildLost as error:
-                    if attempt == 2:
+                    lost += error.from_outside
+                    failures += not error.from_outside
+                    if lost == _LOSSES or failures == _FAILURES or self._stopped.is_set():
                         return VideoError("crash", f"while probing: {error}")
-            raise AssertionError("unreachable")
         finally:
             self._children.put(child)
 
     def _decode_one(self, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo) -> None:
         child = self._children.get()
         began = time.monotonic()
-        attempts = 0
+        attempts = lost = failures = 0
         self.decoded_videos += 1
-        # A decoder is given up after its second failure, or at once where it contradicts the probe.
-        plan = deque([decoder, decoder] + (["pyav", "pyav"] if decoder == "decord" else []))
+        behind = ["pyav"] if decoder == "decord" else []
         error = VideoError("crash", "not attempted")
         try:
-            while plan and not self._stopped.is_set():
-                decoder = plan.popleft()
+            while not self._stopped.is_set():
                 attempts += 1
                 try:
                     self._stream(child, request, sizes, decoder, video)
                     return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began))
-                except ChildLost as lost:
-                    error = VideoError("crash", f"{decoder}: {lost}")
+                except ChildLost as loss:
+                    error = VideoError("crash", f"{decoder}: {loss}")
+                    if loss.from_outside:  # what decodes the video must not depend on who kills whom
+                        lost += 1
+                        if lost < _LOSSES:
+                            continue
+                        break
                 except VideoError as failure:
                     error = failure
                     if error.kind == "timeout":
                         break
-                    if error.kind in ("mismatch", "missing_frames"):
-                        plan = deque(other for other in plan if other != decoder)
+                failures += 1
+                if failures == _FAILURES or error.kind in _CONCLUSIVE:
+                    if not behind:
+                        break
+                    decoder, failures = behind.pop(), 0
             video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, error))
         except BaseException as failure:  # not the video's fault: the reader's to deal with
             video.put(failure)
@@ -289,7 +221,7 @@ class DecodePool:
             self._children.put(child)
 
     def _stream(
-        self, child: DecodeChild, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
+        self, child: DecodeProcess, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
     ) -> None:
         message = asdict(request)
         message |= {"frames": request.frames.tolist(), "timestamps": request.timestamps.tolist()}
@@ -300,4 +232,4 @@ class DecodePool:
                 for size in sizes:
                     frames.append(np.frombuffer(payload, np.uint8, size * size * 3, offset).reshape(size, size, 3))
                     offset += size * size * 3
-                video.put((clip, frames))
+                video.put_frames(clip, frames, decoder)

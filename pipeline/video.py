@@ -19,8 +19,9 @@ ERROR_KINDS = (
     "decode",  # the decoder failed on the data
     "mismatch",  # a decoder contradicts the probe about counts, times or pixels
     "not_finite",  # a feature is not a finite half-precision number
+    "memory",  # more than a decode child may use
     "timeout",  # no new frame within the deadline
-    "crash",  # the decoder process died more than once
+    "crash",  # the decoder process died again and again
 )
 
 

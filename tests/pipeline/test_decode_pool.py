@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import decode_pool
+from pipeline import decode_process
 from pipeline.decode import read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError
@@ -63,9 +64,9 @@ def fake_children(monkeypatch, tmp_path, body: str) -> None:
     script = tmp_path / "child.py"
     hello = "import struct, sys\nsys.stdout.buffer.write(struct.pack('<cI', b'A', 0)); sys.stdout.flush()\n"
     script.write_text(hello + body)
-    real = decode_pool.subprocess.Popen
+    real = decode_process.subprocess.Popen
     monkeypatch.setattr(
-        decode_pool.subprocess, "Popen", lambda _command, **options: real([sys.executable, str(script)], **options)
+        decode_process.subprocess, "Popen", lambda _command, **options: real([sys.executable, str(script)], **options)
     )
 
 
@@ -81,21 +82,89 @@ def test_a_child_that_hangs_is_killed_and_the_run_goes_on(tmp_path, monkeypatch)
         assert probe.kind == "timeout"
 
 
-def test_a_child_that_dies_is_tried_again_with_the_same_decoder_first(tmp_path, monkeypatch):
-    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+def log_of_children(monkeypatch, tmp_path, end: str) -> Path:
+    """Children that note the decoder they are asked to use, give the first two clips and come to an end."""
     log = tmp_path / "log"
     fake_children(
         monkeypatch,
         tmp_path,
         "import json, os, sys\n"
         f"open({str(log)!r}, 'a').write(json.loads(sys.stdin.readline())['decoder'] + ' ')\n"
-        "os.kill(os.getpid(), 9)",
+        "for clip in range(2):\n"
+        "    sys.stdout.buffer.write(struct.pack('<cII', b'F', 4 + 768, clip) + bytes(768))\n"
+        "sys.stdout.flush()\n" + end,
     )
+    return log
+
+
+@pytest.mark.parametrize(
+    ("number", "decoders", "clips"),
+    [
+        (signal.SIGSEGV, "decord decord pyav pyav", [0, 1, 0, 1]),  # a decoder's own fault, twice: another one
+        (signal.SIGKILL, "decord decord decord decord", [0, 1]),  # anybody's fault: the same one, some times
+    ],
+)
+def test_a_child_lost_to_a_signal(tmp_path, monkeypatch, number, decoders, clips):
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    log = log_of_children(monkeypatch, tmp_path, f"os.kill(os.getpid(), {int(number)})")
     with DecodePool(workers=1, deadline=20) as pool:
         (stream,) = pool.decode([wanted], [16], ["decord"])
-        assert list(stream) == []
+        assert [clip for clip, _ in stream] == clips
+    assert log.read_text().split() == decoders.split()
     assert stream.outcome.error.kind == "crash"
-    assert log.read_text().split() == ["decord", "decord", "pyav", "pyav"]
+    assert number.name in stream.outcome.error.detail
+    assert stream.outcome.attempts == 4
+
+
+def test_a_killed_child_changes_neither_frames_nor_decoder(tmp_path, pool):
+    """What was delivered is not delivered again: the batches behind are filled as if nothing had happened."""
+    wanted, decoder = request(write_video(tmp_path / "a.mp4", frames=300, size=(640, 480)), min_clips=200)
+    (undisturbed,) = pool.decode([wanted], [16], [decoder])
+    expected = [(clip, frames[0].copy()) for clip, frames in undisturbed]
+    (stream,) = pool.decode([wanted], [16], [decoder])
+    seen = []
+    for clip, frames in stream:
+        if clip in (0, 100):
+            for child in pool._all:
+                child.interrupt()
+        seen.append((clip, frames[0].copy()))
+    assert [clip for clip, _ in seen] == [clip for clip, _ in expected] == list(range(200))
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(seen, expected, strict=True))
+    assert stream.outcome.error is None
+    assert stream.outcome.decoder == decoder
+    assert stream.outcome.attempts > 1
+
+
+def test_a_video_that_needs_too_much_memory_is_named_and_the_child_goes_on(tmp_path):
+    path = write_video(tmp_path / "large.mp4", frames=3, size=(7680, 4320), options={"preset": "ultrafast"})
+    small = write_video(tmp_path / "small.mp4")
+    wanted, _ = request(path)
+    other, _ = request(small)
+    with DecodePool(workers=1, deadline=60, memory=256 * 2**20) as pool:
+        large, good = pool.decode([wanted, other], [16], ["pyav", "pyav"])
+        assert list(large) == []
+        assert large.outcome.error.kind == "memory"
+        assert "0.25 GiB" in large.outcome.error.detail
+        assert len(list(good)) == len(other.frames)
+    with DecodePool(workers=1, deadline=60) as pool:
+        (large,) = pool.decode([wanted], [16], ["pyav"])
+        assert len(list(large)) == len(wanted.frames)
+
+
+def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
+    """Nobody reads its stdin while a decoder hangs: the closed pipe is not enough."""
+    hanging = "from pipeline.decode_child import end_with_parent; import time; end_with_parent(); time.sleep(600)"
+    code = (
+        "import subprocess, sys, time\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {hanging!r}]).pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    time.sleep(2)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    wait_for_end([child])
 
 
 def test_children_end_when_their_parent_is_killed(tmp_path):
@@ -105,14 +174,18 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
         "from pipeline.decode_pool import DecodePool\n"
         "import sys, time\n"
         f"pool = DecodePool(workers=2); list(pool.probe([{str(path)!r}] * 4))\n"
-        "print(*[child._process.pid for child in pool._all], flush=True); time.sleep(60)"
+        "print(*[child.pid for child in pool._all], flush=True); time.sleep(60)"
     )
-    parent = decode_pool.subprocess.Popen([sys.executable, "-c", code], stdout=decode_pool.subprocess.PIPE)
+    parent = decode_process.subprocess.Popen([sys.executable, "-c", code], stdout=decode_process.subprocess.PIPE)
     children = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(children) == 2
     assert all(alive(pid) for pid in children)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
+    wait_for_end(children)
+
+
+def wait_for_end(children: list[int]) -> None:
     end = time.monotonic() + 20
     while any(alive(pid) for pid in children) and time.monotonic() < end:
         time.sleep(0.05)
@@ -135,7 +208,7 @@ def test_a_child_that_cannot_start_is_nobodys_fault(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(decode_pool.subprocess, "Popen", refuse)
+    monkeypatch.setattr(decode_process.subprocess, "Popen", refuse)
     with DecodePool(workers=1) as pool:
         (stream,) = pool.decode([wanted], [16], ["pyav"])
         with pytest.raises(BlockingIOError):
@@ -159,7 +232,7 @@ def test_memory_is_bounded_while_the_reader_waits(tmp_path):
         frames = iter(stream)
         next(frames)
         time.sleep(2)
-        assert resident(pool._all[0]._process.pid) < 250 * 2**20
+        assert resident(pool._all[0].pid) < 250 * 2**20
         assert len(list(frames)) == len(wanted.frames) - 1
 
 

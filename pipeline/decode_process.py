@@ -1,0 +1,142 @@
+"""The parent's end of one decode child: start it, ask it, and notice when it hangs or dies."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from pipeline.decode_child import HEADER
+from pipeline.errors import DynapropError
+from pipeline.video import VideoError
+
+# Sent by people, batch systems and a kernel out of memory; a decoder that crashes dies of another signal.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STARTS = 3
+
+
+class ChildLost(Exception):
+    """The child process died while it worked on a video.
+
+    Args:
+        status: as ``subprocess`` has it; a negative one is the signal that ended the child.
+    """
+
+    def __init__(self, status: int) -> None:
+        self.from_outside = -status in _FROM_OUTSIDE
+        """Whether somebody else ended the child, so that decoder and video are not to blame."""
+        try:
+            how = f"of {signal.Signals(-status).name}"
+        except ValueError:
+            how = f"with exit code {status}"
+        super().__init__(f"the decode child died {how}")
+
+
+class DecodeProcess:
+    """One child process and its pipes.
+
+    Args:
+        deadline: seconds without a message after which the child counts as hung.
+        memory: bytes that the child may allocate.
+    """
+
+    def __init__(self, *, deadline: float, memory: int) -> None:
+        self.deadline = deadline
+        self.memory = memory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The running child's process id."""
+        return self._process.pid if self._process else None
+
+    def ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+        """Send a request and yield its messages ``(kind, payload)``; the last one is ``D``.
+
+        Raises:
+            VideoError: as the child reported it, or ``timeout``; a hung child is killed.
+            ChildLost: the child died while it worked.
+            DynapropError: no child could be started.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            while True:
+                kind, length = HEADER.unpack(self._read(HEADER.size))
+                payload = self._read(length)
+                if kind == b"E":
+                    error = VideoError(**json.loads(payload))
+                    if error.kind == "memory":
+                        self.kill()  # what it holds is not given back
+                    raise error
+                yield kind, payload
+                if kind == b"D":
+                    return
+        except BrokenPipeError:
+            raise ChildLost(self._reap()) from None
+        except GeneratorExit:
+            self.kill()  # an abandoned answer would be taken for the next one's
+            raise
+
+    def interrupt(self) -> None:
+        """Kill the child and leave the rest to whoever waits for it."""
+        if (process := self._process) is not None:
+            process.kill()
+
+    def kill(self) -> None:
+        """End the child at once and reap it."""
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+
+    def _reap(self) -> int:
+        """Wait for the child, which has ended or is ending; its exit status."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # what was not sent any more
+                    pipe.close()
+        return process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # PYTHONPATH: the child finds this very package wherever it runs from.
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+        for attempt in range(1, _STARTS + 1):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.decode_child", str(self.memory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                process_group=0,  # Ctrl-C reaches the parent alone, which then ends its children
+            )
+            try:
+                self._read(HEADER.size)  # its first sign of life
+                return self._process
+            except (ChildLost, VideoError) as error:
+                if attempt == _STARTS or not (isinstance(error, ChildLost) and error.from_outside):
+                    raise DynapropError(f"a decode process cannot be started: {error}") from None
+        raise AssertionError("unreachable")
+
+    def _read(self, length: int) -> bytes:
+        """Read exactly so many bytes; the deadline counts only while nothing comes."""
+        assert self._process is not None and self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        parts = bytearray()
+        while len(parts) < length:
+            if not select.select([pipe], [], [], self.deadline)[0]:
+                self.kill()
+                raise VideoError("timeout", f"no new frame within {self.deadline:g} s")
+            data = os.read(pipe, min(length - len(parts), 1 << 20))
+            if not data:
+                raise ChildLost(self._reap())
+            parts += data
+        return bytes(parts)
