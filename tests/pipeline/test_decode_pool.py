@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import decode_process
-from pipeline.decode import read_frames, resize_frame
+from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError
+from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 from tests.pipeline.test_decode import request
@@ -136,19 +138,20 @@ def test_a_killed_child_changes_neither_frames_nor_decoder(tmp_path, pool):
 
 
 def test_a_video_that_needs_too_much_memory_is_named_and_the_child_goes_on(tmp_path):
-    path = write_video(tmp_path / "large.mp4", frames=3, size=(7680, 4320), options={"preset": "ultrafast"})
-    small = write_video(tmp_path / "small.mp4")
-    wanted, _ = request(path)
-    other, _ = request(small)
-    with DecodePool(workers=1, deadline=60, memory=256 * 2**20) as pool:
-        large, good = pool.decode([wanted, other], [16], ["pyav", "pyav"])
+    """A picture of 192 MiB, since libavcodec often takes a refused allocation for invalid data."""
+    Image.new("L", (8000, 8000)).save(tmp_path / "1.png")
+    folder = FrameFolder(template="{}.png", first=1, fps=1)
+    wanted = FrameRequest(str(tmp_path), np.array([0]), np.array([0.0]), 1, 0.0, True, folder)
+    other, decoder = request(write_video(tmp_path / "small.mp4"))
+    with DecodePool(workers=1, deadline=60, memory=384 * 2**20) as pool:
+        large, good = pool.decode([wanted, other], [16], ["frames", decoder])
         assert list(large) == []
         assert large.outcome.error.kind == "memory"
-        assert "0.25 GiB" in large.outcome.error.detail
+        assert "0.375 GiB" in large.outcome.error.detail
         assert len(list(good)) == len(other.frames)
     with DecodePool(workers=1, deadline=60) as pool:
-        (large,) = pool.decode([wanted], [16], ["pyav"])
-        assert len(list(large)) == len(wanted.frames)
+        (large,) = pool.decode([wanted], [16], ["frames"])
+        assert len(list(large)) == 1
 
 
 def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
