@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow test-kill lint install clean
 
 install: .venv/installed
 
@@ -20,6 +20,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
+
+test-kill: install  ## kill extractions of real videos at random moments and compare what comes out; prints figures
+	$(BIN)/python -m pytest -q -s -m kill
 
 lint: install
 	$(BIN)/ruff check .
