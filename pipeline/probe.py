@@ -14,8 +14,10 @@ from pipeline.video import VideoError, open_video
 # only decoding tells.
 _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "ffv1"})
 
-# decord decodes ahead into memory while its reader waits, in the worst case a whole video.
-_DECORD_BYTES = 512 * 2**20
+# decord decodes ahead into memory while its reader waits, in the worst case a whole video, and holds a dozen frames
+# even of a shorter one: a child that reads 20 frames of 4K needs 730 MiB with it, 4 frames 340 MiB, PyAV's 190 MiB.
+_DECORD_BYTES = 96 * 2**20
+_DECORD_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
     # decord hangs on MPEG-TS, knows no AV1, and counts frames that an edit list hides.
     plain = not (estimated or hidden or format_name == "mpegts" or codec == "av1")
-    small = len(times) * size[0] * size[1] * 3 <= _DECORD_BYTES
+    small = max(len(times), _DECORD_FRAMES) * size[0] * size[1] * 3 <= _DECORD_BYTES
     return Probe(
         timestamps=seconds,
         start=start,
