@@ -1,17 +1,17 @@
 """The command line: `dynaprop`."""
 
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.environment import prepare_environment
+from flows.interrupts import interrupted, listen, say_interrupted
+from flows.server import prefect_server
 from pipeline.errors import DynapropError
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ def run(
     from flows.extract_features import extract_features
     from flows.train_heads import train_heads
 
-    extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
-    train_heads(target, recipe, workspace.catalog.sweeps_of(sweep)[0].seeds[:1], folds, device=device, catalog=catalog)
-    reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    with prefect_server():
+        first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
+        extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
+        train_heads(target, recipe, first_seed, folds, device=device, catalog=catalog)
+        reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(reports, folds, workspace)
     _write_page([report.folder for report in reports], catalog=catalog)
 
@@ -95,7 +97,8 @@ def extract(
     if dry_run:
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
-        extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
+        with prefect_server():
+            extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
 
 
 @app.command()
@@ -114,16 +117,17 @@ def train(
     workspace = _check(target, recipe, catalog, device=device)
     from flows.train_heads import train_heads
 
-    report = train_heads(
-        target,
-        recipe,
-        _seeds(seeds) or (0,),
-        folds=folds,
-        n_s=n_s,
-        n_t=n_t,
-        device=device,
-        catalog=catalog,
-    )
+    with prefect_server():
+        report = train_heads(
+            target,
+            recipe,
+            _seeds(seeds) or (0,),
+            folds=folds,
+            n_s=n_s,
+            n_t=n_t,
+            device=device,
+            catalog=catalog,
+        )
     _show([report], folds, workspace)
 
 
@@ -142,7 +146,9 @@ def sweep(
     workspace = _check(target, recipe, catalog, sweep, device)
     from flows.evaluate_sweep import evaluate_sweep
 
-    _show(evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog), folds, workspace)
+    with prefect_server():
+        reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+    _show(reports, folds, workspace)
 
 
 @app.command()
@@ -213,21 +219,14 @@ def verify(
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130 or 143 (interrupted)."""
+    """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130, 143 or 129 (Ctrl-C, SIGTERM, SIGHUP)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     prepare_environment(verbose=verbose)
+    listen()
     sys.exit(_run(verbose))
 
 
 def _run(verbose: bool) -> int:
-    interrupts: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        signal.default_int_handler(number, frame)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
     try:
         app()
         code = 0
@@ -235,14 +234,14 @@ def _run(verbose: bool) -> int:
         code = int(end.code or 0)
     except Exception as error:
         # Prefect turns an interrupt that hits its own code into other errors.
-        if not interrupts:
+        if interrupted() is None:
             if verbose:
                 traceback.print_exc()
             print(f"error: {_one_line(error)}", file=sys.stderr)
         code = error.exit_code if isinstance(error, DynapropError) else 1
-    if interrupts:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 128 + interrupts[0]
+    if (end_code := interrupted()) is not None:
+        say_interrupted()
+        return end_code
     return code
 
 

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.cached_features import require_features
+from flows.interrupts import keep_listening
 from flows.progress import say
 from flows.units import RunReport, Units
 from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
@@ -38,6 +39,7 @@ def evaluate_sweep(
     Raises:
         DynapropError: the features of no recipe are cached.
     """
+    keep_listening()
     reports = []
     for workspace, sweeps in workspaces(dataset, recipe, sweep, catalog):
         units = Units(workspace, folds=folds, device=device)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.interrupts import keep_listening
 from flows.progress import say, steps
 from flows.workspace import Workspace, open_workspace
 from pipeline.errors import DynapropError
@@ -34,6 +35,7 @@ def extract_features(
         deadline: seconds without a new frame after which a video is given up.
         catalog: path of the catalog file.
     """
+    keep_listening()
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, deadline=deadline) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
