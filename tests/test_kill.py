@@ -102,15 +102,15 @@ class Killer:
         self.tally.kills["child"] += kills
 
 
-def session(leader: int) -> list[int]:
-    """Living processes of a session."""
+def session(leader: int, *, zombies: bool = False) -> list[int]:
+    """Living processes of a session, or all that are not reaped."""
     pids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, sid = stat.read_text().rsplit(")", 1)[1].split()[:4]
         except OSError:  # it has just ended
             continue
-        if int(sid) == leader and state != "Z":
+        if int(sid) == leader and (zombies or state != "Z"):
             pids.append(int(stat.parent.name))
     return pids
 
