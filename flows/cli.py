@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.environment import prepare_environment
-from flows.interrupts import interrupted, listen, say_interrupted
+from flows.interrupts import interrupted, interruptible
 from flows.server import prefect_server
 from pipeline.errors import DynapropError
 
@@ -222,8 +222,9 @@ def main() -> None:
     """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130, 143 or 129 (Ctrl-C, SIGTERM, SIGHUP)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     prepare_environment(verbose=verbose)
-    listen()
-    sys.exit(_run(verbose))
+    with interruptible():
+        code = _run(verbose)
+    sys.exit(code)
 
 
 def _run(verbose: bool) -> int:
@@ -234,14 +235,11 @@ def _run(verbose: bool) -> int:
         code = int(end.code or 0)
     except Exception as error:
         # Prefect turns an interrupt that hits its own code into other errors.
-        if interrupted() is None:
+        if not interrupted():
             if verbose:
                 traceback.print_exc()
             print(f"error: {_one_line(error)}", file=sys.stderr)
         code = error.exit_code if isinstance(error, DynapropError) else 1
-    if (end_code := interrupted()) is not None:
-        say_interrupted()
-        return end_code
     return code
 
 

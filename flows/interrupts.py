@@ -6,49 +6,57 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PATIENCE = 4.0  # seconds for tidying up
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PATIENCE = 3.5  # seconds for tidying up; children need one more to notice that they are alone
 
 _received: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is safe in a signal handler
 _first: list[int] = []
-_said = threading.Event()
+_ending = threading.Lock()
 _listening = threading.Event()
 
 
-def listen() -> None:
-    """From now on the first signal raises KeyboardInterrupt in the main thread, and the process ends within 4 s."""
-    _listening.set()
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first signal raise KeyboardInterrupt in the body, and end the process after it.
+
+    The exit code is a shell's for the signal: 130 (SIGINT), 143 (SIGTERM) or 129 (SIGHUP). It comes when the body has
+    tidied up, or after some seconds anyway: children notice by themselves that their parent is gone.
+    """
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     threading.Thread(target=_end_in_time, name="interrupts", daemon=True).start()
+    _listening.set()
     keep_listening()
+    try:
+        yield
+    finally:
+        if _first:
+            _end(_first[0])
+        _listening.clear()
+        _received.put(0)  # the thread's sign to end
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_listening() -> None:
-    """Take the signals back from Prefect, whose flows put a handler of their own, which every SIGTERM interrupts anew.
+    """Take the signals back from Prefect, whose flows put a handler of their own: SIGTERM interrupts it each time anew.
 
-    Does nothing where ``listen`` was not called: a flow that a Prefect worker runs is ended by Prefect.
+    Does nothing where the body of ``interruptible`` does not run: a Prefect worker ends its flows itself.
     """
     if not _listening.is_set() or threading.current_thread() is not threading.main_thread():
         return
-    for number in SIGNALS:
+    for number in _SIGNALS:
         # nohup means that the end of the terminal is not the command's.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
-def interrupted() -> int | None:
-    """Exit code after a signal, as a shell has it (130, 143, 129); None if there was none."""
-    return 128 + _first[0] if _first else None
-
-
-def say_interrupted() -> None:
-    """One line, once."""
-    if not _said.is_set():
-        _said.set()
-        with suppress(OSError):  # the terminal is closed
-            print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
+def interrupted() -> bool:
+    """Whether a signal has come."""
+    return bool(_first)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -59,8 +67,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _end_in_time() -> None:
-    """End the process where tidying up takes too long; its children notice by themselves."""
-    number = _received.get()
-    time.sleep(_PATIENCE)
-    say_interrupted()
+    if number := _received.get():
+        time.sleep(_PATIENCE)
+        _end(number)
+
+
+def _end(number: int) -> None:
+    """End the process at once: Python's own end takes seconds with torch loaded, and has nothing to add."""
+    _ending.acquire()  # for good: whoever comes second waits for the end
+    with suppress(OSError, ValueError):  # the terminal is closed
+        sys.stdout.flush()
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -325,30 +325,6 @@ def test_a_traceback_only_with_v(dynaprop):
     assert "Traceback" in dynaprop("run", "tinny", "-v").err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_the_run_and_the_next_one_goes_on(dynaprop, workplace, number, code):
-    for long in range(30):
-        write_video(workplace / "videos" / "a" / f"long{long}.mp4", frames=200, size=(320, 240), seed=long)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "flows.cli", "extract", "tiny"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    end = time.monotonic() + 120
-    while len(list(workplace.rglob("ledger/*/*.parquet"))) < 4 and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert "interrupted" in err
-    assert "Traceback" not in err
-    done = len(list(workplace.rglob("ledger/*/*.parquet")))
-    assert done >= 4
-    again = dynaprop("extract", "tiny")
-    assert again.code == 0
-    assert "features: 45 of 45 videos" in again.err
-    assert counts(again.err)[0] < 45  # finished shards were kept
-    assert dynaprop("verify", "tiny").code == 0
-
-
 def test_an_interrupted_sweep_keeps_what_was_measured_and_decodes_nothing(dynaprop, workplace, monkeypatch):
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text().replace("epochs: 3", "epochs: 60"))
