@@ -33,6 +33,7 @@ SweepRecipe = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new frame after which a video is given up.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process extracts this dataset.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
 SweepName = Annotated[
@@ -60,6 +61,7 @@ def run(
     seeds: Seeds = None,
     device: Device = "auto",
     workers: Workers = None,
+    wait: Wait = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -69,7 +71,7 @@ def run(
     from flows.extract_features import extract_features
     from flows.train_heads import train_heads
 
-    extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
+    extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait)
     train_heads(target, recipe, workspace.catalog.sweeps_of(sweep)[0].seeds[:1], folds, device=device, catalog=catalog)
     reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(reports, folds, workspace)
@@ -85,6 +87,7 @@ def extract(
     device: Device = "auto",
     workers: Workers = None,
     deadline: Deadline = 60.0,
+    wait: Wait = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -95,7 +98,7 @@ def extract(
     if dry_run:
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
-        extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
+        extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
 
 
 @app.command()

@@ -22,6 +22,7 @@ def extract_features(
     workers: int | None = None,
     deadline: float = 60.0,
     catalog: str | None = None,
+    wait: bool = False,
 ) -> dict[str, object]:
     """Decode every video once and cache the features of student and teacher.
 
@@ -33,9 +34,10 @@ def extract_features(
         workers: decode processes; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
         catalog: path of the catalog file.
+        wait: wait while another process extracts this dataset, instead of refusing.
     """
     workspace = open_workspace(dataset, recipe, catalog)
-    with open_extraction(workspace, device=device, workers=workers, deadline=deadline) as extraction:
+    with open_extraction(workspace, device=device, workers=workers, deadline=deadline, wait=wait) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", len(changes.to_probe), "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
@@ -57,7 +59,8 @@ def expect(
     catalog: str | None = None,
 ) -> str:
     """What an extraction would do, in one line; writes nothing but an empty store."""
-    with open_extraction(open_workspace(dataset, recipe, catalog), device=device, workers=workers) as extraction:
+    workspace = open_workspace(dataset, recipe, catalog)
+    with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", len(changes.to_probe), "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
@@ -75,7 +78,13 @@ def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], 
 
 
 def open_extraction(
-    workspace: Workspace, *, device: str = "auto", workers: int | None = None, deadline: float = 60.0
+    workspace: Workspace,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+    dry_run: bool = False,
+    wait: bool = False,
 ) -> Extraction:
     """The extraction of a workspace's dataset with its recipe's two backbones."""
     return Extraction(
@@ -86,6 +95,9 @@ def open_extraction(
         device=device,
         workers=workers,
         deadline=deadline,
+        dry_run=dry_run,
+        wait=wait,
+        on_note=say,
     )
 
 

@@ -40,6 +40,7 @@ class Extractor:
         backbones: key and weights of every branch.
         root: folder that the manifest's video paths are relative to.
         pool: the decode children.
+        check: called before the store is written to; it raises when that is no longer this process's right.
         device: torch device of the backbones.
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
     """
@@ -51,6 +52,7 @@ class Extractor:
         backbones: Sequence[tuple[FeatureKey, Weights]],
         root: str,
         pool: DecodePool,
+        check: Callable[[], None],
         device: str = "cpu",
         batch_size: int = 32,
     ) -> None:
@@ -61,6 +63,7 @@ class Extractor:
         self.forwarded_frames = 0
         self._weights = {key.name: weights for key, weights in backbones}
         self._root = root
+        self._check = check
         self._device = device
         self._loaded: dict[str, FrameBackbone] = {}
         self._manifest = store.manifest()
@@ -80,6 +83,7 @@ class Extractor:
         videos = self._manifest.shard(shard)
         if not keys or videos.empty:
             return ShardResult(shard, 0, 0, 0)
+        self._check()
         branches = [self._branch(key) for key in keys]
         sizes = sorted({key.size for key in keys})
         first_row = shard * self.store.shard_rows
@@ -166,7 +170,9 @@ class Extractor:
                 features[:] = np.nan
             rows.append(_ledger_row(record, outcome, error, None if error else checksum(features)))
         key = branch.backbone.key.name
+        self._check()
         self.store.write_shard(key, shard, branch.features)
+        self._check()
         self.store.ledger(key).publish(shard, rows)
 
 

@@ -15,6 +15,7 @@ from pipeline.backbone import FeatureKey, feature_key
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import Extractor, ShardResult
+from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.manifest import Manifest
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
@@ -130,7 +131,7 @@ def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
 
 
 class Extraction:
-    """Extracts a dataset's frame features for some backbones.
+    """Extracts a dataset's frame features for some backbones: a context manager that holds the store's lock.
 
     Args:
         dataset: the dataset.
@@ -140,6 +141,12 @@ class Extraction:
         device: torch device, or ``auto``.
         workers: decode children; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
+        dry_run: write nothing, and so take no lock.
+        wait: wait while another process extracts into the store, instead of refusing.
+        on_note: called with a line for people about the lock.
+
+    Raises:
+        DynapropError: on entry, when another process holds the lock, or the store cannot be written to.
     """
 
     def __init__(
@@ -152,6 +159,9 @@ class Extraction:
         device: str = "auto",
         workers: int | None = None,
         deadline: float = 60.0,
+        dry_run: bool = False,
+        wait: bool = False,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
@@ -160,21 +170,34 @@ class Extraction:
         self.home = home
         self._workers = workers
         self._deadline = deadline
+        self._lock: StoreLock | None = None
+        if not dry_run:
+            root = store_path(dataset, home)
+            self._lock = StoreLock(LocalLockRecord(root), name=str(root), wait=wait, on_note=on_note)
         self._pool: DecodePool | None = None
         self._extractor: Extractor | None = None
         self._store: FeatureStore | None = None
 
     def __enter__(self) -> Self:
+        if self._lock is not None:
+            self._lock.__enter__()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
+        """End the decode children, then give back the lock."""
+        try:
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
+        finally:
+            if self._lock is not None:
+                self._lock.__exit__()
 
-    def close(self) -> None:
-        """End the decode children."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+    def check_lock(self) -> None:
+        """Make sure that this process may still write to the store; raises as ``StoreLock.check`` does."""
+        if self._lock is None:
+            raise RuntimeError("a dry run does not write")
+        self._lock.check()
 
     @property
     def store(self) -> FeatureStore:
@@ -229,6 +252,7 @@ class Extraction:
             on_video=on_video,
         ):
             if save and changes:
+                self.check_lock()
                 manifest.save(self.store.manifest_path)
         shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
         plan = ExtractionPlan(
@@ -286,6 +310,7 @@ class Extraction:
                 backbones=list(self.backbones.values()),
                 root=str(self.dataset.root),
                 pool=self.pool,
+                check=self.check_lock,
                 device=self.device,
             )
         return self._extractor
