@@ -39,7 +39,7 @@ def extract_features(
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, deadline=deadline, wait=wait) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
-        with steps("probe", len(changes.to_probe), "videos") as progress:
+        with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
         with steps("extract", plan.clips_to_do, "clips") as progress:
             for shard in plan.shards:
@@ -62,7 +62,7 @@ def expect(
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
-        with steps("probe", len(changes.to_probe), "videos") as progress:
+        with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)
     return (

@@ -1,7 +1,7 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -82,15 +82,15 @@ def store_path(dataset: DatasetSpec, home: Path) -> Path:
     return home / "stores" / dataset.name / grid
 
 
-def open_store(dataset: DatasetSpec, home: Path) -> FeatureStore:
-    """Open a dataset's store, or create it."""
+def open_store(dataset: DatasetSpec, home: Path, *, read_only: bool = False) -> FeatureStore:
+    """Open a dataset's store, or create it; see ``FeatureStore``."""
     grid = {
         "dataset": dataset.name,
         "clip_seconds": dataset.clip_seconds,
         "min_clips": dataset.min_clips,
         "max_clips": dataset.max_clips,
     }
-    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows)
+    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows, read_only=read_only)
 
 
 def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
@@ -216,8 +216,13 @@ class Extraction:
         """Name of the feature key by backbone."""
         return {name: key.name for name, (key, _) in self.backbones.items()}
 
-    def changes(self, *, retry_failed: bool = False) -> Changes:
-        """Compare the files on disk with the manifest."""
+    def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
+        """Compare the files on disk with the manifest.
+
+        Args:
+            retry_failed: probe and extract failed videos again.
+            retry: ids of others to probe and extract again.
+        """
         manifest = self.store.manifest()
         failed = failed_videos(self.store, list(self.key_names.values())) if retry_failed else {}
         return compare(
@@ -225,7 +230,7 @@ class Extraction:
             self.annotations.videos,
             root=self.dataset.root,
             absent=self.annotations.absent,
-            failed=failed,
+            retry={*failed, *retry},
         )
 
     def plan(
@@ -254,7 +259,14 @@ class Extraction:
             if save and changes:
                 self.check_lock()
                 manifest.save(self.store.manifest_path)
-        shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
+        keys = list(self.key_names.values())
+        again = manifest.shards_of(video.id for video in changes.retried)
+        if save:
+            for key in keys:
+                for shard in again:
+                    self.store.ledger(key).withdraw(shard)
+        shards = {**shards_to_do(self.store, manifest, keys), **dict.fromkeys(again, tuple(keys))}
+        shards = dict(sorted(shards.items()))
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()) - len(manifest.absent()),

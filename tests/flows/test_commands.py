@@ -340,6 +340,7 @@ def test_an_interrupt_ends_the_run_and_the_next_one_goes_on(dynaprop, workplace,
     assert process.returncode == code, err
     assert "interrupted" in err
     assert "Traceback" not in err
+    assert not list(workplace.rglob("lock.json"))
     done = len(list(workplace.rglob("ledger/*/*.parquet")))
     assert done >= 4
     again = dynaprop("extract", "tiny")
