@@ -187,32 +187,30 @@ def datasets(
 def verify(
     target: Target,
     recipe: Recipe = "lite",
-    repair: Annotated[bool, typer.Option("--repair", help="Make bad shards undone: extract writes them anew.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Extract a random sample of videos once more, too, and compare.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Videos of the deep check.")] = 16,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sample; a random one by default.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Recompute what is wrong, and check that again.")] = False,
+    wait: Wait = False,
+    device: Device = "auto",
+    workers: Workers = None,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
     """Check every cached feature against the ledger: shard present, features finite, checksum right."""
+    from flows.verify_features import DeepOptions, repair_features, verify_features
     from flows.workspace import open_workspace
-    from pipeline.extraction import locate_backbone, open_store, store_path
-    from pipeline.verify import verify_key
+    from pipeline.extraction import resolve_device
 
     workspace = open_workspace(target, recipe, catalog)
-    if not store_path(workspace.dataset, workspace.home).exists():
-        raise DynapropError(f"{target} has no features yet; run: dynaprop extract {target}")
-    store = open_store(workspace.dataset, workspace.home)
-    problems = 0
-    for backbone in (workspace.student, workspace.teacher):
-        check = verify_key(store, locate_backbone(backbone)[0].name, repair=repair)
-        typer.echo(
-            f"{backbone.name}: {check.videos} videos in {check.shards} shards, "
-            f"{check.unpublished} shards not extracted, {len(check.problems)} problems"
-        )
-        for problem in check.problems:
-            typer.echo(f"  {problem}")
-        problems += len(check.problems)
-    if problems:
-        advice = "run dynaprop extract to write them anew" if repair else "run dynaprop verify --repair"
-        raise DynapropError(f"{store.root}: {problems} problems; {advice}")
+    resolve_device(device)
+    options = DeepOptions(sample=sample, seed=seed, device=device, workers=workers) if deep else None
+    if repair:
+        repair_features(workspace, deep=options, wait=wait, device=device, workers=workers)
+    else:
+        verify_features(workspace, deep=options)
 
 
 def main() -> None:

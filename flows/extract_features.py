@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.progress import say, steps
-from flows.workspace import Workspace, open_workspace
+from flows.workspace import open_extraction, open_workspace
 from pipeline.errors import DynapropError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionSummary
@@ -75,30 +75,6 @@ def expect(
 def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], None]) -> ShardResult:
     """Extract one shard; nothing is done when the ledger has it."""
     return extraction.extract_shard(shard, on_clips=on_clips)
-
-
-def open_extraction(
-    workspace: Workspace,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    deadline: float = 60.0,
-    dry_run: bool = False,
-    wait: bool = False,
-) -> Extraction:
-    """The extraction of a workspace's dataset with its recipe's two backbones."""
-    return Extraction(
-        dataset=workspace.dataset,
-        annotations=workspace.annotations(),
-        backbones=[workspace.student, workspace.teacher],
-        home=workspace.home,
-        device=device,
-        workers=workers,
-        deadline=deadline,
-        dry_run=dry_run,
-        wait=wait,
-        on_note=say,
-    )
 
 
 def tell(summary: ExtractionSummary) -> None:

@@ -151,7 +151,7 @@ class Extractor:
             key,
             channels=backbone.channels,
             n_shards=self._manifest.n_shards,
-            attributes={**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)},
+            attributes=array_attributes(key),
         )
         return _Branch(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
 
@@ -200,6 +200,11 @@ class _Branch:
                 self.features[self._rows] = self.backbone.features(self._batch)[: len(self._rows)]
             self.forwarded += len(self._rows)
             self._rows = []
+
+
+def array_attributes(key: FeatureKey) -> dict[str, Any]:
+    """What the array of a key says about itself."""
+    return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
 
 
 def _ledger_row(

@@ -14,12 +14,12 @@ from pipeline.annotations import Annotations
 from pipeline.backbone import FeatureKey, feature_key
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
-from pipeline.extract import Extractor, ShardResult
+from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.manifest import Manifest
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
 from pipeline.weights import Weights
 
@@ -181,6 +181,8 @@ class Extraction:
     def __enter__(self) -> Self:
         if self._lock is not None:
             self._lock.__enter__()
+            if self._lock.taken_over:
+                remove_strays(store_path(self.dataset, self.home))
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -216,6 +218,19 @@ class Extraction:
         """Name of the feature key by backbone."""
         return {name: key.name for name, (key, _) in self.backbones.items()}
 
+    def restore_arrays(self) -> list[str]:
+        """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
+        gone = [key for key, _ in self.backbones.values() if self._is_gone(key)]
+        for key in gone:
+            self.check_lock()
+            self.store.ensure_array(
+                key,
+                channels=_channels(key.model),
+                n_shards=self.store.manifest().n_shards,
+                attributes=array_attributes(key),
+            )
+        return [key.name for key in gone]
+
     def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
         """Compare the files on disk with the manifest.
 
@@ -244,8 +259,10 @@ class Extraction:
             on_video: called after each probed video.
 
         Raises:
-            DynapropError: the disk has too little room for the features.
+            DynapropError: the disk has too little room for the features, or an array is gone.
         """
+        if gone := [key.name for key, _ in self.backbones.values() if self._is_gone(key)]:
+            raise DynapropError(f"{self.store.root}: the array {gone[0]} is gone; run `dynaprop verify --repair`")
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -326,6 +343,9 @@ class Extraction:
                 device=self.device,
             )
         return self._extractor
+
+    def _is_gone(self, key: FeatureKey) -> bool:
+        return bool(self.store.ledger(key.name).published()) and not self.store.has_array(key.name)
 
     def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
         width = {key.name: _channels(key.model) for key, _ in self.backbones.values()}

@@ -181,18 +181,6 @@ class FeatureStore:
                 if folder.exists():
                     shutil.rmtree(folder)
 
-    def strays(self) -> list[Path]:
-        """Temporary files, which a killed process has left or a running one is writing."""
-        return sorted(self.root.rglob("*.partial"))
-
-    def remove_strays(self) -> list[Path]:
-        """Delete what a killed process has left; only for who holds the store's lock."""
-        strays = self.strays()
-        with writing(self.root):
-            for path in strays:
-                path.unlink(missing_ok=True)
-        return strays
-
     def _chunk(self, key: str, shard: int) -> Path:
         return self._path / key / "c" / str(shard) / "0"
 
@@ -201,6 +189,20 @@ class FeatureStore:
 
     def _array(self, key: str) -> zarr.Array:
         return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
+
+
+def find_strays(root: Path) -> list[Path]:
+    """Temporary files in a store, which a killed process has left or a running one is writing."""
+    return sorted(root.rglob("*.partial"))
+
+
+def remove_strays(root: Path) -> list[Path]:
+    """Delete what a killed process has left; only for who holds the store's lock."""
+    strays = find_strays(root)
+    with writing(root):
+        for path in strays:
+            path.unlink(missing_ok=True)
+    return strays
 
 
 def remove_damaged_metadata(root: Path) -> list[Path]:
