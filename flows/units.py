@@ -75,7 +75,7 @@ class Units:
         )
         self.options = Options(**{field.name: getattr(recipe, field.name) for field in fields(Options)})
         self.keys = require_features(workspace)
-        store = open_store(dataset, workspace.home)
+        store = open_store(dataset, workspace.home, read_only=True)
         loaded = load_features(
             store,
             self.annotations.videos,
