@@ -1,4 +1,4 @@
-"""Stand-ins for decoding and backbones, and a process that dies: they make a step of extraction a matter of milliseconds.
+"""Stand-ins for decoding and backbones, and a process that dies: with them a step of extraction takes milliseconds.
 
 A "video" is a small file of json that says how many frames it has and what is wrong with it. Its frames carry who they
 are in their pixels, and a feature is what its frame carries, so that a wrong feature is seen at once.

@@ -13,8 +13,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from heads.features import load_features
 from pipeline.annotations import Annotations, Video
@@ -50,7 +57,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.pair = BACKBONES[:2]
         self.time = 0  # a clock of our own, since two changes may lie within one tick of the disk's
         self.trouble = self.was_trouble = False
-        self.settled = False  # nothing has changed since the last extraction
         self.damaged: dict[tuple[str, int], str] = {}
         self.owners: dict[int, tuple[str, str]] = {}  # video and content of every row ever given
         self.published: dict[tuple[str, int], Any] = {}
@@ -68,6 +74,11 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.patches.close()
         shutil.rmtree(self.folder)
+
+    @initialize(frames=st.lists(st.integers(1, 12), max_size=5))
+    def begin(self, frames: list[int]) -> None:
+        for count in frames:
+            self.add_video(count, "none")
 
     # Videos.
 
@@ -95,13 +106,11 @@ class StoreMachine(RuleBasedStateMachine):
     def lose_video(self, which: int) -> None:
         """It is still listed."""
         self._pick_path(which).unlink()
-        self.settled = False
 
     @precondition(lambda self: self.paths)
     @rule(which=number)
     def remove_video(self, which: int) -> None:
         self.paths.pop(self._pick(which)).unlink(missing_ok=True)
-        self.settled = False
 
     @precondition(lambda self: self._there())
     @rule(which=number)
@@ -110,7 +119,6 @@ class StoreMachine(RuleBasedStateMachine):
         video_id = next(name for name, path in self.paths.items() if path == self._pick_path(which))
         self.time += 1
         self.paths[video_id] = self.paths[video_id].rename(self.root / f"moved{self.time}")
-        self.settled = False
 
     @precondition(lambda self: self._there())
     @rule(which=number)
@@ -120,7 +128,6 @@ class StoreMachine(RuleBasedStateMachine):
         old = next(name for name in self.paths if self.paths[name] == path)
         self.time += 1
         self.paths[f"v{self.time}"] = self.paths.pop(old)
-        self.settled = False
 
     @precondition(lambda self: len(self._there()) > 1)
     @rule(one=number, other=number)
@@ -131,7 +138,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.time += 1
             contents[1].write(first, time=self.time)
             contents[0].write(second, time=self.time)
-            self.settled = False
 
     # Runs.
 
@@ -139,50 +145,39 @@ class StoreMachine(RuleBasedStateMachine):
     def choose_recipe(self, first: int, second: int) -> None:
         one, other = BACKBONES[first % 3], BACKBONES[second % 3]
         self.pair = [one] if one == other else [one, other]
-        self.settled = False
-
-    @rule()
-    def begin_or_end_trouble(self) -> None:
-        """While it lasts, some videos fail that are all right."""
-        self.trouble = not self.trouble
-        self.was_trouble = True
 
     @precondition(lambda self: self.paths and "ledger" not in self.damaged.values())
-    @rule(retry_failed=st.booleans())
-    def extract(self, retry_failed: bool) -> None:
-        before = self.trouble
+    @rule(retry_failed=st.booleans(), trouble=st.booleans())
+    def extract(self, retry_failed: bool, trouble: bool) -> None:
+        """In times of trouble some videos fail that are all right."""
+        self._trouble(trouble)
         with Mortal(self.home):
             summary = self._extract(self.home, retry_failed=retry_failed)
-        self._accounted(summary, retried=retry_failed and not before)
-        self.settled = True
+        self._accounted(summary, retried=retry_failed and not trouble)
 
-    @precondition(lambda self: self.settled and self.paths and "ledger" not in self.damaged.values())
+    @precondition(lambda self: self.paths and "ledger" not in self.damaged.values())
     @rule()
-    def extract_again(self) -> None:
-        """Other labels or not: nothing is decoded, nothing computed, and no file of the store written."""
+    def extract_twice(self) -> None:
+        """The second time, whatever the labels are now, nothing is decoded, computed or written."""
+        self.extract(retry_failed=False, trouble=False)
         files = self._files()
         summary = self._extract(self.home, label=1)
         assert (summary.decoded, summary.forwarded) == (0, 0)
         assert self._files() == files
 
     @precondition(lambda self: self.paths and "ledger" not in self.damaged.values())
-    @rule()
-    def extract_with_an_unreadable_ledger_elsewhere(self) -> None:
-        """What a kill leaves lies beside the good files and is not taken for one of them."""
-        for key in self._keys():
-            (self._store().ledger(key).folder / ".000000.parquet.x.partial").write_bytes(b"PAR1")
-
-    @precondition(lambda self: self.paths and "ledger" not in self.damaged.values())
-    @rule(place=st.floats(0, 1), torn=st.booleans(), retry_failed=st.booleans())
-    def die(self, place: float, torn: bool, retry_failed: bool) -> None:
+    @rule(place=st.floats(0, 1), torn=st.booleans(), retry_failed=st.booleans(), trouble=st.booleans())
+    def die(self, place: float, torn: bool, retry_failed: bool, trouble: bool) -> None:
         """The next extraction, with whatever happens before it, has to cope."""
+        self._trouble(trouble)
         self._die(place, torn=torn, retry_failed=retry_failed)
-        self.settled = False
 
-    @precondition(lambda self: self.paths and not self.damaged)
+    @precondition(lambda self: self.paths)
     @rule(places=st.lists(st.floats(0, 1), min_size=1, max_size=3), torn=st.booleans())
     def die_and_resume(self, places: list[float], torn: bool) -> None:
         """After any number of deaths the store is that of an extraction that was left alone."""
+        if self.damaged:
+            self.repair()
         twin = self.folder / "twin"
         if self.home.exists():
             shutil.copytree(self.home, twin)
@@ -195,7 +190,6 @@ class StoreMachine(RuleBasedStateMachine):
             self._accounted(self._extract(self.home))
         self._same(open_store(self.dataset, self.home), open_store(self.dataset, twin))
         shutil.rmtree(twin)
-        self.settled = True
 
     @precondition(lambda self: self._keys())
     @rule(which=number, place=st.none() | st.floats(0, 1))
@@ -213,9 +207,9 @@ class StoreMachine(RuleBasedStateMachine):
             pass
         else:
             assert key not in self._keys()
-        self.damaged = {place: kind for place, kind in self.damaged.items() if place[0] != key}
+        left = self._store().ledger(key).published()
+        self.damaged = {place: kind for place, kind in self.damaged.items() if place[0] != key or place[1] in left}
         self.published = {place: files for place, files in self.published.items() if place[0] != key}
-        self.settled = False
 
     # Damage.
 
@@ -257,9 +251,8 @@ class StoreMachine(RuleBasedStateMachine):
         for key in self._keys():
             verify_key(self._store(), key, repair=True)
         self.damaged = {}
-        self.settled = False
         if self.paths:
-            self.extract(retry_failed=False)
+            self.extract(retry_failed=False, trouble=False)
         self.verify()
 
     # What always holds.
@@ -325,6 +318,10 @@ class StoreMachine(RuleBasedStateMachine):
             for shard in plan.shards:
                 work.extract_shard(shard)
             return work.summary()
+
+    def _trouble(self, trouble: bool) -> None:
+        self.trouble = trouble
+        self.was_trouble |= trouble
 
     def _die(self, place: float, *, torn: bool, retry_failed: bool = False) -> None:
         """Extract and die at this part (0 to 1) of the way, at least before its last step."""
@@ -394,7 +391,6 @@ class StoreMachine(RuleBasedStateMachine):
         content = Content(self.time, frames, fault)
         content.write(self.paths[video_id], time=self.time)
         self.contents[file_identity(self.paths[video_id]).content] = content
-        self.settled = False
 
     def _pick(self, which: int) -> str:
         return sorted(self.paths)[which % len(self.paths)]
@@ -434,6 +430,8 @@ def run(examples: int, steps: int) -> None:
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
+            phases=(Phase.reuse, Phase.generate),  # shrinking takes longer than a test may
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )
