@@ -6,11 +6,11 @@ are in their pixels, and a feature is what its frame carries, so that a wrong fe
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from unittest import mock
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.decode_pool import DecodeOutcome
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
+from tests.pipeline.audit import audited, unheard
 
 CHANNELS = 6
 
@@ -153,19 +154,15 @@ class Mortal:
         self._folder = f"{os.path.realpath(folder)}{os.sep}"
         self._steps = steps
         self._torn = torn
-        self._no_fsync = mock.patch("os.fsync", lambda _: self.step("os.fsync", self._folder))
+        self._life = ExitStack()
 
-    def __enter__(self) -> "Mortal":
-        global _alive
-        _install()
-        self._no_fsync.start()
-        _alive = self
+    def __enter__(self) -> Self:
+        self._life.enter_context(audited(self._hear))
+        self._life.enter_context(mock.patch("os.fsync", lambda _: self.step("os.fsync", self._folder)))
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _alive
-        _alive = None
-        self._no_fsync.stop()
+        self._life.close()
 
     def step(self, event: str, path: str) -> None:
         """Called before every step.
@@ -177,34 +174,21 @@ class Mortal:
             return
         if self._steps is not None and self.taken >= self._steps:
             if self.taken == self._steps and self._torn and event == "os.rename":
-                _cut(path)
+                _cut(Path(path))
             self.taken += 1
             raise Killed(f"at {event} of {path}")
         self.taken += 1
 
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and arguments[2] & _WRITING and not isinstance(arguments[0], int):
+            self.step(event, _absolute(arguments[0], -1))
+        elif event in _STEPS:
+            self.step(event, _absolute(arguments[0], arguments[_STEPS[event]]))
 
-# Events of Python's audit hooks, with the index of the argument that tells the folder of a relative path.
+
+# Audit events, with the index of the argument that tells the folder of a relative path.
 _STEPS = {"os.rename": 2, "os.link": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_alive: Mortal | None = None
-_installed = False
-
-
-def _install() -> None:
-    """An audit hook sees the steps of all threads and libraries; it cannot be removed again."""
-    global _installed
-    if not _installed:
-        sys.addaudithook(_hook)
-        _installed = True
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _alive is None:
-        return
-    if event == "open" and arguments[2] & _WRITING and not isinstance(arguments[0], int):
-        _alive.step(event, _absolute(arguments[0], -1))
-    elif event in _STEPS:
-        _alive.step(event, _absolute(arguments[0], arguments[_STEPS[event]]))
 
 
 def _absolute(path: Any, folder: int) -> str:
@@ -212,9 +196,7 @@ def _absolute(path: Any, folder: int) -> str:
     return str(start / os.fsdecode(path))
 
 
-def _cut(path: str) -> None:
-    global _alive
-    alive, _alive = _alive, None
-    if Path(path).is_file():
-        os.truncate(path, Path(path).stat().st_size // 2)
-    _alive = alive
+def _cut(path: Path) -> None:
+    with unheard():
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)

@@ -443,7 +443,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_no_sequence_of_steps_harms_the_store() -> None:
-    run(examples=6, steps=20)
+    run(examples=6, steps=15)
 
 
 @pytest.mark.slow
