@@ -141,12 +141,12 @@ class Mortal:
     """Dies at a step of writing below a folder, and from then on does not touch it: no clean-up, as by SIGKILL.
 
     The steps are what Python does there: open a file to write, rename, link, delete, make a folder, fsync (which is not
-    done for real, to save time). The file that is being put in its place at that moment may be cut in the middle.
+    done for real, to save time).
 
     Args:
         folder: the folder.
         steps: how many steps go well; None for ever.
-        torn: whether the file of the fatal rename is cut in the middle.
+        torn: the file that was opened last has been written by half, where it is still under that name.
     """
 
     def __init__(self, folder: Path, *, steps: int | None = None, torn: bool = False) -> None:
@@ -154,6 +154,7 @@ class Mortal:
         self._folder = f"{os.path.realpath(folder)}{os.sep}"
         self._steps = steps
         self._torn = torn
+        self._opened: Path | None = None
         self._life = ExitStack()
 
     def __enter__(self) -> Self:
@@ -173,11 +174,13 @@ class Mortal:
         if not path.startswith(self._folder):
             return
         if self._steps is not None and self.taken >= self._steps:
-            if self.taken == self._steps and self._torn and event == "os.rename":
-                _cut(Path(path))
+            if self.taken == self._steps and self._torn and self._opened:
+                _cut(self._opened)
             self.taken += 1
             raise Killed(f"at {event} of {path}")
         self.taken += 1
+        if event == "open":
+            self._opened = Path(path)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and arguments[2] & _WRITING and not isinstance(arguments[0], int):
