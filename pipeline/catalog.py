@@ -214,6 +214,13 @@ def _entries(file: Path, document: dict[Any, Any], section: str, kind: type[E]) 
         return MappingProxyType({})
     if not isinstance(entries, dict):
         raise UsageError(f"{file}: section {section!r} should be a mapping of names to entries, not {_short(entries)}")
+    seen: dict[str, str] = {}
+    for name in entries:
+        if isinstance(name, str) and (other := seen.setdefault(name.casefold(), name)) != name:
+            raise UsageError(
+                f"{file}: {kind.noun} {name!r}: differs from {other!r} in upper and lower case only, "
+                "which not every disk tells apart; rename one of the two"
+            )
     return MappingProxyType({name: _entry(file, name, entry, kind) for name, entry in entries.items()})
 
 
