@@ -14,7 +14,7 @@ from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionSummary
 
 
-@flow(name="extract-features")
+@flow(name="extract-features", persist_result=False)
 def extract_features(
     dataset: str,
     recipe: str = "lite",
@@ -73,7 +73,7 @@ def expect(
     )
 
 
-@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE)
+@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE, persist_result=False)
 def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], None]) -> ShardResult:
     """Extract one shard; nothing is done when the ledger has it."""
     return extraction.extract_shard(shard, on_clips=on_clips)
