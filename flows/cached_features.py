@@ -16,7 +16,7 @@ def require_features(workspace: Workspace) -> dict[str, str]:
     nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
     if not store_path(workspace.dataset, workspace.home).exists():
         raise nothing
-    store = open_store(workspace.dataset, workspace.home)
+    store = open_store(workspace.dataset, workspace.home, read_only=True)
     keys = {}
     for branch, backbone in (("student", workspace.student), ("teacher", workspace.teacher)):
         key = cached_key(backbone, store)

@@ -33,6 +33,7 @@ SweepRecipe = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new frame after which a video is given up.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process extracts this dataset.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
 SweepName = Annotated[
@@ -60,6 +61,7 @@ def run(
     seeds: Seeds = None,
     device: Device = "auto",
     workers: Workers = None,
+    wait: Wait = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -71,7 +73,7 @@ def run(
 
     with prefect_server():
         first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
-        extract_features(target, recipe, device=device, workers=workers, catalog=catalog)
+        extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait)
         train_heads(target, recipe, first_seed, folds, device=device, catalog=catalog)
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(reports, folds, workspace)
@@ -87,6 +89,7 @@ def extract(
     device: Device = "auto",
     workers: Workers = None,
     deadline: Deadline = 60.0,
+    wait: Wait = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -98,7 +101,7 @@ def extract(
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
         with prefect_server():
-            extract_features(target, recipe, device, retry_failed, workers, deadline, catalog)
+            extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
 
 
 @app.command()
@@ -190,32 +193,30 @@ def datasets(
 def verify(
     target: Target,
     recipe: Recipe = "lite",
-    repair: Annotated[bool, typer.Option("--repair", help="Make bad shards undone: extract writes them anew.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Extract a random sample of videos once more, too, and compare.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Videos of the deep check.")] = 16,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sample; a random one by default.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Recompute what is wrong, and check that again.")] = False,
+    wait: Wait = False,
+    device: Device = "auto",
+    workers: Workers = None,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
     """Check every cached feature against the ledger: shard present, features finite, checksum right."""
+    from flows.verify_features import DeepOptions, repair_features, verify_features
     from flows.workspace import open_workspace
-    from pipeline.extraction import locate_backbone, open_store, store_path
-    from pipeline.verify import verify_key
+    from pipeline.extraction import resolve_device
 
     workspace = open_workspace(target, recipe, catalog)
-    if not store_path(workspace.dataset, workspace.home).exists():
-        raise DynapropError(f"{target} has no features yet; run: dynaprop extract {target}")
-    store = open_store(workspace.dataset, workspace.home)
-    problems = 0
-    for backbone in (workspace.student, workspace.teacher):
-        check = verify_key(store, locate_backbone(backbone)[0].name, repair=repair)
-        typer.echo(
-            f"{backbone.name}: {check.videos} videos in {check.shards} shards, "
-            f"{check.unpublished} shards not extracted, {len(check.problems)} problems"
-        )
-        for problem in check.problems:
-            typer.echo(f"  {problem}")
-        problems += len(check.problems)
-    if problems:
-        advice = "run dynaprop extract to write them anew" if repair else "run dynaprop verify --repair"
-        raise DynapropError(f"{store.root}: {problems} problems; {advice}")
+    resolve_device(device)
+    options = DeepOptions(sample=sample, seed=seed, device=device, workers=workers) if deep else None
+    if repair:
+        repair_features(workspace, deep=options, wait=wait, device=device, workers=workers)
+    else:
+        verify_features(workspace, deep=options)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pipeline.errors import DynapropError
 from pipeline.specs import RecipeSpec, SweepSpec
 
 
-@flow(name="evaluate-sweep")
+@flow(name="evaluate-sweep", persist_result=False)
 def evaluate_sweep(
     dataset: str,
     recipe: str | None = None,

@@ -8,13 +8,13 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
-from flows.workspace import Workspace, open_workspace
+from flows.workspace import open_extraction, open_workspace
 from pipeline.errors import DynapropError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionSummary
 
 
-@flow(name="extract-features")
+@flow(name="extract-features", persist_result=False)
 def extract_features(
     dataset: str,
     recipe: str = "lite",
@@ -23,6 +23,7 @@ def extract_features(
     workers: int | None = None,
     deadline: float = 60.0,
     catalog: str | None = None,
+    wait: bool = False,
 ) -> dict[str, object]:
     """Decode every video once and cache the features of student and teacher.
 
@@ -34,12 +35,13 @@ def extract_features(
         workers: decode processes; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
         catalog: path of the catalog file.
+        wait: wait while another process extracts this dataset, instead of refusing.
     """
     keep_listening()
     workspace = open_workspace(dataset, recipe, catalog)
-    with open_extraction(workspace, device=device, workers=workers, deadline=deadline) as extraction:
+    with open_extraction(workspace, device=device, workers=workers, deadline=deadline, wait=wait) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
-        with steps("probe", len(changes.to_probe), "videos") as progress:
+        with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
         with steps("extract", plan.clips_to_do, "clips") as progress:
             for shard in plan.shards:
@@ -59,9 +61,10 @@ def expect(
     catalog: str | None = None,
 ) -> str:
     """What an extraction would do, in one line; writes nothing but an empty store."""
-    with open_extraction(open_workspace(dataset, recipe, catalog), device=device, workers=workers) as extraction:
+    workspace = open_workspace(dataset, recipe, catalog)
+    with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
         changes = extraction.changes(retry_failed=retry_failed)
-        with steps("probe", len(changes.to_probe), "videos") as progress:
+        with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)
     return (
@@ -70,25 +73,10 @@ def expect(
     )
 
 
-@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE)
+@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE, persist_result=False)
 def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], None]) -> ShardResult:
     """Extract one shard; nothing is done when the ledger has it."""
     return extraction.extract_shard(shard, on_clips=on_clips)
-
-
-def open_extraction(
-    workspace: Workspace, *, device: str = "auto", workers: int | None = None, deadline: float = 60.0
-) -> Extraction:
-    """The extraction of a workspace's dataset with its recipe's two backbones."""
-    return Extraction(
-        dataset=workspace.dataset,
-        annotations=workspace.annotations(),
-        backbones=[workspace.student, workspace.teacher],
-        home=workspace.home,
-        device=device,
-        workers=workers,
-        deadline=deadline,
-    )
 
 
 def tell(summary: ExtractionSummary) -> None:

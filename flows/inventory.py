@@ -9,6 +9,7 @@ from flows.table import print_table
 from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
 from pipeline.extraction import locate_backbone
+from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.plan import failed_videos
 from pipeline.store import FeatureStore, list_stores
 
@@ -29,11 +30,12 @@ def print_datasets(catalog: Catalog, home: Path) -> None:
     ):
         table.add_column(name, overflow="fold")
     stores = list_stores(home / "stores")
+    known = {store.parent.name for store in stores}
     for name, spec in catalog.datasets.items():
         there = "yes" if spec.root.is_dir() else "generated on first use" if spec.generate else f"no ({spec.root})"
-        _add(table, name, there, [store for store in stores if store.dataset == name])
-    for name in sorted({store.dataset for store in stores} - set(catalog.datasets)):
-        _add(table, name, "not in the catalog", [store for store in stores if store.dataset == name])
+        _add(table, name, there, [store for store in stores if store.parent.name == name])
+    for name in sorted(known - set(catalog.datasets)):
+        _add(table, name, "not in the catalog", [store for store in stores if store.parent.name == name])
     print_table(table)
 
 
@@ -41,6 +43,9 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
     """Delete the features of keys that no backbone of the catalog makes.
 
     A backbone whose weights cannot be found here keeps all keys of its model and size.
+
+    Raises:
+        DynapropError: a store is in use, cannot be written to, or cannot be read, after all others were dealt with.
     """
     named: set[str] = set()
     kept: set[tuple[str, int]] = set()
@@ -50,23 +55,37 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
         except DynapropError:
             kept.add((backbone.model, backbone.size))
     removed = 0
-    for store in list_stores(home / "stores"):
-        for key, attributes in store.keys().items():
-            if key not in named and (attributes["model"], attributes["size"]) not in kept:
-                store.remove(key)
-                removed += 1
-                say(f"deleted {store.root}: {key}")
+    failures = []
+    for root in list_stores(home / "stores"):
+        try:
+            store = FeatureStore.existing(root)
+            unnamed = [
+                key
+                for key, attributes in store.keys().items()
+                if key not in named and (attributes["model"], attributes["size"]) not in kept
+            ]
+            if not unnamed:
+                continue
+            with StoreLock(LocalLockRecord(root), name=str(root)):
+                for key in unnamed:
+                    store.remove(key)
+                    removed += 1
+                    say(f"deleted {root}: {key}")
+        except DynapropError as error:
+            failures.append(str(error))
     say(f"{removed} feature keys deleted")
+    if failures:
+        raise DynapropError("; ".join(failures))
 
 
-def _add(table: Table, name: str, there: str, stores: list[FeatureStore]) -> None:
+def _add(table: Table, name: str, there: str, stores: list[Path]) -> None:
     if not stores:
         table.add_row(name, there)
-    for store in stores:
+    for root in stores:
         try:
-            _add_store(table, name, there, store)
+            _add_store(table, name, there, FeatureStore.existing(root))
         except DynapropError as error:
-            table.add_row(name, there, store.root.name, str(error))
+            table.add_row(name, there, root.name, str(error))
         name = there = ""
 
 

@@ -9,7 +9,7 @@ from flows.workspace import open_workspace
 from heads.setting import MODELS, expand
 
 
-@flow(name="train-heads")
+@flow(name="train-heads", persist_result=False)
 def train_heads(
     dataset: str,
     recipe: str = "lite",

@@ -75,7 +75,7 @@ class Units:
         )
         self.options = Options(**{field.name: getattr(recipe, field.name) for field in fields(Options)})
         self.keys = require_features(workspace)
-        store = open_store(dataset, workspace.home)
+        store = open_store(dataset, workspace.home, read_only=True)
         loaded = load_features(
             store,
             self.annotations.videos,
@@ -237,7 +237,7 @@ class Units:
         return path.with_name(f"{path.name}.json").exists()  # written last
 
 
-@task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE)
+@task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE, persist_result=False)
 def train_unit(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], None]) -> str:
     """Train and measure one unit; returns its name."""
     units.train(unit, keep=keep, on_frames=on_frames)

@@ -104,8 +104,11 @@ def feature_key(
     """
     if not timm.is_model(model):
         raise UsageError(f"backbone {backbone!r}: timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
+    try:
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError as error:  # a tag that the architecture lacks
+        raise UsageError(f"backbone {backbone!r}: {error}") from None
     located = find_weights(weights, model)
-    config = timm.get_pretrained_cfg(model)
     key = FeatureKey(
         backbone=backbone,
         model=model,

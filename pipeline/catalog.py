@@ -31,6 +31,7 @@ __all__ = [
 
 E = TypeVar("E", bound=Entry)
 
+_MOST_NODES = 100_000  # of the document, aliases written out
 _SECTIONS = ("datasets", "backbones", "recipes", "sweeps")
 
 
@@ -119,7 +120,8 @@ def load_catalog(path: Path | None = None) -> Catalog:
     document = _read_yaml(file)
     for section in document:
         if section not in _SECTIONS:
-            raise UsageError(f"{file}: unknown section {section!r}{did_you_mean(str(section), list(_SECTIONS))}")
+            hint = did_you_mean(section, list(_SECTIONS)) if isinstance(section, str) else ""
+            raise UsageError(f"{file}: unknown section {_short(section)}{hint}")
     catalog = Catalog(
         path=file,
         datasets=_entries(file, document, "datasets", DatasetSpec),
@@ -167,7 +169,10 @@ _Loader.add_implicit_resolver(
 
 def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
-        document = _Loader(file.read_text(encoding="utf-8-sig")).get_single_data()
+        loader = _Loader(file.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        _refuse_bombs(file, node)
+        document = None if node is None else loader.construct_document(node)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -176,8 +181,8 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = ", ".join(filter(None, (error.context, error.problem)))
         raise UsageError(f"{file}{line}: {_one_line(problem)}") from None
-    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
-        # PyYAML's own constructors raise these for values such as the date 2020-99-99.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML's own constructors raise these for values such as the date 2020-99-99 or `!!int ''`.
         raise UsageError(f"{file}: not YAML ({_one_line(error)})") from None
     if not isinstance(document, dict):
         raise UsageError(
@@ -186,17 +191,41 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     return document
 
 
+def _refuse_bombs(file: Path, root: yaml.Node | None) -> None:
+    """Refuse aliases of aliases before anybody writes them out: ten lines of them can mean a billion values."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_NODES  # of a node that contains itself, too
+            children = [] if isinstance(node, yaml.ScalarNode) else node.value
+            sizes[id(node)] = 1 + sum(
+                sum(map(size, child)) if isinstance(child, tuple) else size(child) for child in children
+            )
+        return sizes[id(node)]
+
+    if root is not None and size(root) > _MOST_NODES:
+        raise UsageError(f"{file}: its aliases stand for more than {_MOST_NODES:,} values; write the entries out")
+
+
 def _entries(file: Path, document: dict[Any, Any], section: str, kind: type[E]) -> Mapping[str, E]:
     entries = document.get(section)
     if entries is None:
         return MappingProxyType({})
     if not isinstance(entries, dict):
         raise UsageError(f"{file}: section {section!r} should be a mapping of names to entries, not {_short(entries)}")
+    seen: dict[str, str] = {}
+    for name in entries:
+        if isinstance(name, str) and (other := seen.setdefault(name.casefold(), name)) != name:
+            raise UsageError(
+                f"{file}: {kind.noun} {name!r}: differs from {other!r} in upper and lower case only, "
+                "which not every disk tells apart; rename one of the two"
+            )
     return MappingProxyType({name: _entry(file, name, entry, kind) for name, entry in entries.items()})
 
 
 def _entry(file: Path, name: Any, entry: Any, kind: type[E]) -> E:
-    where = f"{file}: {kind.noun} {name!r}"
+    where = f"{file}: {kind.noun} {_short(name)}"
     if not isinstance(entry, dict):
         raise UsageError(f"{where}: should be a mapping of keys, not {_short(entry)}")
     for key in sorted(kind.given_by_parser & entry.keys()):
@@ -267,5 +296,8 @@ def _one_line(message: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
+    try:
+        text = "nothing" if value is None else repr(value)
+    except ValueError:  # Python writes no decimal number of more than 4300 digits
+        text = "a huge number"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -48,6 +48,8 @@ def read_frames(
     Raises:
         VideoError: a frame is missing or cannot be decoded, or the decoder contradicts the probe.
     """
+    if decoder == "decord":
+        open_video(request.path).close()  # decord itself would follow a playlist that took the file's place
     return READERS[decoder](request, on_frame)
 
 

@@ -48,6 +48,7 @@ class DecodeProcess:
         self.deadline = deadline
         self.memory = memory
         self._process: subprocess.Popen[bytes] | None = None
+        self._interrupted = False
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +86,8 @@ class DecodeProcess:
             raise
 
     def interrupt(self) -> None:
-        """Kill the child and leave the rest to whoever waits for it."""
+        """Kill the child for good and leave the rest to whoever waits for it."""
+        self._interrupted = True
         if (process := self._process) is not None:
             process.kill()
 
@@ -118,11 +120,13 @@ class DecodeProcess:
                 env=environment,
                 process_group=0,  # Ctrl-C reaches the parent alone, which then ends its children
             )
+            if self._interrupted:
+                self._process.kill()
             try:
                 self._read(HEADER.size)  # its first sign of life
                 return self._process
             except (ChildLost, VideoError) as error:
-                if attempt == _STARTS or not (isinstance(error, ChildLost) and error.from_outside):
+                if attempt == _STARTS or self._interrupted or not (isinstance(error, ChildLost) and error.from_outside):
                     raise DynapropError(f"a decode process cannot be started: {error}") from None
         raise AssertionError("unreachable")
 

@@ -1,10 +1,20 @@
 """Errors meant for people: what went wrong, where, and what to do, in one line."""
 
+_LONGEST = 1000  # characters of a message; files may have lines of any length
+
 
 class DynapropError(Exception):
-    """Something failed although the request made sense; the command line exits with 1."""
+    """Something failed although the request made sense; the command line exits with 1.
+
+    Args:
+        message: what went wrong, where, and what to do. What cannot be printed in it (ends of lines, control sequences
+            of terminals, halves of surrogate pairs) is escaped, and what is too long loses its middle.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class UsageError(DynapropError):
@@ -13,10 +23,21 @@ class UsageError(DynapropError):
     exit_code = 2
 
 
+def _one_line(message: str) -> str:
+    if not message.isprintable():
+        message = "".join(
+            character if character.isprintable() else character.encode("unicode_escape").decode()
+            for character in message
+        )
+    if len(message) > _LONGEST:  # the place stands at the beginning, the remedy at the end
+        message = f"{message[: _LONGEST - 405]} ... {message[-400:]}"
+    return message
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest known name, or the known names, or nothing."""
     from difflib import get_close_matches
 
-    if close := get_close_matches(name, known, n=1):
+    if len(name) <= _LONGEST and (close := get_close_matches(name, known, n=1)):
         return f" (did you mean {close[0]!r}?)"
     return f" (known: {', '.join(sorted(known))})" if known else ""

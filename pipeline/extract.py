@@ -40,6 +40,7 @@ class Extractor:
         backbones: key and weights of every branch.
         root: folder that the manifest's video paths are relative to.
         pool: the decode children.
+        check: called before the store is written to; it raises when that is no longer this process's right.
         device: torch device of the backbones.
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
     """
@@ -51,6 +52,7 @@ class Extractor:
         backbones: Sequence[tuple[FeatureKey, Weights]],
         root: str,
         pool: DecodePool,
+        check: Callable[[], None],
         device: str = "cpu",
         batch_size: int = 32,
     ) -> None:
@@ -61,6 +63,7 @@ class Extractor:
         self.forwarded_frames = 0
         self._weights = {key.name: weights for key, weights in backbones}
         self._root = root
+        self._check = check
         self._device = device
         self._loaded: dict[str, FrameBackbone] = {}
         self._manifest = store.manifest()
@@ -80,6 +83,7 @@ class Extractor:
         videos = self._manifest.shard(shard)
         if not keys or videos.empty:
             return ShardResult(shard, 0, 0, 0)
+        self._check()
         branches = [self._branch(key) for key in keys]
         sizes = sorted({key.size for key in keys})
         first_row = shard * self.store.shard_rows
@@ -147,7 +151,7 @@ class Extractor:
             key,
             channels=backbone.channels,
             n_shards=self._manifest.n_shards,
-            attributes={**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)},
+            attributes=array_attributes(key),
         )
         return _Branch(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
 
@@ -166,7 +170,9 @@ class Extractor:
                 features[:] = np.nan
             rows.append(_ledger_row(record, outcome, error, None if error else checksum(features)))
         key = branch.backbone.key.name
+        self._check()
         self.store.write_shard(key, shard, branch.features)
+        self._check()
         self.store.ledger(key).publish(shard, rows)
 
 
@@ -194,6 +200,11 @@ class _Branch:
                 self.features[self._rows] = self.backbone.features(self._batch)[: len(self._rows)]
             self.forwarded += len(self._rows)
             self._rows = []
+
+
+def array_attributes(key: FeatureKey) -> dict[str, Any]:
+    """What the array of a key says about itself."""
+    return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
 
 
 def _ledger_row(

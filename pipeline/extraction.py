@@ -1,7 +1,7 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,12 @@ from pipeline.annotations import Annotations
 from pipeline.backbone import FeatureKey, feature_key
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
-from pipeline.extract import Extractor, ShardResult
+from pipeline.extract import Extractor, ShardResult, array_attributes
+from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.manifest import Manifest
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
 from pipeline.weights import Weights
 
@@ -81,15 +82,15 @@ def store_path(dataset: DatasetSpec, home: Path) -> Path:
     return home / "stores" / dataset.name / grid
 
 
-def open_store(dataset: DatasetSpec, home: Path) -> FeatureStore:
-    """Open a dataset's store, or create it."""
+def open_store(dataset: DatasetSpec, home: Path, *, read_only: bool = False) -> FeatureStore:
+    """Open a dataset's store, or create it; see ``FeatureStore``."""
     grid = {
         "dataset": dataset.name,
         "clip_seconds": dataset.clip_seconds,
         "min_clips": dataset.min_clips,
         "max_clips": dataset.max_clips,
     }
-    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows)
+    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows, read_only=read_only)
 
 
 def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
@@ -130,7 +131,7 @@ def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
 
 
 class Extraction:
-    """Extracts a dataset's frame features for some backbones.
+    """Extracts a dataset's frame features for some backbones: a context manager that holds the store's lock.
 
     Args:
         dataset: the dataset.
@@ -140,6 +141,12 @@ class Extraction:
         device: torch device, or ``auto``.
         workers: decode children; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
+        dry_run: write nothing, and so take no lock.
+        wait: wait while another process extracts into the store, instead of refusing.
+        on_note: called with a line for people about the lock.
+
+    Raises:
+        DynapropError: on entry, when another process holds the lock, or the store cannot be written to.
     """
 
     def __init__(
@@ -152,6 +159,9 @@ class Extraction:
         device: str = "auto",
         workers: int | None = None,
         deadline: float = 60.0,
+        dry_run: bool = False,
+        wait: bool = False,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
@@ -160,21 +170,36 @@ class Extraction:
         self.home = home
         self._workers = workers
         self._deadline = deadline
+        self._lock: StoreLock | None = None
+        if not dry_run:
+            root = store_path(dataset, home)
+            self._lock = StoreLock(LocalLockRecord(root), name=str(root), wait=wait, on_note=on_note)
         self._pool: DecodePool | None = None
         self._extractor: Extractor | None = None
         self._store: FeatureStore | None = None
 
     def __enter__(self) -> Self:
+        if self._lock is not None:
+            self._lock.__enter__()
+            if self._lock.taken_over:
+                remove_strays(store_path(self.dataset, self.home))
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
+        """End the decode children, then give back the lock."""
+        try:
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
+        finally:
+            if self._lock is not None:
+                self._lock.__exit__()
 
-    def close(self) -> None:
-        """End the decode children."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+    def check_lock(self) -> None:
+        """Make sure that this process may still write to the store; raises as ``StoreLock.check`` does."""
+        if self._lock is None:
+            raise RuntimeError("a dry run does not write")
+        self._lock.check()
 
     @property
     def store(self) -> FeatureStore:
@@ -193,8 +218,26 @@ class Extraction:
         """Name of the feature key by backbone."""
         return {name: key.name for name, (key, _) in self.backbones.items()}
 
-    def changes(self, *, retry_failed: bool = False) -> Changes:
-        """Compare the files on disk with the manifest."""
+    def restore_arrays(self) -> list[str]:
+        """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
+        gone = [key for key, _ in self.backbones.values() if self._is_gone(key)]
+        for key in gone:
+            self.check_lock()
+            self.store.ensure_array(
+                key,
+                channels=_channels(key.model),
+                n_shards=self.store.manifest().n_shards,
+                attributes=array_attributes(key),
+            )
+        return [key.name for key in gone]
+
+    def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
+        """Compare the files on disk with the manifest.
+
+        Args:
+            retry_failed: probe and extract failed videos again.
+            retry: ids of others to probe and extract again.
+        """
         manifest = self.store.manifest()
         failed = failed_videos(self.store, list(self.key_names.values())) if retry_failed else {}
         return compare(
@@ -202,7 +245,7 @@ class Extraction:
             self.annotations.videos,
             root=self.dataset.root,
             absent=self.annotations.absent,
-            failed=failed,
+            retry={*failed, *retry},
         )
 
     def plan(
@@ -216,8 +259,10 @@ class Extraction:
             on_video: called after each probed video.
 
         Raises:
-            DynapropError: the disk has too little room for the features.
+            DynapropError: the disk has too little room for the features, or an array is gone.
         """
+        if gone := [key.name for key, _ in self.backbones.values() if self._is_gone(key)]:
+            raise DynapropError(f"{self.store.root}: the array {gone[0]} is gone; run `dynaprop verify --repair`")
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -229,8 +274,16 @@ class Extraction:
             on_video=on_video,
         ):
             if save and changes:
+                self.check_lock()
                 manifest.save(self.store.manifest_path)
-        shards = shards_to_do(self.store, manifest, list(self.key_names.values()))
+        keys = list(self.key_names.values())
+        again = manifest.shards_of(video.id for video in changes.retried)
+        if save:
+            for key in keys:
+                for shard in again:
+                    self.store.ledger(key).withdraw(shard)
+        shards = {**shards_to_do(self.store, manifest, keys), **dict.fromkeys(again, tuple(keys))}
+        shards = dict(sorted(shards.items()))
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()) - len(manifest.absent()),
@@ -286,9 +339,13 @@ class Extraction:
                 backbones=list(self.backbones.values()),
                 root=str(self.dataset.root),
                 pool=self.pool,
+                check=self.check_lock,
                 device=self.device,
             )
         return self._extractor
+
+    def _is_gone(self, key: FeatureKey) -> bool:
+        return bool(self.store.ledger(key.name).published()) and not self.store.has_array(key.name)
 
     def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
         width = {key.name: _channels(key.model) for key, _ in self.backbones.values()}

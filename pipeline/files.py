@@ -1,5 +1,6 @@
 """Files that are whole or absent: what a crash leaves behind is never half of a result."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,11 +13,26 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import DynapropError
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it
 _EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
+
+_MAKE_ROOM = "; make room, then the same command goes on; what was finished is kept"
+_UNLOCK = "; make it writable, or set DYNAPROP_HOME to a folder that is"
+_MOVE = "; a file is in the way of a folder: move it away"
+_ADVICE = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EROFS: _UNLOCK,
+    errno.EACCES: _UNLOCK,
+    errno.EPERM: _UNLOCK,
+    errno.ENOTDIR: _MOVE,
+    errno.EEXIST: _MOVE,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,20 @@ def folder_stamp(path: Path, names: Iterable[str]) -> tuple[int, int]:
     pictures = [(path / name).stat() for name in names]
     times = path.stat().st_mtime_ns + sum(picture.st_mtime_ns for picture in pictures)
     return sum(picture.st_size for picture in pictures), times % 2**63
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what could not be written and what to do about it.
+
+    Raises:
+        DynapropError: the system refused: the disk is full, read-only or broken.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DynapropError(f"{path} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}") from error
 
 
 @contextmanager

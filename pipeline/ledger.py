@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.errors import DynapropError
-from pipeline.files import publish_parquet
+from pipeline.files import publish_parquet, writing
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,18 @@ class Ledger:
         return self._path(shard).exists()
 
     def publish(self, shard: int, rows: list[LedgerRow]) -> None:
-        """Publish a shard atomically; call it only when its features are safely stored."""
-        publish_parquet(self._path(shard), pd.DataFrame([asdict(row) for row in rows]))
+        """Publish a shard atomically; call it only when its features are safely stored.
+
+        Raises:
+            DynapropError: it cannot be written.
+        """
+        with writing(self._path(shard)):
+            publish_parquet(self._path(shard), pd.DataFrame([asdict(row) for row in rows]))
 
     def withdraw(self, shard: int) -> None:
         """Make a shard undone, so that the next extraction writes it again."""
-        self._path(shard).unlink(missing_ok=True)
+        with writing(self._path(shard)):
+            self._path(shard).unlink(missing_ok=True)
 
     def read_shard(self, shard: int) -> pd.DataFrame:
         """The rows of one published shard.

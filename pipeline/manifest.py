@@ -1,8 +1,8 @@
 """The manifest: which rows of the store belong to which clips of which video.
 
-It is append-only: new or changed videos go to new shards at the end, removed ones leave a tombstone, and no row is ever
-given to another video. Videos that a dataset lists and the disk lacks have an entry too, of the error kind ``absent``.
-Labels and splits live elsewhere and may change freely.
+It is append-only: new or changed videos go to new shards at the end, removed ones leave a tombstone, and no row of the
+store is ever given to another video; a video that owns none leaves nothing. Videos that a dataset lists and the disk
+lacks have an entry too, of the error kind ``absent``. Labels and splits live elsewhere and may change freely.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.clips import ClipGrid
 from pipeline.errors import DynapropError
-from pipeline.files import FileIdentity, publish_parquet
+from pipeline.files import FileIdentity, publish_parquet, writing
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
@@ -107,8 +107,9 @@ class Manifest:
         return cls(table, shard_rows=shard_rows)
 
     def save(self, path: Path) -> None:
-        """Write the table atomically."""
-        publish_parquet(path, self.table)
+        """Write the table atomically; raises DynapropError where that cannot be."""
+        with writing(path):
+            publish_parquet(path, self.table)
 
     @property
     def n_shards(self) -> int:
@@ -133,11 +134,18 @@ class Manifest:
         numbers = self.current()["shard"]
         return sorted(int(number) for number in numbers[numbers != NO_SHARD].unique())
 
+    def shards_of(self, video_ids: Iterable[str]) -> set[int]:
+        """Shards that hold these videos, those of them that are current and own rows."""
+        table = self.current()
+        numbers = table.loc[table["video_id"].isin(set(video_ids)), "shard"]
+        return {int(number) for number in numbers if number != NO_SHARD}
+
     def without(self, video_ids: Iterable[str]) -> "Manifest":
-        """A copy in which these videos are tombstones."""
+        """A copy in which these videos are tombstones, or are gone where they own no rows."""
         table = self.table.copy()
         table.loc[table["video_id"].isin(set(video_ids)), "removed"] = True
-        return Manifest(table, shard_rows=self.shard_rows)
+        table = table[~table["removed"].astype(bool) | (table["shard"] != NO_SHARD)]
+        return Manifest(table.reset_index(drop=True), shard_rows=self.shard_rows)
 
     def moved(self, paths: Mapping[str, str]) -> "Manifest":
         """A copy in which these videos, by id, lie at other paths; their rows stay."""

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.annotations import Video
 from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
 from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
-from pipeline.manifest import ABSENT, Manifest, ProbedVideo, frame_folder
+from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -23,16 +25,33 @@ class Changes:
     """How the files on disk differ from a manifest."""
 
     to_probe: tuple[Video, ...]
-    """New or changed videos, and failed ones when they are to be retried."""
+    """New or changed videos."""
     removed: tuple[str, ...]
     """Ids whose current row becomes a tombstone."""
     absent: tuple[Video, ...] = ()
     """Listed videos that are not on disk, as far as the manifest does not say so yet."""
     moved: tuple[Video, ...] = ()
     """The same content under another path."""
+    retried: tuple[Video, ...] = ()
+    """Unchanged videos that are to be probed and extracted again."""
 
     def __bool__(self) -> bool:
-        return bool(self.to_probe or self.removed or self.absent or self.moved)
+        return bool(self.to_probe or self.removed or self.absent or self.moved or self.retried)
+
+    @property
+    def n_probes(self) -> int:
+        """Videos that have to be probed."""
+        return len(self.to_probe) + len(self.retried)
+
+    def only(self, video_ids: Iterable[str]) -> "Changes":
+        """Those of the changes that are about these videos."""
+        ids = set(video_ids)
+
+        def some(videos: tuple[Video, ...]) -> tuple[Video, ...]:
+            return tuple(video for video in videos if video.id in ids)
+
+        removed = tuple(video_id for video_id in self.removed if video_id in ids)
+        return Changes(some(self.to_probe), removed, some(self.absent), some(self.moved), some(self.retried))
 
 
 def compare(
@@ -41,7 +60,7 @@ def compare(
     *,
     root: Path,
     absent: Sequence[Video] = (),
-    failed: Iterable[str] = (),
+    retry: Iterable[str] = (),
 ) -> Changes:
     """Compare the videos on disk with the manifest; reads a file's bytes only where size or time changed.
 
@@ -50,21 +69,24 @@ def compare(
         videos: what there is.
         root: folder that the manifest's paths are relative to.
         absent: what is listed besides, but not on disk.
-        failed: ids to probe and extract anew although their files are the same.
+        retry: ids to probe and extract anew although their files are the same.
     """
     current = {row.video_id: row for row in manifest.current().itertuples()}
-    retry = set(failed)
-    to_probe, removed, moved, listed = [], [], [], set()
+    again = set(retry)
+    to_probe, removed, moved, retried, listed = [], [], [], [], set()
     for video in videos:
         listed.add(video.id)
         known = current.get(video.id)
         if known is None:
             to_probe.append(video)
-        elif video.id in retry or known.error_kind == ABSENT or not _same_video(known, video):
+        elif known.error_kind == ABSENT or not _same_video(known, video):
             removed.append(video.id)
             to_probe.append(video)
-        elif known.path != _relative(video.path, root):
-            moved.append(video)
+        else:
+            if video.id in again:
+                retried.append(video)
+            if known.path != _relative(video.path, root):
+                moved.append(video)
     lost = []
     for video in absent:
         listed.add(video.id)
@@ -73,7 +95,7 @@ def compare(
             lost.append(video)
             removed += [video.id] if known else []
     removed += [video_id for video_id in current if video_id not in listed]
-    return Changes(tuple(to_probe), tuple(removed), tuple(lost), tuple(moved))
+    return Changes(tuple(to_probe), tuple(removed), tuple(lost), tuple(moved), tuple(retried))
 
 
 def apply_changes(
@@ -88,6 +110,9 @@ def apply_changes(
     on_video: Callable[[], None] | None = None,
 ) -> Iterator[Manifest]:
     """Probe what is new; yield the manifest as it grows, so that an interrupted run has not probed for nothing.
+
+    Retried videos keep their rows where no other video lies in the shard and the probe says what it said; all others
+    move to shards of their own, once: however often a bad video is tried again, the store grows no further.
 
     Args:
         manifest: the old manifest.
@@ -106,22 +131,36 @@ def apply_changes(
         manifest = manifest.extended(
             [ProbedVideo(video.id, path, _NOTHING, gone, None, video.frames) for video, path in lost]
         )
+
+    def probe_all(videos: Sequence[Video]) -> Iterator[ProbedVideo]:
+        probes = pool.probe((str(video.path) for video in videos), (video.frames for video in videos))
+        for video, probe in zip(videos, probes, strict=True):
+            grid = None
+            if isinstance(probe, Probe):
+                grid = clip_grid(
+                    probe.timestamps,
+                    probe.duration,
+                    clip_seconds=clip_seconds,
+                    min_clips=min_clips,
+                    max_clips=max_clips,
+                )
+            yield ProbedVideo(video.id, _relative(video.path, root), _identity(video), probe, grid, video.frames)
+            if on_video:
+                on_video()
+
     probed: list[ProbedVideo] = []
-    probes = pool.probe((str(video.path) for video in changes.to_probe), (video.frames for video in changes.to_probe))
-    for video, probe in zip(changes.to_probe, probes, strict=True):
-        grid = None
-        if isinstance(probe, Probe):
-            grid = clip_grid(
-                probe.timestamps, probe.duration, clip_seconds=clip_seconds, min_clips=min_clips, max_clips=max_clips
-            )
-        path = _relative(video.path, root)
-        probed.append(ProbedVideo(video.id, path, _identity(video), probe, grid, video.frames))
-        if on_video:
-            on_video()
+    for video in probe_all(changes.to_probe):
+        probed.append(video)
         if len(probed) == _VIDEOS_A_SAVE:
             manifest, probed = manifest.extended(probed), []
             yield manifest
-    yield manifest.extended(probed)
+    manifest = manifest.extended(probed)
+    yield manifest
+    if changes.retried:
+        again = list(probe_all(changes.retried))
+        staying = _staying(manifest, again)
+        moving = [video for video in again if video.video_id not in staying]
+        yield manifest.without(video.video_id for video in moving).extended(moving)
 
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:
@@ -148,6 +187,27 @@ def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoEr
             if (row.video_id, row.row) in places:
                 failures[str(row.video_id)] = VideoError(str(row.error_kind), str(row.error_detail))
     return failures
+
+
+def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
+    """Ids of the videos that can be extracted again into their own rows: nothing else lies in the shard."""
+    table = manifest.current()
+    table = table[table["shard"] != NO_SHARD]
+    shards = table.groupby("shard")["video_id"].agg(set)
+    all_again = {video.video_id for video in videos}
+    free = set().union(*(ids for ids in shards if ids <= all_again))
+    known = {row.video_id: row for row in table[table["video_id"].isin(free)].itertuples()}
+    return {
+        video.video_id
+        for video in videos
+        if video.grid is not None
+        and isinstance(video.probe, Probe)
+        and (row := known.get(video.video_id)) is not None
+        and np.array_equal(row.frames, video.grid.frames)
+        and np.array_equal(row.timestamps, video.grid.timestamps)
+        and (row.decoder, row.n_frames, row.estimated)
+        == (video.probe.decoder, video.probe.n_frames, video.probe.estimated)
+    }
 
 
 def _same_video(known: Any, video: Video) -> bool:

@@ -134,6 +134,15 @@ class BackboneSpec(Entry):
     std: PositiveTriple | None = None
     """Normalisation of the input; timm's own where None."""
 
+    @field_validator("model")
+    @classmethod
+    def _is_model_name(cls, model: str) -> str:
+        if not re.fullmatch(r"\w+(\.\w+)?", model, re.ASCII) or len(model) > 100:
+            raise refuse(
+                "should be timm's name, of letters, digits, '_' and one '.' at most: folders are named after it"
+            )
+        return model
+
     @field_validator("weights")
     @classmethod
     def _weights_source(cls, weights: str) -> str:

@@ -5,27 +5,32 @@
 <root>/ledger/<key>/      a parquet file for every shard that is done
 """
 
+import contextlib
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import zarr
-import zarr.errors
 
 from pipeline.backbone import FeatureKey
 from pipeline.errors import DynapropError
-from pipeline.files import sync
+from pipeline.files import sync, writing
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
 
 SCHEMA = 1
 
 
-def list_stores(folder: Path) -> list["FeatureStore"]:
-    """Every store below ``stores/``, by dataset and clip grid."""
-    return [FeatureStore.existing(path.parents[1]) for path in sorted(folder.glob("*/*/features.zarr/zarr.json"))]
+# What zarr raises for a zarr.json that it cannot read: its own errors are ValueErrors, others come from wrong types.
+_DAMAGED = (ValueError, TypeError, AttributeError, KeyError)
+
+
+def list_stores(folder: Path) -> list[Path]:
+    """Root of every store below ``stores/``, by dataset and clip grid: ``<dataset>/<grid>``."""
+    return [path.parents[1] for path in sorted(folder.glob("*/*/features.zarr/zarr.json"))]
 
 
 class FeatureStore:
@@ -36,30 +41,43 @@ class FeatureStore:
         grid: the rule that made the clip grid, kept in the group's attributes: ``dataset``, ``clip_seconds``,
             ``min_clips``, ``max_clips``.
         shard_rows: rows of a shard for a new store; an existing one keeps its own.
+        read_only: write nothing; the store has to be there.
 
     Raises:
-        DynapropError: the folder holds a store of another version or grid.
+        DynapropError: the folder holds no store, or one of another version or grid, or one that is damaged.
     """
 
-    def __init__(self, root: Path, *, grid: dict[str, Any], shard_rows: int) -> None:
+    def __init__(self, root: Path, *, grid: dict[str, Any], shard_rows: int, read_only: bool = False) -> None:
         self.root = root
+        self._read_only = read_only
         self._path = root / "features.zarr"
-        expected = {"schema": SCHEMA, "grid": grid}
-        if (self._path / "zarr.json").exists():
-            self.group = zarr.open_group(self._path, mode="r+")
-            found = {name: self.group.attrs.get(name) for name in expected}
-            if found != expected:
-                raise DynapropError(f"{root}: a store of another kind ({found}, expected {expected}); move it away")
-        else:
-            root.mkdir(parents=True, exist_ok=True)
-            self.group = zarr.create_group(self._path, attributes={**expected, "shard_rows": shard_rows})
-        self.shard_rows: int = int(self.group.attrs["shard_rows"])  # type: ignore[arg-type]
+        if root.is_file():
+            raise DynapropError(f"{root} is a file where a store should be; move it away")
+        if not read_only and not (self._path / "zarr.json").exists():
+            rows = _rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
+            with writing(root):
+                root.mkdir(parents=True, exist_ok=True)
+                zarr.create_group(self._path, attributes={"schema": SCHEMA, "grid": grid, "shard_rows": rows})
+                sync(self._path / "zarr.json")
+                sync(self._path)
+        self.group, attributes = _open_group(self._path, read_only=read_only)
+        schema, found = attributes["schema"], attributes["grid"]
+        if schema > SCHEMA:
+            raise DynapropError(
+                f"{root}: made by a newer dynaprop (schema {schema} of the store, this one knows {SCHEMA}); "
+                "update dynaprop, or move the folder away"
+            )
+        if (schema, found) != (SCHEMA, grid):
+            raise DynapropError(
+                f"{root}: a store of another kind (schema {schema}, {found}; expected {SCHEMA}, {grid}); move it away"
+            )
+        self.shard_rows: int = attributes["shard_rows"]
 
     @classmethod
     def existing(cls, root: Path) -> Self:
-        """Open a store by its folder alone."""
-        attributes = zarr.open_group(root / "features.zarr", mode="r").attrs
-        return cls(root, grid=dict(attributes["grid"]), shard_rows=int(attributes["shard_rows"]))  # type: ignore[arg-type]
+        """Open a store by its folder alone, to read it; raises as the constructor does."""
+        _, attributes = _open_group(root / "features.zarr", read_only=True)
+        return cls(root, grid=attributes["grid"], shard_rows=attributes["shard_rows"], read_only=True)
 
     @property
     def dataset(self) -> str:
@@ -79,27 +97,43 @@ class FeatureStore:
         return Ledger(self.root / "ledger" / key)
 
     def keys(self) -> dict[str, dict[str, Any]]:
-        """Attributes of every array by the key's name: backbone, model, size, weights, ..., gmacs_per_frame."""
-        return {name: dict(array.attrs) for name, array in self.group.arrays()}
+        """Attributes of every array by the key's name: backbone, model, size, weights, ..., gmacs_per_frame.
+
+        Raises:
+            DynapropError: an array's zarr.json is damaged.
+        """
+        return {name: dict(self._array(name).attrs) for name in self._array_names()}
+
+    def has_array(self, key: str) -> bool:
+        """Whether the key has an array, damaged or not."""
+        return key in self._array_names()
 
     def ensure_array(self, key: FeatureKey, *, channels: int, n_shards: int, attributes: dict[str, Any]) -> None:
         """Create the array of a key, or grow it to so many shards."""
         rows = n_shards * self.shard_rows
-        for _, array in self.group.arrays():  # all of them: they share the dimension "row"
-            if array.shape[0] < rows:
-                array.resize((rows, array.shape[1]))
-        if key.name in self.group:
-            return
-        self.group.create_array(
-            key.name,
-            shape=(rows, channels),
-            chunks=(self.shard_rows, channels),  # a shard is one chunk, so its file is the raw rows
-            dtype="float16",
-            compressors=None,
-            fill_value=float("nan"),
-            dimension_names=("row", f"channel_{channels}"),
-            attributes=attributes,
-        )
+        names = self._array_names()
+        changed = []
+        with writing(self._path):
+            for name in names:  # all of them: they share the dimension "row"
+                array = self._array(name)
+                if array.shape[0] < rows:
+                    array.resize((rows, array.shape[1]))
+                    changed.append(name)
+            if key.name not in names:
+                self.group.create_array(
+                    key.name,
+                    shape=(rows, channels),
+                    chunks=(self.shard_rows, channels),  # a shard is one chunk, so its file is the raw rows
+                    dtype="float16",
+                    compressors=None,
+                    fill_value=float("nan"),
+                    dimension_names=("row", f"channel_{channels}"),
+                    attributes=attributes,
+                )
+                changed.append(key.name)
+            for name in changed:  # zarr renames without it, and a power cut would leave an empty file
+                sync(self._path / name / "zarr.json")
+                sync(self._path / name)
 
     def write_shard(self, key: str, shard: int, features: np.ndarray) -> None:
         """Write a shard whole, read it back and compare.
@@ -110,15 +144,16 @@ class FeatureStore:
             features: ``[shard_rows, channels]`` float16.
 
         Raises:
-            DynapropError: what is read back is not what was written.
+            DynapropError: it cannot be written, or what is read back is not what was written.
         """
         # zarr does not remember this with the array: without it a shard of NaN alone would not be written.
         array = self._array(key).with_config({"write_empty_chunks": True})
         begin = shard * self.shard_rows
-        array[begin : begin + self.shard_rows] = features
-        chunk = self._path / key / "c" / str(shard) / "0"
-        sync(chunk)
-        sync(chunk.parent)
+        chunk = self._chunk(key, shard)
+        with writing(chunk):
+            array[begin : begin + self.shard_rows] = features
+            sync(chunk)
+            sync(chunk.parent)
         if not np.array_equal(self.read_shard(key, shard).view(np.uint16), features.view(np.uint16)):
             raise DynapropError(f"{chunk}: reads back differently from what was written; check the disk")
 
@@ -129,19 +164,111 @@ class FeatureStore:
 
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
-        return key in self.group and (self._path / key / "c" / str(shard) / "0").exists()
+        return self.has_array(key) and self._chunk(key, shard).exists()
+
+    def chunk_sizes(self, key: str, shard: int) -> tuple[int, int]:
+        """Bytes of a shard's chunk file, and what they should be; the chunk has to exist."""
+        return self._chunk(key, shard).stat().st_size, self.shard_rows * self._array(key).shape[1] * 2
 
     def remove(self, key: str) -> None:
-        """Delete a key's features and ledger, the ledger first."""
-        shutil.rmtree(self.ledger(key).folder, ignore_errors=True)
-        del self.group[key]
+        """Delete a key's features and ledger, the ledger first.
+
+        Raises:
+            DynapropError: the store cannot be written to.
+        """
+        with writing(self.root):
+            for folder in (self.ledger(key).folder, self._path / key):
+                if folder.exists():
+                    shutil.rmtree(folder)
+
+    def _chunk(self, key: str, shard: int) -> Path:
+        return self._path / key / "c" / str(shard) / "0"
+
+    def _array_names(self) -> list[str]:
+        return sorted(path.parent.name for path in self._path.glob("*/zarr.json"))
 
     def _array(self, key: str) -> zarr.Array:
-        array = self.group[key]
-        assert isinstance(array, zarr.Array)
-        return array
+        return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
+
+
+def find_strays(root: Path) -> list[Path]:
+    """Temporary files in a store, which a killed process has left or a running one is writing."""
+    return sorted(root.rglob("*.partial"))
+
+
+def remove_strays(root: Path) -> list[Path]:
+    """Delete what a killed process has left; only for who holds the store's lock."""
+    strays = find_strays(root)
+    with writing(root):
+        for path in strays:
+            path.unlink(missing_ok=True)
+    return strays
+
+
+def remove_damaged_metadata(root: Path) -> list[Path]:
+    """Delete each zarr.json of a store that cannot be read; only for who holds the lock.
+
+    Nothing is lost with them: the group is created anew with the rows of its arrays, and an array by ``ensure_array``,
+    around the chunks that are there.
+    """
+    path = root / "features.zarr"
+    damaged = []
+    try:
+        shard_rows = _open_group(path, read_only=True)[1]["shard_rows"]
+    except DynapropError:
+        shard_rows = _rows_of_arrays(path)
+        damaged += [path / "zarr.json"] if (path / "zarr.json").exists() else []
+    for metadata in sorted(path.glob("*/zarr.json")):
+        try:
+            _open_array(metadata.parent, shard_rows=shard_rows, read_only=True)
+        except DynapropError:
+            damaged.append(metadata)
+    with writing(root):
+        for metadata in damaged:
+            metadata.unlink()
+    return damaged
 
 
 def checksum(features: np.ndarray) -> str:
     """SHA-256 (32 digits) of fp16 rows ``[n, channels]`` as they lie in the chunk."""
     return hashlib.sha256(np.ascontiguousarray(features.astype("<f2", copy=False)).tobytes()).hexdigest()[:32]
+
+
+def _open_group(path: Path, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
+    """Open a store's group; its attributes have the right types."""
+    try:
+        group = zarr.open_group(path, mode="r" if read_only else "r+")
+        attributes: dict[str, Any] = dict(group.attrs)
+        types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
+        if types != {"schema": int, "grid": dict, "shard_rows": int} or "dataset" not in attributes["grid"]:
+            raise ValueError("wrong types")
+    except FileNotFoundError:
+        raise DynapropError(f"{path.parent}: there is no store") from None
+    except _DAMAGED:
+        raise _damage(path / "zarr.json") from None
+    return group, attributes
+
+
+def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.Array:
+    """Open the array of a key, made as ``ensure_array`` makes it."""
+    try:
+        array = zarr.open_array(path, mode="r" if read_only else "r+")
+        if (array.chunks, array.dtype) != ((shard_rows, array.shape[1]), np.float16):
+            raise ValueError("another layout")
+        if not {"model", "size"} <= set(array.attrs):
+            raise ValueError("no key")
+    except (*_DAMAGED, FileNotFoundError):
+        raise _damage(path / "zarr.json") from None
+    return array
+
+
+def _rows_of_arrays(path: Path) -> int | None:
+    """Rows of a chunk of the arrays in a group's folder; None if there are none."""
+    for metadata in sorted(path.glob("*/zarr.json")):
+        with contextlib.suppress(*_DAMAGED):
+            return int(json.loads(metadata.read_bytes())["chunk_grid"]["configuration"]["chunk_shape"][0])
+    return None
+
+
+def _damage(path: Path) -> DynapropError:
+    return DynapropError(f"{path} is damaged; run `dynaprop verify --repair`")

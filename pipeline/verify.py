@@ -1,6 +1,6 @@
 """Verify: is every feature that the ledger promises really there?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +16,46 @@ class Verification:
     """What a check of one feature key found."""
 
     shards: int
+    """Published shards that were looked at."""
     videos: int
     unpublished: int
     """Shards of the manifest that are not extracted."""
     problems: tuple[str, ...]
-    """One line each: ledger file, video, what is wrong."""
+    """One line each: feature key, shard, video, what is wrong."""
+    bad_shards: tuple[int, ...]
+    """Shards that have a problem."""
 
 
-def verify_key(store: FeatureStore, key: str, *, repair: bool = False) -> Verification:
-    """Check each published shard of a key: chunk present, features finite, checksums and rows as the ledger has them.
+def verify_key(
+    store: FeatureStore,
+    key: str,
+    *,
+    shards: Collection[int] | None = None,
+    repair: bool = False,
+    on_shard: Callable[[], None] | None = None,
+) -> Verification:
+    """Check each published shard of a key: chunk present and of the right size, rows, values and checksums as promised.
 
     Args:
         store: the store.
         key: name of the feature key.
-        repair: withdraw the ledger of bad shards, so that the next extraction writes them anew.
+        shards: look at these alone.
+        repair: withdraw the ledger of bad shards, so that the next extraction writes them anew; only for who holds the
+            store's lock.
+        on_shard: called after each shard.
+
+    Raises:
+        DynapropError: the manifest or the array's description is damaged.
     """
     ledger = store.ledger(key)
-    manifest = store.manifest()
+    manifest = store.manifest()  # before the ledgers: what is published meanwhile has been in a manifest before
+    needed = set(manifest.shards())
     published = ledger.published()
+    chosen = published if shards is None else published & set(shards)
     videos = 0
     problems: list[str] = []
-    for shard in sorted(published):
+    bad: list[int] = []
+    for shard in sorted(chosen):
         try:
             rows = ledger.read_shard(shard)
         except DynapropError:
@@ -44,38 +63,54 @@ def verify_key(store: FeatureStore, key: str, *, repair: bool = False) -> Verifi
         else:
             videos += len(rows)
             wrong = list(_wrong(store, key, shard, rows, manifest.shard(shard)))
-        problems += [f"{ledger.folder.name}, shard {shard}: {line}" for line in wrong]
+        problems += [f"{key}, shard {shard}: {line}" for line in wrong]
+        if wrong:
+            bad.append(shard)
         if wrong and repair:
             ledger.withdraw(shard)
-    return Verification(len(published), videos, len(set(manifest.shards()) - published), tuple(problems))
+        if on_shard:
+            on_shard()
+    return Verification(len(chosen), videos, len(needed - published), tuple(problems), tuple(bad))
 
 
 def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:
-    promised = set(zip(rows["video_id"], rows["row"], rows["n_clips"], strict=True))
-    for place in zip(videos["video_id"], videos["row"], videos["n_clips"], strict=True):
-        if place not in promised:
-            yield f"{place[0]}: in the manifest but not in the ledger"
+    promised = {(row.video_id, row.row): row for row in rows.itertuples()}
+    reserved = {}
+    for video in videos.itertuples():
+        place = video.video_id, video.row
+        reserved[place] = int(video.n_clips)
+        row = promised.get(place)
+        if row is None:
+            yield f"{video.video_id}: in the manifest but not in the ledger"
+        elif row.n_clips > video.n_clips or (row.n_clips < video.n_clips and row.status != "partial"):
+            yield f"{video.video_id}: {row.n_clips} clips in the ledger, {video.n_clips} in the manifest"
     if not store.has_chunk(key, shard):
         yield "its features are gone"
+        return
+    found, expected = store.chunk_sizes(key, shard)
+    if found != expected:
+        yield f"its features take {found:,} bytes, which should be {expected:,}"
         return
     try:
         features = store.read_shard(key, shard)
     except (OSError, ValueError) as error:
         yield f"its features cannot be read ({error})"
         return
-    for row in rows.itertuples():
-        if fault := _fault(row, features):
+    for place, row in promised.items():
+        if fault := _fault(row, features, reserved.get(place, row.n_clips)):
             yield f"{row.video_id}: {fault}"
 
 
-def _fault(row: Any, features: np.ndarray) -> str | None:
-    """What is wrong with one video's rows of ``[shard_rows, channels]``."""
+def _fault(row: Any, features: np.ndarray, reserved: int) -> str | None:
+    """What is wrong with one video's rows of ``[shard_rows, channels]``, so many of which are its own."""
     first = row.row % len(features)
-    data = features[first : first + row.n_clips]
-    if row.status != "ok":
+    data, rest = np.split(features[first : first + max(reserved, row.n_clips)], [row.n_clips])
+    if row.status == "failed":
         return None if np.isnan(data).all() else "a failed video has features"
     if not np.isfinite(data).all():
         return "a feature is not finite"
     if checksum(data) != row.checksum:
         return "the features' checksum differs"
+    if not np.isnan(rest).all():
+        return "there are features behind its last clip"
     return None

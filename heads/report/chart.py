@@ -150,7 +150,9 @@ def plain(text: str, length: int = 30) -> str:
 
 
 def file_stem(text: str) -> str:
-    """A name for a file: other characters than letters, digits, ``.`` and ``-`` become ``_``."""
+    """A name for a file: a catalog's name stays, else all but letters, digits, ``.`` and ``-`` become ``_``."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        return text
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.")[:80] or "unnamed"
 
 

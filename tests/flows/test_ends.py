@@ -143,13 +143,14 @@ class Workplace:
         return seconds
 
     def check_nothing_is_left(self, terminal: Terminal, shared: set[Path]) -> None:
-        """No process, not even a zombie; no temporary file; no shared memory."""
+        """No process, not even a zombie; no temporary file; no lock; no shared memory."""
         end = time.monotonic() + 5
         while left := session(terminal.process.pid, zombies=True):
             assert time.monotonic() < end, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
             time.sleep(0.05)
         assert list((self.folder / "temporary").rglob("*")) == []
         assert [path for path in self.folder.rglob("stores/**/*") if ".partial" in path.name] == []
+        assert list(self.folder.rglob("lock.json")) == []
         assert set(Path("/dev/shm").iterdir()) <= shared
 
     def finish(self, home: Path) -> None:

@@ -392,6 +392,12 @@ def test_wrong_entry(tmp_path: Path, section: str, name: str, changes: dict[str,
     assert expected in message
 
 
+def _bomb(form: str) -> str:
+    """Eleven lines of nine aliases of the line before: 9^10 values."""
+    lines = ["a0: &a0 {b: c}", *(f"a{n}: &a{n} " + form % ", ".join([f"*a{n - 1}"] * 9) for n in range(1, 11))]
+    return "\n".join([*lines, "datasets: {x: *a10}"])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -410,7 +416,14 @@ def test_wrong_entry(tmp_path: Path, section: str, name: str, changes: dict[str,
         ("datasets:\n  a:\n    root: x\n    root: y\n", ":4: the key 'root' is there twice"),
         ("datasets:\n  a: {root: x\n", ":3: "),
         ("datasets:\n\ta: 1\n", ":2: while scanning for the next token, found character '\\t'"),
-        ("a: &x [*x]\n", "unknown section 'a'"),
+        ("a: &x [*x]\n", "its aliases stand for more than 100,000 values"),
+        (_bomb("[%s]"), "its aliases stand for more than 100,000 values"),
+        (_bomb("{<<: [%s]}"), "its aliases stand for more than 100,000 values"),
+        ("a: !!int ''", "not YAML"),
+        ("a: !!timestamp x", "not YAML"),
+        (f"? 0x{'f' * 5000}\n: 1", "unknown section a huge number"),
+        (f"datasets:\n  ? 0x{'f' * 5000}\n  : {{root: x}}", "dataset a huge number"),
+        (f"datasets: {{a: 0x{'f' * 5000}}}", "not a huge number"),
         ("a: b: c", ":1: mapping values are not allowed here"),
         ("a: !!python/object:os.system {}", "could not determine a constructor"),
         ("datasets: *nothing", "found undefined alias"),

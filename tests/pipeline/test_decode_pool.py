@@ -84,6 +84,21 @@ def test_a_child_that_hangs_is_killed_and_the_run_goes_on(tmp_path, monkeypatch)
         assert probe.kind == "timeout"
 
 
+def test_a_pool_that_is_closed_while_a_child_starts_starts_no_other_one(tmp_path, monkeypatch):
+    """The child is killed before its first sign of life, as one from outside would be, which is tried again."""
+    started = tmp_path / "started"
+    fake_children(monkeypatch, tmp_path, "import time; time.sleep(600)")
+    script = tmp_path / "child.py"
+    script.write_text(f"open({str(started)!r}, 'a').write('x'); import time; time.sleep(600)")
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    pool = DecodePool(workers=1, deadline=20)
+    next(pool.decode([wanted], [16], ["pyav"]))
+    while not (started.exists() and started.read_text()):
+        time.sleep(0.01)
+    pool.close()
+    assert started.read_text() == "x"
+
+
 def log_of_children(monkeypatch, tmp_path, end: str) -> Path:
     """Children that note the decoder they are asked to use, give the first two clips and come to an end."""
     log = tmp_path / "log"
@@ -128,7 +143,8 @@ def test_a_killed_child_changes_neither_frames_nor_decoder(tmp_path, pool):
     for clip, frames in stream:
         if clip in (0, 100):
             for child in pool._all:
-                child.interrupt()
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGKILL)
         seen.append((clip, frames[0].copy()))
     assert [clip for clip, _ in seen] == [clip for clip, _ in expected] == list(range(200))
     assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(seen, expected, strict=True))

@@ -315,10 +315,10 @@ def test_an_unknown_device_is_refused(videos, tmp_path):
         extraction_module.resolve_device("gpu")
 
 
-def test_a_store_of_another_kind_is_refused(videos, tmp_path):
+def test_a_store_of_a_newer_version_is_refused(videos, tmp_path):
     store = open_store(spec(videos), tmp_path)
     store.group.attrs["schema"] = 99
-    with pytest.raises(DynapropError, match="another kind"):
+    with pytest.raises(DynapropError, match="made by a newer dynaprop"):
         open_store(spec(videos), tmp_path)
 
 

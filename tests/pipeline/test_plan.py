@@ -71,7 +71,7 @@ class TestAbsent:
         assert (changes.to_probe, ids(changes.absent), changes.removed) == ((), ["a"], ("a",))
         assert kinds(manifest) == {"a": ABSENT, "b": None}
         assert manifest.shards() == [1]
-        assert manifest.table["removed"].tolist() == [True, True, False, False]  # b absent, a there
+        assert manifest.table["removed"].tolist() == [True, False, False]  # of a, which owned rows; b and a now
 
         changes, manifest = follow(manifest, tmp_path, pool, [b])
         assert changes == Changes((), ("a",))  # no longer listed

@@ -1,0 +1,281 @@
+"""The lock of a store: one coordinator at a time extracts into it.
+
+The lock is one small record, ``lock.json`` in the store's folder, that changes by compare-and-swap alone, so that an
+object store's conditional put can hold it as well as a local file. Its owner swaps a new beat in every few seconds. Who
+waits trusts no clock but its own: an owner of this machine whose process is gone is replaced at once, any other when
+its beat has not changed for a while.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from pipeline.errors import DynapropError
+from pipeline.files import writing
+
+BEAT_EVERY = 5.0  # seconds
+STALE_AFTER = 30.0  # seconds without a new beat
+_POLL_EVERY = 1.0  # seconds
+_COMMAND_LENGTH = 200  # characters of the command that others are shown
+_UNKNOWN = "an unknown owner"  # of a damaged record
+
+
+class LockRecord(Protocol):
+    """Where the lock is kept. Both methods raise DynapropError when the place cannot be read or written."""
+
+    def read(self) -> tuple[bytes | None, str]:
+        """What is there, None if nothing, and a version that tells it from whatever was or will be there."""
+
+    def swap(self, new: bytes | None, expected: str) -> str | None:
+        """Replace what is there, or take it away (None), if it still has the expected version.
+
+        Returns:
+            The new version; None if it was another one, and then nothing has changed.
+        """
+
+
+class LocalLockRecord:
+    """The record as a file of a local disk, swapped under an flock, which the kernel releases when a process dies.
+
+    The lock's content is never the same twice, so its digest is its version.
+
+    Args:
+        folder: the store's folder; it is created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "lock.json"
+        self._guard = folder / ".lock.guard"  # stays: were it deleted, two processes could hold two of them
+        self._new = folder / ".lock.json.new"  # written under the guard alone
+
+    def read(self) -> tuple[bytes | None, str]:
+        try:
+            content = self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
+        except OSError as error:
+            raise DynapropError(f"{self.path} cannot be read: {error.strerror}") from None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def swap(self, new: bytes | None, expected: str) -> str | None:
+        with writing(self.path):
+            self._guard.parent.mkdir(parents=True, exist_ok=True)
+            guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if self.read()[1] != expected:
+                return None
+            with writing(self.path):
+                if new is None:
+                    self.path.unlink(missing_ok=True)
+                    self._new.unlink(missing_ok=True)  # of a swap that failed
+                else:
+                    self._new.write_bytes(new)
+                    self._new.replace(self.path)
+            return self.read()[1]
+        finally:
+            os.close(guard)
+
+
+@dataclass(frozen=True)
+class LockOwner:
+    """Who holds a lock."""
+
+    owner: str
+    """Unique to one acquisition."""
+    host: str
+    place: str
+    """Boot id and process namespace: where the process id means something; empty if unknown."""
+    pid: int
+    started: str
+    """When the kernel started the process, as it counts: tells it from a later one of the same id."""
+    command: str
+    since: str
+    beat: int
+    beat_at: str
+    """Wall clock of the owner, for people only."""
+
+    @classmethod
+    def this_process(cls) -> "LockOwner":
+        """A new owner: this process."""
+        return cls(
+            owner=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            place=_place(),
+            pid=os.getpid(),
+            started=_started(os.getpid()) or "",
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_COMMAND_LENGTH],
+            since=_now(),
+            beat=0,
+            beat_at=_now(),
+        )
+
+    @classmethod
+    def parse(cls, content: bytes) -> "LockOwner | None":
+        """Read a record; None if it is not one."""
+        try:
+            owner = cls(**json.loads(content))
+        except (ValueError, TypeError):
+            return None
+        fields = asdict(owner)
+        numbers = ("pid", "beat")
+        return owner if all(type(fields[name]) is (int if name in numbers else str) for name in fields) else None
+
+    def to_bytes(self) -> bytes:
+        """The record that ``parse`` reads."""
+        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+
+    def is_gone(self) -> bool:
+        """Whether the process certainly runs no more; of other machines and containers nothing is certain."""
+        return bool(self.place) and self.place == _place() and _started(self.pid) not in (self.started, "")
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since} ({self.command}; last beat {self.beat_at})"
+
+
+class StoreLock:
+    """Exclusive right to write to a store, as a context manager; given back on every way out.
+
+    Args:
+        record: where the lock is kept.
+        name: what is locked, for messages.
+        wait: wait for another owner instead of refusing.
+        on_note: called with a line for people: for whom is waited, from whom the lock was taken over.
+        beat_every: seconds between signs of life.
+        stale_after: seconds without one after which an owner is taken for dead.
+    """
+
+    def __init__(
+        self,
+        record: LockRecord,
+        *,
+        name: str,
+        wait: bool = False,
+        on_note: Callable[[str], None] | None = None,
+        beat_every: float = BEAT_EVERY,
+        stale_after: float = STALE_AFTER,
+    ) -> None:
+        self.taken_over = False
+        """Whether the owner before left without giving the lock back."""
+        self._record = record
+        self._name = name
+        self._wait = wait
+        self._on_note = on_note or (lambda _: None)
+        self._beat_every = beat_every
+        self._stale_after = stale_after
+        self._owner = LockOwner.this_process()
+        self._version: str | None = None  # None: not held
+        self._swapping = threading.Lock()
+        self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._acquire()
+        self._heart = threading.Thread(target=self._beat_on, name="store lock", daemon=True)
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ended.set()
+        if self._heart is not None:
+            self._heart.join()
+        if self._version is not None:
+            with contextlib.suppress(DynapropError):  # it would hide why the body ended; a dead owner is replaced
+                self._record.swap(None, self._version)
+            self._version = None
+
+    def check(self) -> None:
+        """Make sure that the lock is held, and stays so for as long as an owner may be silent.
+
+        Raises:
+            DynapropError: it was lost to another process, while this one was suspended or cut off.
+        """
+        if not self._beat():
+            raise DynapropError(
+                f"{self._name}: this process has lost its lock, it was silent for too long and another one took over; "
+                "what was finished is kept, and the same command with --wait goes on"
+            )
+
+    def _beat(self) -> bool:
+        """Give a sign of life; False if the lock is lost."""
+        with self._swapping:
+            if self._version is None:
+                return False
+            self._owner = replace(self._owner, beat=self._owner.beat + 1, beat_at=_now())
+            self._version = self._record.swap(self._owner.to_bytes(), self._version)
+            return self._version is not None
+
+    def _beat_on(self) -> None:
+        alive = True
+        while alive and not self._ended.wait(self._beat_every):
+            with contextlib.suppress(DynapropError):  # a full disk may have room again before the owner counts as dead
+                alive = self._beat()
+
+    def _acquire(self) -> None:
+        seen, changed, told = "", 0.0, False
+        while True:
+            content, version = self._record.read()
+            holder = LockOwner.parse(content) if content is not None else None
+            silent = version == seen and time.monotonic() - changed >= self._stale_after
+            if content is None or silent or (holder and holder.is_gone()):
+                self._version = self._record.swap(self._owner.to_bytes(), version)
+                if self._version is not None:
+                    if content is not None:
+                        self.taken_over = True
+                        self._on_note(f"{self._name}: took over from {holder or _UNKNOWN}, which is gone")
+                    return
+                continue
+            if not self._wait:
+                raise DynapropError(
+                    f"{self._name} is in use by {holder or _UNKNOWN}; add --wait to wait for it, or to take over "
+                    f"when it gives no sign of life for {self._stale_after:g} s"
+                )
+            if not told:
+                self._on_note(f"{self._name}: waiting for {holder or _UNKNOWN}")
+                told = True
+            if version != seen:
+                seen, changed = version, time.monotonic()
+            time.sleep(min(_POLL_EVERY, self._stale_after / 4))
+
+
+def _place() -> str:
+    """What process ids of this machine and container have in common; empty where there is no telling."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a process in the kernel's ticks; None if it is gone, empty if unknown."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass  # it is there, and another user's
+    try:
+        # pid (name) state ...; the name may hold spaces and brackets, the start time is field 22
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return None if state in "ZX" else fields[18]
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,270 @@
+"""The lock of a store: one owner, whatever dies, sleeps or comes back; against a clock that the tests turn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pipeline import lock as lock_module
+from pipeline.annotations import Annotations, read_annotations
+from pipeline.errors import DynapropError
+from pipeline.extraction import Extraction, open_store, store_path
+from pipeline.lock import STALE_AFTER, LocalLockRecord, LockOwner, StoreLock
+from pipeline.specs import DatasetSpec
+from tests.conftest import REPOSITORY
+from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
+from tests.pipeline.videos import write_video
+
+NOTHING = Annotations(videos=(), class_names=())
+NEVER = 1e6  # seconds between beats: the test gives them itself
+
+
+class Clock:
+    """A monotonic clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_sleep()
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(lock_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def dataset(tmp_path) -> DatasetSpec:
+    for index in range(3):
+        write_video(tmp_path / "videos" / "a" / f"{index}.mp4", seed=index)
+    return spec(tmp_path / "videos")
+
+
+@pytest.fixture
+def record(tmp_path) -> LocalLockRecord:
+    return LocalLockRecord(tmp_path / "store")
+
+
+def lock(record: LocalLockRecord, **options) -> StoreLock:
+    return StoreLock(record, **{"name": "stores/x", "beat_every": NEVER, **options})
+
+
+def hold_elsewhere(record: LocalLockRecord, **fields) -> LockOwner:
+    """Write the record of an owner on another machine."""
+    owner = replace(LockOwner.this_process(), **{"host": "far", "place": "another boot", "pid": 1, **fields})
+    assert record.swap(owner.to_bytes(), record.read()[1]) is not None
+    return owner
+
+
+def hold_in_a_process(record: LocalLockRecord) -> subprocess.Popen[str]:
+    """A process that takes the lock and keeps it for as long as it lives."""
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.lock import *\n"
+        "with StoreLock(LocalLockRecord(Path(sys.argv[1])), name='x'): print('held', flush=True); time.sleep(1000)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(record.path.parent)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+class TestOneOwner:
+    def test_the_second_is_refused_and_told_by_whom(self, record):
+        with lock(record):
+            held = json.loads(record.path.read_text())
+            assert (held["pid"], held["beat"]) == (os.getpid(), 0)
+            with pytest.raises(DynapropError, match=rf"stores/x is in use by process {os.getpid()} on .* --wait") as no:
+                lock(record).__enter__()
+            assert held["host"] in str(no.value) and held["since"] in str(no.value) and held["beat_at"] in str(no.value)
+        assert not record.path.exists()
+        with lock(record) as again:
+            assert not again.taken_over
+
+    @pytest.mark.parametrize("end", [RuntimeError, KeyboardInterrupt, SystemExit])
+    def test_it_is_given_back_on_every_way_out(self, record, end):
+        with pytest.raises(end), lock(record):
+            raise end
+        assert not record.path.exists()
+
+    def test_who_waits_is_told_for_whom_and_goes_on(self, record, clock):
+        notes: list[str] = []
+        first = lock(record).__enter__()
+        clock.on_sleep = first.__exit__
+        with lock(record, wait=True, on_note=notes.append) as second:
+            second.check()
+            assert not second.taken_over
+        (note,) = notes
+        assert note.startswith(f"stores/x: waiting for process {os.getpid()} on ")
+
+    def test_of_many_swaps_at_once_none_is_lost(self, record):
+        """A counter under compare-and-swap; every lost update would lower it."""
+
+        def count() -> None:
+            for _ in range(25):
+                while True:
+                    content, version = record.read()
+                    if record.swap(str(int(content or 0) + 1).encode(), version) is not None:
+                        break
+
+        threads = [threading.Thread(target=count) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert record.read()[0] == b"150"
+
+    def test_a_process_that_dies_in_the_middle_of_a_swap_leaves_the_old_record(self, record):
+        version = record.swap(b"old", "")
+        code = (
+            "import os, sys; from pathlib import Path; from pipeline.lock import *\n"
+            "Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+            "LocalLockRecord(Path(sys.argv[1])).swap(b'new', sys.argv[2])"
+        )
+        command = [sys.executable, "-c", code, str(record.path.parent), version]
+        assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}).returncode == -signal.SIGKILL
+        assert record.read() == (b"old", version)
+        newer = record.swap(b"newer", version)
+        assert record.swap(None, newer) == ""
+        assert [path.name for path in record.path.parent.iterdir()] == [".lock.guard"]
+
+
+class TestTakingOver:
+    def test_a_killed_owner_of_this_machine_is_replaced_at_once(self, record, clock):
+        process = hold_in_a_process(record)
+        with pytest.raises(DynapropError, match=f"process {process.pid} "):
+            lock(record).__enter__()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie still
+        notes: list[str] = []
+        with lock(record, on_note=notes.append) as taken:
+            assert taken.taken_over
+        assert f"took over from process {process.pid}" in notes[0]
+        assert clock.now == 1000  # nobody has waited
+        process.communicate()
+
+    def test_another_process_of_the_same_id_is_not_the_owner(self, record):
+        owner = LockOwner.this_process()
+        record.swap(replace(owner, started=str(int(owner.started) - 1)).to_bytes(), "")
+        with lock(record) as taken:
+            assert taken.taken_over
+
+    def test_of_another_machine_only_its_silence_counts(self, record, clock):
+        """Its process id means nothing here, nor does its clock."""
+        hold_elsewhere(record, pid=2**22 + 1, beat_at="1970-01-01 00:00:00 UTC")
+        with pytest.raises(DynapropError, match="on far since"):
+            lock(record).__enter__()
+        with lock(record, wait=True) as taken:
+            assert taken.taken_over
+        assert STALE_AFTER <= clock.now - 1000 <= STALE_AFTER + 2
+
+    def test_an_owner_that_beats_is_waited_for(self, record, clock):
+        owner = hold_elsewhere(record)
+        slept = 0
+
+        def beat_for_an_hour() -> None:
+            nonlocal slept
+            slept += 1
+            if slept % 20 == 0:
+                record.swap(replace(owner, beat=slept).to_bytes(), record.read()[1])
+            if slept == 3600:
+                record.swap(None, record.read()[1])
+
+        clock.on_sleep = beat_for_an_hour
+        with lock(record, wait=True) as waited:
+            assert not waited.taken_over
+        assert clock.now - 1000 >= 3600
+
+    def test_a_damaged_record_is_nobodys_after_a_while(self, record, clock):
+        for content in (b"", b"noise", b"[]", b"{}", b'{"pid": 1}'):
+            record.swap(content, record.read()[1])
+            with pytest.raises(DynapropError, match="in use by an unknown owner"):
+                lock(record).__enter__()
+            with lock(record, wait=True) as taken:
+                assert taken.taken_over
+
+    def test_who_was_suspended_finds_the_lock_lost_and_leaves_the_new_owner_alone(self, record, clock, monkeypatch):
+        with lock(record) as first:
+            first.check()
+            with lock(record, wait=True) as second:  # alive, but silent
+                assert second.taken_over
+                with pytest.raises(DynapropError, match="has lost its lock"):
+                    first.check()
+                with pytest.raises(DynapropError, match="has lost its lock"):
+                    first.check()
+                first.__exit__()
+                second.check()
+        assert not record.path.exists()
+
+    def test_the_heart_beats_by_itself(self, record):
+        with lock(record, beat_every=0.001):
+            while json.loads(record.path.read_text())["beat"] < 3:
+                pass
+
+
+class TestExtraction:
+    def test_a_second_extraction_is_refused_before_it_reads_anything(self, dataset, tmp_path, monkeypatch):
+        with StoreLock(LocalLockRecord(store_path(dataset, tmp_path)), name="x"):
+            monkeypatch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a probe"))
+            with pytest.raises(DynapropError, match="is in use by process"):
+                extract(dataset, tmp_path)
+        assert not open_store(dataset, tmp_path).manifest_path.exists()
+
+    def test_a_dry_run_and_readers_need_no_lock(self, dataset, tmp_path):
+        with (
+            StoreLock(LocalLockRecord(store_path(dataset, tmp_path)), name="x"),
+            Extraction(
+                dataset=dataset, annotations=NOTHING, backbones=[STUDENT], home=tmp_path, workers=1, dry_run=True
+            ) as work,
+        ):
+            with pytest.raises(RuntimeError, match="does not write"):
+                work.check_lock()
+            assert open_store(dataset, tmp_path).manifest().shards() == []
+
+    def test_who_lost_the_lock_saves_no_manifest_and_publishes_no_shard(self, dataset, tmp_path):
+        record = LocalLockRecord(store_path(dataset, tmp_path))
+
+        def rob(*_) -> None:
+            hold_elsewhere(record)
+
+        def work() -> Extraction:
+            return Extraction(
+                dataset=dataset,
+                annotations=read_annotations(dataset),
+                backbones=[STUDENT, TEACHER],
+                home=tmp_path,
+                device="cpu",
+                workers=1,
+            )
+
+        store = open_store(dataset, tmp_path)
+        with work() as robbed, pytest.raises(DynapropError, match="has lost its lock"):
+            robbed.plan(robbed.changes(), on_video=rob)
+        assert not store.manifest_path.exists()
+        record.swap(None, record.read()[1])
+        with work() as robbed:
+            plan = robbed.plan(robbed.changes())
+            with pytest.raises(DynapropError, match="has lost its lock"):
+                robbed.extract_shard(next(iter(plan.shards)), on_clips=rob)
+        assert not list(store.root.rglob("ledger/*/*"))
+        assert not list(store.root.rglob("c/*/0"))
+        assert LockOwner.parse(record.path.read_bytes()).host == "far"  # the robber's lock is left alone
+        record.swap(None, record.read()[1])
+        assert extract(dataset, tmp_path).usable == 3
