@@ -72,7 +72,7 @@ class LocalLockRecord:
         return content, hashlib.sha256(content).hexdigest()
 
     def swap(self, new: bytes | None, expected: str) -> str | None:
-        with writing(self.path):
+        with writing(self._guard.parent):
             self._guard.parent.mkdir(parents=True, exist_ok=True)
             guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
         try:
