@@ -181,8 +181,12 @@ class Extraction:
     def __enter__(self) -> Self:
         if self._lock is not None:
             self._lock.__enter__()
-            if self._lock.taken_over:
-                remove_strays(store_path(self.dataset, self.home))
+            try:
+                if self._lock.taken_over:
+                    remove_strays(store_path(self.dataset, self.home))
+            except BaseException:
+                self._lock.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
