@@ -40,6 +40,9 @@ def extract_features(
     keep_listening()
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, deadline=deadline, wait=wait) as extraction:
+        rows = extraction.store.shard_rows
+        if rows != workspace.dataset.shard_rows:
+            say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)

@@ -141,7 +141,6 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], starts: np.ndarray, 
                 features[starts[index] : starts[index] + len(part)] = part
         except (OSError, ValueError) as error:
             raise DynapropError(
-                f"{store.root}: shard {shard} of {key} is damaged ({error}); "
-                "run `dynaprop verify --repair`, then `dynaprop extract`"
+                f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify --repair`"
             ) from None
     return torch.from_numpy(features)

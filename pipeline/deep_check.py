@@ -127,8 +127,8 @@ def _features(store: FeatureStore, key: str, row: Any) -> np.ndarray:
 def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Cosine of each pair of rows of ``[n, channels]``; 0 where a feature is not finite, 1 between two zeros."""
     one, other = one.astype(np.float64), other.astype(np.float64)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     same = (one == other).all(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         cosines = np.where(same, 1.0, (one * other).sum(axis=1) / lengths)
     return np.nan_to_num(cosines, nan=0.0, posinf=0.0, neginf=0.0)

@@ -181,8 +181,12 @@ class Extraction:
     def __enter__(self) -> Self:
         if self._lock is not None:
             self._lock.__enter__()
-            if self._lock.taken_over:
-                remove_strays(store_path(self.dataset, self.home))
+            try:
+                if self._lock.taken_over:
+                    remove_strays(store_path(self.dataset, self.home))
+            except BaseException:
+                self._lock.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -220,7 +224,7 @@ class Extraction:
 
     def restore_arrays(self) -> list[str]:
         """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
-        gone = [key for key, _ in self.backbones.values() if self._is_gone(key)]
+        gone = self._gone_arrays()
         for key in gone:
             self.check_lock()
             self.store.ensure_array(
@@ -259,10 +263,10 @@ class Extraction:
             on_video: called after each probed video.
 
         Raises:
-            DynapropError: the disk has too little room for the features, or an array is gone.
+            DynapropError: the disk has too little room for the features, or an array is gone or damaged.
         """
-        if gone := [key.name for key, _ in self.backbones.values() if self._is_gone(key)]:
-            raise DynapropError(f"{self.store.root}: the array {gone[0]} is gone; run `dynaprop verify --repair`")
+        if gone := self._gone_arrays():
+            raise DynapropError(f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify --repair`")
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -344,8 +348,11 @@ class Extraction:
             )
         return self._extractor
 
-    def _is_gone(self, key: FeatureKey) -> bool:
-        return bool(self.store.ledger(key.name).published()) and not self.store.has_array(key.name)
+    def _gone_arrays(self) -> list[FeatureKey]:
+        """Keys that have ledgers and no array; raises where one is damaged."""
+        there = self.store.keys()
+        keys = [key for key, _ in self.backbones.values()]
+        return [key for key in keys if key.name not in there and self.store.ledger(key.name).published()]
 
     def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
         width = {key.name: _channels(key.model) for key, _ in self.backbones.values()}

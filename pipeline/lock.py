@@ -72,7 +72,7 @@ class LocalLockRecord:
         return content, hashlib.sha256(content).hexdigest()
 
     def swap(self, new: bytes | None, expected: str) -> str | None:
-        with writing(self.path):
+        with writing(self._guard.parent):
             self._guard.parent.mkdir(parents=True, exist_ok=True)
             guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -184,19 +184,20 @@ class StoreLock:
         self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._acquire()
-        self._heart = threading.Thread(target=self._beat_on, name="store lock", daemon=True)
-        self._heart.start()
+        try:
+            self._acquire()
+            self._heart = threading.Thread(target=self._beat_on, name="store lock", daemon=True)
+            self._heart.start()
+        except BaseException:  # an interrupt, too, and it may come when the lock has just been taken
+            self._release()
+            raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._ended.set()
         if self._heart is not None:
             self._heart.join()
-        if self._version is not None:
-            with contextlib.suppress(DynapropError):  # it would hide why the body ended; a dead owner is replaced
-                self._record.swap(None, self._version)
-            self._version = None
+        self._release()
 
     def check(self) -> None:
         """Make sure that the lock is held, and stays so for as long as an owner may be silent.
@@ -224,6 +225,14 @@ class StoreLock:
         while alive and not self._ended.wait(self._beat_every):
             with contextlib.suppress(DynapropError):  # a full disk may have room again before the owner counts as dead
                 alive = self._beat()
+
+    def _release(self) -> None:
+        self._version = None
+        with contextlib.suppress(DynapropError):  # it would hide why the body ended; a dead owner is replaced anyway
+            content, version = self._record.read()
+            holder = LockOwner.parse(content) if content is not None else None
+            if holder is not None and holder.owner == self._owner.owner:
+                self._record.swap(None, version)
 
     def _acquire(self) -> None:
         seen, changed, told = "", 0.0, False

@@ -23,7 +23,6 @@ from pipeline.manifest import Manifest
 
 SCHEMA = 1
 
-
 # What zarr raises for a zarr.json that it cannot read: its own errors are ValueErrors, others come from wrong types.
 _DAMAGED = (ValueError, TypeError, AttributeError, KeyError)
 

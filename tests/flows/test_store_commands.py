@@ -1,6 +1,10 @@
 """The command line on a store that is in use, damaged, or not as it should be."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from pipeline import lock as lock_module
 from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.store import FeatureStore, checksum
+from tests.conftest import REPOSITORY
 from tests.pipeline.test_lock import Clock
 from tests.pipeline.videos import write_video
 
@@ -57,7 +62,7 @@ class TestVerify:
         """A feature that was wrong before it was stored: chunk, checksum and ledger agree on it."""
         assert dynaprop("extract", "tiny").code == 0
         store = FeatureStore.existing(store_folder(workplace))
-        (key,) = (name for name in store.keys() if name.startswith("test_resnet"))
+        _, key = sorted(store.keys())
         good = store.read_shard(key, 1)
         spoil(store, key, shard=1)
         assert dynaprop("verify", "tiny").code == 0
@@ -98,11 +103,11 @@ class TestVerify:
         bad = dynaprop("verify", "tiny")
         assert bad.code == 1
         for problem in (
-            f"  {student}, shard 0: its features are gone",
-            f"  {teacher}, shard 1: its features take 5 bytes, which should be 40,960",
-            f"  {teacher}, shard 2: its ledger cannot be read",
+            rf"  {student}, shard 0: its features are gone\n",
+            rf"  {teacher}, shard 1: its features take 5 bytes, which should be \d+,\d+\n",
+            rf"  {teacher}, shard 2: its ledger cannot be read\n",
         ):
-            assert problem in bad.out
+            assert re.search(problem, bad.out)
         assert "2 temporary files" in bad.out
         assert "3 problems; run dynaprop verify tiny --repair" in words(bad.err)
         repaired = dynaprop("verify", "tiny", "--repair")
@@ -136,15 +141,19 @@ class TestVerify:
         catalog.write_text(catalog.read_text().replace("shard_rows: 40", "shard_rows: 60"))
         path = store_folder(workplace) / "features.zarr"
         array = next(path.glob("test_resnet*/zarr.json"))
-        for damaged in ([path / "zarr.json"], [array], [array, path / "zarr.json"]):
+        for damaged, commands in (
+            ([path / "zarr.json"], ["train"]),
+            ([array], ["extract", "train"]),
+            ([array, path / "zarr.json"], ["verify", "extract"]),
+        ):
             for metadata in damaged:
                 metadata.write_bytes(b"")
-            for command in ("verify", "train", "extract"):
+            for command in commands:
                 failed = dynaprop(command, "tiny")
                 assert failed.code == 1
                 assert failed.err.count("error: ") == 1
                 assert re.search(r"zarr.json is damaged; run `dynaprop verify --repair`", words(failed.err))
-            assert "is damaged" in words(dynaprop("datasets").out)
+            assert "zarr.jsonisdamaged" in re.sub(r"[\s│]", "", dynaprop("datasets").out)
             with monkeypatch.context() as patch:
                 patch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded"))
                 repaired = dynaprop("verify", "tiny", "--repair")
@@ -169,3 +178,63 @@ def spoil(store: FeatureStore, key: str, *, shard: int) -> None:
     features.tofile(path)
     rows.loc[rows["row"] == shard * store.shard_rows, "checksum"] = checksum(features[: rows["n_clips"].iloc[0]])
     rows.to_parquet(ledger.folder / f"{shard:06d}.parquet", index=False)
+
+
+def test_what_a_killed_extraction_leaves_is_taken_over_at_once(dynaprop, workplace):
+    """Its lock and its temporary files."""
+    for long in range(8):
+        write_video(workplace / "videos" / "a" / f"long{long}.mp4", frames=200, size=(320, 240), seed=long)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "extract", "tiny"], stderr=subprocess.DEVNULL, env=environment
+    )
+    end = time.monotonic() + 200
+    while not list(workplace.rglob("ledger/*/*.parquet")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    root = store_folder(workplace)
+    assert (root / "lock.json").exists()
+    stray = root / "ledger" / ".000009.parquet.x.partial"
+    stray.touch()
+    again = dynaprop("extract", "tiny")
+    assert again.code == 0, again.err
+    assert f"took over from process {process.pid} on " in words(again.err)
+    assert "features: 23 of 23 videos" in again.err
+    assert not stray.exists()
+    assert dynaprop("verify", "tiny").code == 0
+
+
+def test_garbage_collection_leaves_a_store_in_use_alone(dynaprop, workplace):
+    assert dynaprop("extract", "tiny").code == 0
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("size: 64", "size: 80"))
+    with StoreLock(LocalLockRecord(store_folder(workplace)), name="x"):
+        refused = dynaprop("datasets", "--gc")
+        assert refused.code == 1
+        assert "is in use by process" in refused.err
+        assert dynaprop("verify", "tiny", "--repair").code == 1
+    assert "1 feature keys deleted" in dynaprop("datasets", "--gc").err
+
+
+def test_what_only_reads_writes_nothing_into_the_store(dynaprop, workplace):
+    """So a store on a read-only disk serves train, sweep, report and verify."""
+    assert dynaprop("extract", "tiny").code == 0
+    root = store_folder(workplace)
+
+    def state() -> dict[str, tuple[int, int]]:
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in (root, *root.rglob("*"))}
+
+    before = state()
+    for command in (
+        ["train", "tiny"],
+        ["sweep", "tiny", "--experiment", "few", "--seeds", "1"],
+        ["report", "tiny"],
+        ["verify", "tiny"],
+        ["verify", "tiny", "--deep", "--sample", "2"],
+        ["datasets"],
+        ["extract", "tiny", "--dry-run"],
+    ):
+        outcome = dynaprop(*command)
+        assert outcome.code == 0, outcome.err
+        assert state() == before, command

@@ -104,6 +104,18 @@ class TestOneOwner:
             raise end
         assert not record.path.exists()
 
+    def test_an_interrupt_just_after_it_was_taken_gives_it_back(self, record, monkeypatch):
+        swap = record.swap
+
+        def interrupted(new, expected):
+            swap(new, expected)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(record, "swap", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lock(record).__enter__()
+        assert not record.path.exists()
+
     def test_who_waits_is_told_for_whom_and_goes_on(self, record, clock):
         notes: list[str] = []
         first = lock(record).__enter__()
