@@ -1,10 +1,11 @@
 """A state machine over the store: whatever is done to videos, recipes and files, and wherever a run dies, no reader
 gets a wrong feature, nothing that is published is computed again, and every video is accounted for."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -153,6 +154,8 @@ class StoreMachine(RuleBasedStateMachine):
     def extract(self, retry_failed: bool, trouble: bool) -> None:
         """In times of trouble some videos fail that are all right."""
         self._trouble(trouble)
+        if retry_failed:
+            self._expect_retries()
         with Mortal(self.home):
             summary = self._extract(self.home, retry_failed=retry_failed)
         self._accounted(summary, retried=retry_failed and not trouble)
@@ -172,6 +175,8 @@ class StoreMachine(RuleBasedStateMachine):
     def die(self, place: float, torn: bool, retry_failed: bool, trouble: bool) -> None:
         """The next extraction, with whatever happens before it, has to cope."""
         self._trouble(trouble)
+        if retry_failed:
+            self._expect_retries()
         self._die(place, torn=torn, retry_failed=retry_failed)
 
     @precondition(lambda self: self.paths)
@@ -328,6 +333,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.trouble = trouble
         self.was_trouble |= trouble
 
+    def _expect_retries(self) -> None:
+        """Shards whose videos all have failed may be computed again."""
+        if not self._is_made():
+            return
+        manifest = self._store().manifest()
+        for shard in manifest.shards():
+            failed = set()
+            for key in self._keys():
+                if (key, shard) in self.published:
+                    rows = self._store().ledger(key).read_shard(shard)
+                    failed |= set(rows.loc[rows["status"] == "failed", "video_id"])
+            if set(manifest.shard(shard)["video_id"]) <= failed:
+                self.published = {place: files for place, files in self.published.items() if place[1] != shard}
+
     def _die(self, place: float, *, torn: bool, retry_failed: bool = False) -> None:
         """Extract and die at this part (0 to 1) of the way, at least before its last step."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
@@ -337,8 +356,15 @@ class StoreMachine(RuleBasedStateMachine):
             with Mortal(home) as life:
                 self._extract(home, retry_failed=retry_failed)
         if life.taken:
-            with Mortal(self.home, steps=int(place * (life.taken - 1)), torn=torn), pytest.raises(Killed):
+            steps = int(place * (life.taken - 1))
+            with suppress(Killed), Mortal(self.home, steps=steps, torn=torn):
                 self._extract(self.home, retry_failed=retry_failed)
+            self._bury()
+
+    def _bury(self) -> None:
+        """It was this process that died: to whoever looks, its number now is that of one that was started later."""
+        for record in self.home.rglob("lock.json"):
+            record.write_text(json.dumps({**json.loads(record.read_text()), "started": "0"}))
 
     def _accounted(self, summary: ExtractionSummary, *, retried: bool = False) -> None:
         """Every listed video is usable, failed as it must, or absent; readers have the usable ones and no other."""
