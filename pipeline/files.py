@@ -133,6 +133,27 @@ def publish_json(path: Path, value: Any) -> None:
 
 
 def publish_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a parquet file atomically."""
+    """Write a parquet file atomically, each page of it with a checksum."""
     with published(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd")
+        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path, *, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a parquet file whose damage must not go unnoticed; files without checksums are read, too.
+
+    Args:
+        path: the file.
+        columns: what it has at least; all that it has is read.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged.
+    """
+    with path.open("rb") as file:
+        try:
+            table = pd.read_parquet(file, page_checksum_verification=True)
+        except Exception as error:  # damaged headers make pyarrow and pandas raise whatever comes
+            raise ValueError(f"{path}: {error}") from None
+    if lacking := [name for name in columns if name not in table]:
+        raise ValueError(f"{path}: has no column {lacking[0]!r}")
+    return table

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from pipeline.errors import DynapropError
-from pipeline.files import publish_parquet, writing
+from pipeline.files import publish_parquet, read_parquet, writing
+
+_READ = ("video_id", "status", "error_kind", "error_detail", "shard", "row", "n_clips", "timestamps", "checksum")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Ledger:
             DynapropError: the file is damaged.
         """
         try:
-            return pd.read_parquet(self._path(shard))
-        except (pa.ArrowException, OSError, ValueError):
+            return read_parquet(self._path(shard), columns=_READ)
+        except (OSError, ValueError):
             raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify --repair`") from None
 
     def read(self) -> pd.DataFrame:

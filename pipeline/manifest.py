@@ -12,11 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from pipeline.clips import ClipGrid
 from pipeline.errors import DynapropError
-from pipeline.files import FileIdentity, publish_parquet, writing
+from pipeline.files import FileIdentity, publish_parquet, read_parquet, writing
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError
@@ -97,8 +96,8 @@ class Manifest:
         if not path.exists():
             return cls.empty(shard_rows=shard_rows)
         try:
-            table = pd.read_parquet(path)
-        except (pa.ArrowException, OSError, ValueError):
+            table = read_parquet(path, columns=[name for name in COLUMNS if name not in _ADDED])
+        except (OSError, ValueError):
             # Without it nobody knows whose the rows are.
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
         for name in _ADDED:
