@@ -1,8 +1,9 @@
 """The child process that touches video files: `python -m pipeline.decode_child`.
 
 Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
-``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON; ``A``: alive, while a long
-file gives nothing else to send. The child ends when its stdin closes, so it never outlives its parent.
+``F``: a clip's index and its resized frames; ``D``: done, JSON, with the ``missing`` clips; ``E``: a video error, JSON;
+``A``: alive, while a long file gives nothing else to send. The child ends when its stdin closes, so it never outlives
+its parent.
 """
 
 import json
@@ -38,7 +39,9 @@ def main() -> None:
             _send(out, b"D", json.dumps(answer).encode())
         except VideoError as error:
             _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
-        except (OSError, ValueError, MemoryError) as error:
+        except MemoryError:
+            _send(out, b"E", json.dumps({"kind": "memory", "detail": "more than a decode child may use"}).encode())
+        except (OSError, ValueError) as error:
             detail = f"{type(error).__name__}: {error}"
             _send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
 
@@ -61,10 +64,12 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         estimated=request["estimated"],
         folder=_folder(request),
     )
-    for clip, frame in enumerate(read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out))):
+    missing = set(range(len(frame_request.frames)))
+    for clip, frame in read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out)):
         sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
         _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
-    return {"clips": len(frame_request.frames)}
+        missing.discard(clip)
+    return {"missing": sorted(missing)}
 
 
 def _folder(request: dict[str, Any]) -> FrameFolder | None:

@@ -41,6 +41,8 @@ class DecodeOutcome:
     seconds: float
     """Wall time from request to last frame."""
     error: VideoError | None = None
+    missing: tuple[int, ...] = ()
+    """Clips whose frames cannot be had, where the others can."""
 
 
 class DecodeChild:
@@ -272,8 +274,8 @@ class DecodePool:
                 decoder = plan.popleft()
                 attempts += 1
                 try:
-                    self._stream(child, request, sizes, decoder, video)
-                    return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began))
+                    missing = self._stream(child, request, sizes, decoder, video)
+                    return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, missing=missing))
                 except ChildLost as lost:
                     error = VideoError("crash", f"{decoder}: {lost}")
                 except VideoError as failure:
@@ -290,7 +292,9 @@ class DecodePool:
 
     def _stream(
         self, child: DecodeChild, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
-    ) -> None:
+    ) -> tuple[int, ...]:
+        """Hand over the frames as they come; the clips that are missing in the end."""
+        missing: tuple[int, ...] = ()
         message = asdict(request)
         message |= {"frames": request.frames.tolist(), "timestamps": request.timestamps.tolist()}
         for kind, payload in child.ask({"op": "decode", "sizes": sizes, "decoder": decoder, **message}):
@@ -301,3 +305,6 @@ class DecodePool:
                     frames.append(np.frombuffer(payload, np.uint8, size * size * 3, offset).reshape(size, size, 3))
                     offset += size * size * 3
                 video.put((clip, frames))
+            elif kind == b"D":
+                missing = tuple(json.loads(payload).get("missing", ()))
+        return missing

@@ -16,7 +16,7 @@ from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import Extractor, ShardResult
 from pipeline.manifest import Manifest
-from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
+from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -48,6 +48,8 @@ class ExtractionSummary:
     """Videos on disk; absent ones are not counted."""
     usable: int
     failed: dict[str, VideoError]
+    partial: dict[str, VideoError]
+    """Usable videos of which something is missing, and what."""
     absent: tuple[str, ...]
     """Ids of the videos that the dataset lists and the disk lacks."""
     decoded: int
@@ -272,6 +274,7 @@ class Extraction:
             videos=videos,
             usable=videos - len(failed),
             failed=failed,
+            partial=partial_videos(self.store, list(keys.values())),
             absent=absent,
             decoded=self._pool.decoded_videos if self._pool else 0,
             forwarded=self._extractor.forwarded_frames if self._extractor else 0,
@@ -287,6 +290,7 @@ class Extraction:
                 root=str(self.dataset.root),
                 pool=self.pool,
                 device=self.device,
+                min_share=self.dataset.min_share,
             )
         return self._extractor
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import DynapropError
+from pipeline.ledger import USABLE
 from pipeline.store import FeatureStore, checksum
 
 
@@ -51,7 +52,7 @@ def verify_key(store: FeatureStore, key: str, *, repair: bool = False) -> Verifi
 
 
 def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:
-    promised = set(zip(rows["video_id"], rows["row"], rows["n_clips"], strict=True))
+    promised = set(zip(rows["video_id"], rows["row"], rows["n_clips"] + rows["n_missing"], strict=True))
     for place in zip(videos["video_id"], videos["row"], videos["n_clips"], strict=True):
         if place not in promised:
             yield f"{place[0]}: in the manifest but not in the ledger"
@@ -72,8 +73,10 @@ def _fault(row: Any, features: np.ndarray) -> str | None:
     """What is wrong with one video's rows of ``[shard_rows, channels]``."""
     first = row.row % len(features)
     data = features[first : first + row.n_clips]
-    if row.status != "ok":
+    if row.status not in USABLE:
         return None if np.isnan(data).all() else "a failed video has features"
+    if not np.isnan(features[first + row.n_clips :][: row.n_missing]).all():
+        return "a missing clip has features"
     if not np.isfinite(data).all():
         return "a feature is not finite"
     if checksum(data) != row.checksum:

@@ -71,7 +71,7 @@ def test_the_wanted_pictures_and_no_others_are_read(tmp_path):
     for number in {*range(25)} - {*wanted.frames.tolist()}:
         (tmp_path / FRAMES.name(number + 1)).write_bytes(b"not opened")
     steps = []
-    got = list(read_frames(wanted, "frames", on_frame=lambda: steps.append(1)))
+    got = [frame for _, frame in read_frames(wanted, "frames", on_frame=lambda: steps.append(1))]
     assert [frame[0, 0, 0] for frame in got] == [3 * index for index in wanted.frames]
     assert len(steps) == len(got) == 8
 
@@ -176,7 +176,7 @@ class TestPictures:
     def test_other_sizes_are_resized_like_the_first(self, tmp_path):
         write_frames(tmp_path, FRAMES, [*grey(8), *grey(1, (50, 40))])
         wanted = request(tmp_path, replace(FRAMES, fps=1))
-        shapes = [frame.shape for frame in read_frames(wanted, "frames")]
+        shapes = [frame.shape for _, frame in read_frames(wanted, "frames")]
         assert shapes == [(16, 24, 3)] * 8 + [(40, 50, 3)]
 
     @pytest.mark.parametrize("content", [b"", b"<svg/>", b"GIF89a\x01\0\x01\0\0\0\0;", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
@@ -299,7 +299,7 @@ def test_a_child_reads_folders_and_files_alike(tmp_path):
         assert isinstance(no_video, VideoError)
         assert no_video.kind == "unreadable"
         good, gap = pool.decode([wanted, spoilt], [16], ["frames", "frames"])
-        pictures = [resize_frame(frame, 16) for frame in read_frames(wanted, "frames")]
+        pictures = [resize_frame(frame, 16) for _, frame in read_frames(wanted, "frames")]
         np.testing.assert_array_equal([frames[0] for _, frames in good], pictures)
         assert (good.outcome.decoder, good.outcome.attempts, good.outcome.error) == ("frames", 1, None)
         assert [clip for clip, _ in gap] == [0, 1]
