@@ -13,11 +13,13 @@ import numpy as np
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
 from pipeline.video import VideoError, decode_frames, open_video
 
-# Codecs whose packets announce exactly the frames that come out. Elsewhere (XVID's packed B-frames above all)
-# only decoding tells.
+# Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
+# does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
 _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "ffv1"})
 
-# decord knows no AV1, and keeps silent about HEVC frames whose references are gone.
+# Where decord can be believed. It hangs on MPEG-TS, gives other frames than were asked for in ASF, knows no AV1, and keeps
+# silent about HEVC frames whose references are gone.
+_DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi"})
 _NOT_BY_DECORD = frozenset({"av1", "hevc"})
 
 # decord decodes ahead into memory while its reader waits, in the worst case a whole video.
@@ -63,7 +65,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     """
     with open_video(path) as container:
         stream = container.streams.video[0]
-        codec, format_name = stream.codec_context.name, container.format.name
+        codec, format_name = _codec(container), container.format.name
         rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
         packets = _read_packets(container, on_frame)
     with open_video(path) as container:
@@ -84,8 +86,8 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
-    # decord hangs on MPEG-TS, and counts frames that an edit list hides.
-    plain = not (estimated or packets.hidden or format_name == "mpegts" or codec in _NOT_BY_DECORD)
+    known = codec not in _NOT_BY_DECORD and not _DECORD_CONTAINERS.isdisjoint(format_name.split(","))
+    plain = known and packets.share == 1.0 and not (estimated or packets.hidden)  # it counts what an edit list hides
     small = len(times) * first.width * first.height * 3 <= _DECORD_BYTES
     return Probe(
         timestamps=seconds,
@@ -96,7 +98,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         height=height,
         codec=codec,
         container=format_name,
-        decoder="decord" if plain and small and packets.share == 1.0 else "pyav",
+        decoder="decord" if plain and small else "pyav",
         share=packets.share,
     )
 
@@ -163,13 +165,19 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
     except av.error.FFmpegError:
         pass  # the rest of the file cannot be read, by nobody
     share = min(1.0, count / announced) if announced else 1.0
-    if stream.codec_context.name not in _COUNTABLE_CODECS or first_key is None or None in shown:
+    countable = _codec(container) in _COUNTABLE_CODECS and container.format.name != "avi"
+    if not countable or first_key is None or None in shown:
         return _Packets(None, hidden, share)
     pts = np.sort(np.array(shown, np.int64))
     pts = pts[pts >= first_key]  # a stream that was cut begins with frames whose references are gone
     if len(pts) == 0 or (np.diff(pts) == 0).any():
         return _Packets(None, hidden, share)
     return _Packets(pts * float(stream.time_base or 0), hidden, share)
+
+
+def _codec(container: av.container.InputContainer) -> str:
+    """Name of the codec, not of one of its decoders."""
+    return container.streams.video[0].codec_context.codec.canonical_name
 
 
 def _announced(container: av.container.InputContainer) -> int:

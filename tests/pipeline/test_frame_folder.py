@@ -302,19 +302,24 @@ def test_a_child_reads_folders_and_files_alike(tmp_path):
         pictures = [resize_frame(frame, 16) for _, frame in read_frames(wanted, "frames")]
         np.testing.assert_array_equal([frames[0] for _, frames in good], pictures)
         assert (good.outcome.decoder, good.outcome.attempts, good.outcome.error) == ("frames", 1, None)
-        assert [clip for clip, _ in gap] == [0, 1]
-        assert (gap.outcome.decoder, gap.outcome.attempts) == ("frames", 1)
-        assert gap.outcome.error.kind == "missing_frames"
+        assert [clip for clip, _ in gap] == [0, 1, *range(3, len(spoilt.frames))]
+        assert (gap.outcome.decoder, gap.outcome.attempts, gap.outcome.error) == ("frames", 1, None)
+        assert gap.outcome.missing == (2,)
 
 
-def test_a_broken_picture_is_tried_again_by_the_same_reader(tmp_path):
+def test_a_broken_picture_is_passed_over_and_none_at_all_is_an_error(tmp_path):
     write_frames(tmp_path, FRAMES, grey(25))
     wanted = request(tmp_path, FRAMES)
-    picture = tmp_path / FRAMES.name(int(wanted.frames[1]) + 1)
-    picture.write_bytes(picture.read_bytes()[:60])
+    pictures = [tmp_path / FRAMES.name(int(index) + 1) for index in wanted.frames]
+    pictures[1].write_bytes(pictures[1].read_bytes()[:60])
     with DecodePool(workers=1, deadline=20) as pool:
         (stream,) = pool.decode([wanted], [16], ["frames"])
-        assert [clip for clip, _ in stream] == [0, 0]
+        assert [clip for clip, _ in stream] == [0, *range(2, len(wanted.frames))]
+        assert (stream.outcome.error, stream.outcome.missing) == (None, (1,))
+        for picture in pictures:
+            picture.write_bytes(picture.read_bytes()[:60])
+        (stream,) = pool.decode([wanted], [16], ["frames"])
+        assert list(stream) == []
     assert (stream.outcome.decoder, stream.outcome.attempts, stream.outcome.error.kind) == ("frames", 2, "decode")
 
 
