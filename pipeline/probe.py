@@ -17,9 +17,11 @@ from pipeline.video import VideoError, decode_frames, open_video
 # does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
 _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "ffv1"})
 
-# Where decord can be believed. It hangs on MPEG-TS, gives other frames than were asked for in ASF, knows no AV1, and keeps
-# silent about HEVC frames whose references are gone.
-_DECORD_CONTAINERS = frozenset({"mov", "matroska", "avi"})
+# Containers that begin with the first frame of the video, not wherever a recording or a cut began.
+_FILES = frozenset({"mov", "matroska", "avi"})
+
+# decord is believed in the same containers alone: it hangs on MPEG-TS, and in ASF it gives other frames than were asked
+# for. It knows no AV1, and keeps silent about HEVC frames whose references are gone.
 _NOT_BY_DECORD = frozenset({"av1", "hevc"})
 
 # decord decodes ahead into memory while its reader waits, in the worst case a whole video.
@@ -86,7 +88,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
-    known = codec not in _NOT_BY_DECORD and not _DECORD_CONTAINERS.isdisjoint(format_name.split(","))
+    known = codec not in _NOT_BY_DECORD and not _FILES.isdisjoint(format_name.split(","))
     plain = known and packets.share == 1.0 and not (estimated or packets.hidden)  # it counts what an edit list hides
     small = len(times) * first.width * first.height * 3 <= _DECORD_BYTES
     return Probe(
@@ -145,17 +147,18 @@ class _Packets:
 
 def _read_packets(container: av.container.InputContainer, on_frame: Callable[[], None] | None) -> _Packets:
     stream = container.streams.video[0]
-    announced = _announced(container)
+    names = set(container.format.name.split(","))
     shown: list[int | None] = []
     first_key: int | None = None
-    count, hidden = 0, False
+    dts: list[int] = []
+    hidden = False
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # the flush packet at the end
                 continue
             if on_frame:
                 on_frame()
-            count += 1
+            dts.append(packet.dts or 0)
             if packet.is_keyframe and first_key is None:
                 first_key = packet.pts
             if packet.is_discard:
@@ -164,12 +167,17 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
                 shown.append(packet.pts)
     except av.error.FFmpegError:
         pass  # the rest of the file cannot be read, by nobody
-    share = min(1.0, count / announced) if announced else 1.0
-    countable = _codec(container) in _COUNTABLE_CODECS and container.format.name != "avi"
+    share = 1.0
+    if "mov" in names and stream.index_entries:  # the sample table, less what an edit list cuts off
+        share = min(1.0, len(dts) / len(stream.index_entries))
+    elif "avi" in names and stream.frames and dts:  # counts its chunks, some of which may be empty
+        share = min(1.0, (max(dts) - min(dts) + 1) / stream.frames)
+    countable = _codec(container) in _COUNTABLE_CODECS and "avi" not in names
     if not countable or first_key is None or None in shown:
         return _Packets(None, hidden, share)
     pts = np.sort(np.array(shown, np.int64))
-    pts = pts[pts >= first_key]  # a stream that was cut begins with frames whose references are gone
+    if names.isdisjoint(_FILES):
+        pts = pts[pts >= first_key]  # the beginning of a stream that was cut, with no references
     if len(pts) == 0 or (np.diff(pts) == 0).any():
         return _Packets(None, hidden, share)
     return _Packets(pts * float(stream.time_base or 0), hidden, share)
@@ -178,15 +186,6 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
 def _codec(container: av.container.InputContainer) -> str:
     """Name of the codec, not of one of its decoders."""
     return container.streams.video[0].codec_context.codec.canonical_name
-
-
-def _announced(container: av.container.InputContainer) -> int:
-    """Packets of the video stream that the container's index lists, 0 where it has none."""
-    stream = container.streams.video[0]
-    names = container.format.name.split(",")
-    if "mov" in names:
-        return len(stream.index_entries)  # the sample table, less what an edit list cuts off
-    return stream.frames if "avi" in names else 0
 
 
 def _shown_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:

@@ -71,6 +71,8 @@ def open_video(path: str | Path) -> av.container.InputContainer:
     stream = container.streams.video[0]
     stream.thread_type = "NONE"  # one thread a child: children are what scales
     stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
+    if stream.codec_context.name == "h264":  # else bits that are left over behind a slice are no error
+        stream.codec_context.options = {"err_detect": "aggressive"}
     return container
 
 
