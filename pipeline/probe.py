@@ -11,7 +11,7 @@ import av.error
 import numpy as np
 
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
-from pipeline.video import VideoError, decode_frames, open_video
+from pipeline.video import VideoError, decode_frames, open_video, video_stream
 
 # Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
 # does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
@@ -66,7 +66,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         VideoError: the file cannot be used as a video.
     """
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         codec, format_name = _codec(container), container.format.name
         rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
         packets = _read_packets(container, on_frame)
@@ -83,13 +83,15 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
             first = next((frame for _, frame in frames if frame is not None), None)
         if first is None:
             raise VideoError("no_frames", "no frame of the video stream can be decoded")
-        width, height = _shown_size(first, container.streams.video[0].sample_aspect_ratio)
+        width, height = _shown_size(first, video_stream(container).sample_aspect_ratio)
+        n_streams = len(container.streams.video)
     estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
     known = codec not in _NOT_BY_DECORD and not _FILES.isdisjoint(format_name.split(","))
-    plain = known and packets.share == 1.0 and not (estimated or packets.hidden)  # it counts what an edit list hides
+    # It counts what an edit list hides, and of several streams it may take another one.
+    plain = known and packets.share == 1.0 and n_streams == 1 and not (estimated or packets.hidden)
     small = len(times) * first.width * first.height * 3 <= _DECORD_BYTES
     return Probe(
         timestamps=seconds,
@@ -146,7 +148,7 @@ class _Packets:
 
 
 def _read_packets(container: av.container.InputContainer, on_frame: Callable[[], None] | None) -> _Packets:
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     names = set(container.format.name.split(","))
     shown: list[int | None] = []
     first_key: int | None = None
@@ -165,8 +167,10 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
                 hidden = True
             else:
                 shown.append(packet.pts)
+    except (MemoryError, OSError):
+        raise
     except av.error.FFmpegError:
-        pass  # the rest of the file cannot be read, by nobody
+        pass  # nobody can make sense of the rest
     share = 1.0
     if "mov" in names and stream.index_entries:  # the sample table, less what an edit list cuts off
         share = min(1.0, len(dts) / len(stream.index_entries))
@@ -185,7 +189,7 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
 
 def _codec(container: av.container.InputContainer) -> str:
     """Name of the codec, not of one of its decoders."""
-    return container.streams.video[0].codec_context.codec.canonical_name
+    return video_stream(container).codec_context.codec.canonical_name
 
 
 def _shown_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:

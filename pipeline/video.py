@@ -11,6 +11,7 @@ import av
 import av.container
 import av.error
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
 # Container demuxers that hold one self-contained video. Playlists (hls, concat, dash) are left out on purpose:
 # under an innocent name they make the reader open other files.
@@ -63,17 +64,32 @@ def open_video(path: str | Path) -> av.container.InputContainer:
         if status.st_size == 0:  # all of /proc, too
             raise VideoError("unreadable", "the file is empty")
         container = av.open(f"file:{Path(path).absolute()}", options=options)
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError("unreadable", _reason(error)) from None
-    if not container.streams.video or _is_cover_art(container):
+    try:
+        stream = video_stream(container)
+    except VideoError:
         container.close()
-        raise VideoError("no_video", "the file has no video stream")
-    stream = container.streams.video[0]
+        raise
     stream.thread_type = "NONE"  # one thread a child: children are what scales
     stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
     if stream.codec_context.name == "h264":  # else bits that are left over behind a slice are no error
         stream.codec_context.options = {"err_detect": "aggressive"}
     return container
+
+
+def video_stream(container: av.container.InputContainer) -> VideoStream:
+    """The first video stream that is not a cover: a picture attached to a file looks like a stream of one frame.
+
+    Raises:
+        VideoError: ``no_video``.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    raise VideoError("no_video", "the file has no video stream")
 
 
 def decode_frames(
@@ -92,8 +108,9 @@ def decode_frames(
 
     Raises:
         MemoryError: there is not enough for a frame.
+        OSError: the file cannot be read any further, as opposed to understood.
     """
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     sound = _SoundFrames(float(stream.time_base or 0))
     index = -1
     for index, packet in enumerate(_packets(container)):
@@ -107,7 +124,7 @@ def decode_frames(
                 sound.lose(index, packet)
             else:
                 frames = stream.codec_context.decode(packet)
-        except MemoryError:  # FFmpeg's is one, too
+        except (MemoryError, OSError):  # FFmpeg's are such, too; no fault of the data
             raise
         except av.error.FFmpegError:
             sound.lose(index, packet)
@@ -121,12 +138,12 @@ def decode_frames(
 
 
 def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    """The packets of the video stream, as far as the container can be read."""
+    """The packets of the video stream, as far as the container makes sense."""
     try:
-        for packet in container.demux(container.streams.video[0]):
+        for packet in container.demux(video_stream(container)):
             if packet.size:  # an empty one ends the stream, or stands for a frame that was dropped while recording
                 yield packet
-    except MemoryError:
+    except (MemoryError, OSError):
         raise
     except av.error.FFmpegError:
         return
@@ -203,11 +220,6 @@ class _SoundFrames:
             del self._damaged[:place]
             return True
         return damaged <= self._key
-
-
-def _is_cover_art(container: av.container.InputContainer) -> bool:
-    """A picture attached to an audio file shows up as a video stream of one frame."""
-    return bool(container.streams.video[0].disposition & av.stream.Disposition.attached_pic)
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.pipeline.coded_frames import encode, packet_places
+from tests.pipeline.coded_frames import draw, encode, packet_places
 
 FPS = 10
 FRAMES = 60
@@ -175,6 +175,34 @@ add("m3u8.mp4", _playlist("#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\n{trap}\
 add("ffconcat.mp4", _playlist("ffconcat version 1.0\nfile '{trap}'\n"), [])
 add("dash.mp4", _playlist('<?xml version="1.0"?><MPD><Period><BaseURL>{trap}</BaseURL></Period></MPD>\n'), [])
 add("sdp.mp4", _playlist("v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n"), [])
+
+
+def _with_companions(path: Path) -> None:
+    """Sound before the picture, a second camera behind it, which shows other numbers; in mp4 a cover, too."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        cameras = [container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"}) for _ in range(2)]
+        if path.suffix == ".mp4":
+            cameras.append(container.add_stream("mjpeg", rate=1))
+            cameras[-1].disposition = av.stream.Disposition.attached_pic
+        for camera in cameras:
+            camera.width, camera.height = 64, 48
+            camera.pix_fmt = "yuvj420p" if camera.codec.name == "mjpeg" else "yuv420p"
+        for number in range(FRAMES):
+            for shift, camera in zip((0, 100, 200), cameras, strict=False):
+                if shift < 200 or number == 0:
+                    picture = draw(number + shift, (64, 48), rng)
+                    container.mux(camera.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, 1600 * number
+            container.mux(sound.encode(frame))
+        for stream in (sound, *cameras):
+            container.mux(stream.encode())
+
+
+add("sound-cover-and-two-cameras.mp4", _with_companions)
+add("sound-and-two-cameras.mkv", _with_companions)
 
 
 # What byte surgery makes.
