@@ -54,7 +54,7 @@ def open_video(path: str | Path) -> av.container.InputContainer:
     """Open a local file as a video container, never as a playlist or a URL.
 
     Raises:
-        VideoError: ``unreadable`` or ``no_video``.
+        VideoError: ``unreadable``, ``no_video``, or ``decode`` where nobody knows the codec.
     """
     options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
     try:
@@ -74,6 +74,7 @@ def open_video(path: str | Path) -> av.container.InputContainer:
         container.close()
         raise
     stream.thread_type = "NONE"  # one thread a child: children are what scales
+    stream.codec_context.thread_count = 1  # for dav1d, too, whose threads can wait for one another for ever
     stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
     if stream.codec_context.name == "h264":  # else bits that are left over behind a slice are no error
         stream.codec_context.options = {"err_detect": "aggressive"}
@@ -84,10 +85,12 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     """The first video stream that is not a cover: a picture attached to a file looks like a stream of one frame.
 
     Raises:
-        VideoError: ``no_video``.
+        VideoError: ``no_video`` or ``decode``.
     """
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise VideoError("decode", "the video's codec is unknown")
             return stream
     raise VideoError("no_video", "the file has no video stream")
 
