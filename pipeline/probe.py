@@ -7,11 +7,10 @@ from pathlib import Path
 
 import av
 import av.container
-import av.error
 import numpy as np
 
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
-from pipeline.video import VideoError, decode_frames, open_video, video_stream
+from pipeline.video import VideoError, decode_frames, open_video, read_packets, video_stream
 
 # Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
 # does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
@@ -154,23 +153,16 @@ def _read_packets(container: av.container.InputContainer, on_frame: Callable[[],
     first_key: int | None = None
     dts: list[int] = []
     hidden = False
-    try:
-        for packet in container.demux(stream):
-            if packet.size == 0:  # the flush packet at the end
-                continue
-            if on_frame:
-                on_frame()
-            dts.append(packet.dts or 0)
-            if packet.is_keyframe and first_key is None:
-                first_key = packet.pts
-            if packet.is_discard:
-                hidden = True
-            else:
-                shown.append(packet.pts)
-    except (MemoryError, OSError):
-        raise
-    except av.error.FFmpegError:
-        pass  # nobody can make sense of the rest
+    for packet in read_packets(container):
+        if on_frame:
+            on_frame()
+        dts.append(packet.dts or 0)
+        if packet.is_keyframe and first_key is None:
+            first_key = packet.pts
+        if packet.is_discard:
+            hidden = True
+        else:
+            shown.append(packet.pts)
     share = 1.0
     if "mov" in names and stream.index_entries:  # the sample table, less what an edit list cuts off
         share = min(1.0, len(dts) / len(stream.index_entries))

@@ -111,12 +111,12 @@ def decode_frames(
 
     Raises:
         MemoryError: there is not enough for a frame.
-        OSError: the file cannot be read any further, as opposed to understood.
+        OSError: as ``read_packets``.
     """
     stream = video_stream(container)
     sound = _SoundFrames(float(stream.time_base or 0))
     index = -1
-    for index, packet in enumerate(_packets(container)):
+    for index, packet in enumerate(read_packets(container)):
         if on_packet:
             on_packet()
         packet.opaque = index
@@ -127,7 +127,7 @@ def decode_frames(
                 sound.lose(index, packet)
             else:
                 frames = stream.codec_context.decode(packet)
-        except (MemoryError, OSError):  # FFmpeg's are such, too; no fault of the data
+        except MemoryError:  # FFmpeg's is one, too
             raise
         except av.error.FFmpegError:
             sound.lose(index, packet)
@@ -140,15 +140,19 @@ def decode_frames(
     yield from sound.release(all_frames=True)
 
 
-def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    """The packets of the video stream, as far as the container makes sense."""
+def read_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
+    """Yield the packets of the video stream that hold data, as far as the container makes sense.
+
+    Raises:
+        OSError: the file cannot be read any further, as opposed to understood.
+    """
     try:
         for packet in container.demux(video_stream(container)):
             if packet.size:  # an empty one ends the stream, or stands for a frame that was dropped while recording
                 yield packet
     except (MemoryError, OSError):
         raise
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, IndexError):  # IndexError: PyAV's, about a stream that turns up in mid-file
         return
 
 
