@@ -51,8 +51,8 @@ def extract_features(
                 extract_shard(extraction, shard, progress.advance)
         summary = extraction.summary()
     tell(summary)
-    counts = {"usable": summary.usable, "failed": len(summary.failed), "absent": len(summary.absent)}
-    return {**counts, "decoded": summary.decoded, **summary.keys}
+    lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
+    return {"usable": summary.usable, **lacking, "decoded": summary.decoded, **summary.keys}
 
 
 def expect(
@@ -92,6 +92,9 @@ def tell(summary: ExtractionSummary) -> None:
         say(f"failed: {video}: {error}")
     if len(summary.failed) > 5:
         say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets` counts them by kind")
+    if summary.partial:
+        video, lack = next(iter(summary.partial.items()))
+        say(f"partial: {len(summary.partial):,} videos are used as far as possible, {video} first: {lack.detail}")
     if summary.absent:
         say(
             f"absent: {len(summary.absent):,} listed videos are not on disk, {summary.absent[0]} first; "

@@ -10,7 +10,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
 from pipeline.extraction import locate_backbone
 from pipeline.lock import LocalLockRecord, StoreLock
-from pipeline.plan import failed_videos
+from pipeline.plan import failed_videos, partial_videos
 from pipeline.store import FeatureStore, list_stores
 
 
@@ -26,6 +26,7 @@ def print_datasets(catalog: Catalog, home: Path) -> None:
         "videos",
         "clips",
         "failed",
+        "partial",
         "absent",
     ):
         table.add_column(name, overflow="fold")
@@ -96,10 +97,11 @@ def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None
     for error in failed_videos(store, list(keys)).values():
         kinds[error.kind] = kinds.get(error.kind, 0) + 1
     failed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"
+    partial = str(len(partial_videos(store, list(keys))))
     needed = set(manifest.shards())
     absent = len(manifest.absent())
     videos, clips = len(manifest.current()) - absent, int(manifest.current()["n_clips"].sum())
     for key in keys or {"": {}}:
         done = f"{len(store.ledger(key).published() & needed)}/{len(needed)}" if key else ""
-        table.add_row(name, there, store.root.name, key, done, str(videos), str(clips), failed, str(absent))
+        table.add_row(name, there, store.root.name, key, done, str(videos), str(clips), failed, partial, str(absent))
         name = there = ""

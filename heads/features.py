@@ -10,6 +10,7 @@ import torch
 
 from pipeline.annotations import Video
 from pipeline.errors import DynapropError
+from pipeline.ledger import USABLE
 from pipeline.store import FeatureStore, checksum
 
 
@@ -72,7 +73,9 @@ def load_features(
     student_key: str,
     teacher_key: str,
 ) -> LoadedFeatures:
-    """Read the features of videos whose extraction both ledgers report as ``ok``.
+    """Read the features of videos that both ledgers report as ``ok`` or ``partial``.
+
+    Of a video whose branches hold different clips, as after a change of decoder, those that both hold are taken.
 
     Args:
         store: the feature store.
@@ -83,43 +86,54 @@ def load_features(
     Raises:
         DynapropError: what is stored is not what the ledger promises.
     """
-    good = {key: _usable(store, key) for key in (student_key, teacher_key)}
-    current = {
-        row.video_id: row
-        for row in store.manifest().current().itertuples()
-        if all((row.video_id, row.row) in checksums for checksums in good.values())
+    good = [_usable(store, key) for key in (student_key, teacher_key)]
+    current = zip(*(store.manifest().current()[name] for name in ("video_id", "row")), strict=True)
+    places = {video_id: (video_id, row) for video_id, row in current if all((video_id, row) in rows for rows in good)}
+    common = {
+        video_id: np.intersect1d(*(rows[place].timestamps for rows in good), return_indices=True)
+        for video_id, place in places.items()
     }
-    found = [video for video in videos if video.id in current]
-    rows = [current[video.id] for video in found]
-    n_clips = np.array([row.n_clips for row in rows], np.int64)
+    found = [video for video in videos if video.id in places and len(common[video.id][0])]
+    rows = [[rows[places[video.id]] for video in found] for rows in good]
+    timestamps, *clips = zip(*(common[video.id] for video in found), strict=True) if found else ((), (), ())
+    n_clips = np.array([len(times) for times in timestamps], np.int64)
     starts = np.cumsum(n_clips) - n_clips
-    checksums = [[good[key][row.video_id, row.row] for row in rows] for key in (student_key, teacher_key)]
     split = FeatureSplit(
         video_ids=tuple(video.id for video in found),
         labels=tuple(video.labels for video in found),
         class_names=tuple(class_names),
         starts=starts,
         n_clips=n_clips,
-        student=_gather(store, student_key, rows, starts, checksums[0]),
-        teacher=_gather(store, teacher_key, rows, starts, checksums[1]),
-        timestamps=np.concatenate([row.timestamps for row in rows]) if rows else np.array([]),
+        student=_gather(store, student_key, rows[0], clips[0]),
+        teacher=_gather(store, teacher_key, rows[1], clips[1]),
+        timestamps=np.concatenate(timestamps) if found else np.array([]),
     )
+    taken = {video.id for video in found}
     return LoadedFeatures(
         split=split,
-        missing=tuple(video.id for video in videos if video.id not in current),
-        digest=hashlib.sha256("".join(checksums[0] + checksums[1]).encode()).hexdigest(),
+        missing=tuple(video.id for video in videos if video.id not in taken),
+        digest=hashlib.sha256("".join(row.checksum for branch in rows for row in branch).encode()).hexdigest(),
     )
 
 
-def _usable(store: FeatureStore, key: str) -> dict[tuple[str, int], str]:
-    """Checksum of every video that the ledger reports as ``ok``, by id and first row."""
+def _usable(store: FeatureStore, key: str) -> dict[tuple[str, int], Any]:
+    """The ledger's row of every video that has features, by id and first row."""
     table = store.ledger(key).read()
-    good = table[table["status"] == "ok"]
-    return dict(zip(zip(good["video_id"], good["row"], strict=True), good["checksum"], strict=True))
+    return {(row.video_id, row.row): row for row in table[table["status"].isin(USABLE)].itertuples()}
 
 
-def _gather(store: FeatureStore, key: str, rows: list[Any], starts: np.ndarray, checksums: list[str]) -> torch.Tensor:
-    """Read shard by shard, every shard once, and compare with the ledger's checksums."""
+def _gather(store: FeatureStore, key: str, rows: list[Any], clips: Sequence[np.ndarray]) -> torch.Tensor:
+    """The features of some clips of each video.
+
+    Every shard is read once, and each video compared with the ledger's checksum.
+
+    Args:
+        store: the store.
+        key: name of the feature key.
+        rows: of the ledger.
+        clips: which of each row's clips, in order.
+    """
+    ends = np.cumsum([len(chosen) for chosen in clips])
     by_shard: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         by_shard.setdefault(int(row.shard), []).append(index)
@@ -132,13 +146,13 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], starts: np.ndarray, 
                 raise ValueError("its chunk is gone")
             data = store.read_shard(key, shard)
             if features is None:
-                features = np.empty((int(starts[-1]) + rows[-1].n_clips, data.shape[1]), np.float16)
+                features = np.empty((ends[-1], data.shape[1]), np.float16)
             for index in members:
                 begin = rows[index].row - shard * store.shard_rows
                 part = data[begin : begin + rows[index].n_clips]
-                if checksum(part) != checksums[index]:
+                if checksum(part) != rows[index].checksum:
                     raise ValueError("a checksum differs")
-                features[starts[index] : starts[index] + len(part)] = part
+                features[ends[index] - len(clips[index]) : ends[index]] = part[clips[index]]
         except (OSError, ValueError) as error:
             raise DynapropError(
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify --repair`"

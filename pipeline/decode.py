@@ -3,15 +3,17 @@
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import av.error
 import numpy as np
 from PIL import Image
 
 from pipeline.frame_folder import FrameFolder, read_picture
-from pipeline.video import VideoError, open_video
+from pipeline.video import VideoError, decode_frames, open_video
 
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
 
@@ -37,8 +39,10 @@ class FrameRequest:
 
 def read_frames(
     request: FrameRequest, decoder: str, *, on_frame: Callable[[], None] | None = None
-) -> Iterator[np.ndarray]:
-    """Yield the requested frames in order as RGB ``[height, width, 3]`` uint8 arrays.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield ``(clip, frame)``, the clips in order, the frames RGB ``[height, width, 3]`` uint8.
+
+    A clip whose frame cannot be had is passed over, except by decord, which gives all or fails.
 
     Args:
         request: what to read.
@@ -46,78 +50,87 @@ def read_frames(
         on_frame: called after decoding steps, also between requested frames, as a sign of life.
 
     Raises:
-        VideoError: a frame is missing or cannot be decoded, or the decoder contradicts the probe.
+        VideoError: not one clip can be had, or the decoder contradicts the probe.
     """
     if decoder == "decord":
         open_video(request.path).close()  # decord itself would follow a playlist that took the file's place
     return READERS[decoder](request, on_frame)
 
 
-def read_with_pyav(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
+def read_with_pyav(
+    request: FrameRequest, on_frame: Callable[[], None] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decode from the start in presentation order; match frames by time, or by index where times are estimated."""
+    n_clips, clip, found = len(request.frames), 0, 0
     with open_video(request.path) as container:
-        wanted = 0
-        try:
-            for index, frame in enumerate(container.decode(video=0)):
-                if wanted == len(request.frames):
-                    return
-                if on_frame:
-                    on_frame()
-                if request.estimated:
-                    late = index - int(request.frames[wanted])
-                else:
-                    late = _lateness(frame.time, request.start + request.timestamps[wanted])
-                if late > 0:
-                    break
-                if late == 0:
-                    wanted += 1
-                    yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-        except MemoryError:  # FFmpeg's is one, too
-            raise
-        except av.error.FFmpegError as error:
-            raise VideoError("decode", f"after {wanted} of {len(request.frames)} clips: {error}") from None
-    if wanted < len(request.frames):
-        seconds = request.timestamps[wanted]
-        raise VideoError("missing_frames", f"{wanted} of {len(request.frames)} clips, none at {seconds:.2f} s")
+        for index, (time, frame) in enumerate(decode_frames(container, on_packet=on_frame)):
+            while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
+                if late == 0 and frame is not None:
+                    found += 1
+                    yield clip, _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                clip += 1
+            if clip == n_clips:
+                break
+    if not found:
+        raise VideoError("missing_frames", f"none of {n_clips} clips can be decoded")
 
 
-def read_with_decord(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
+def read_with_decord(
+    request: FrameRequest, on_frame: Callable[[], None] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decode with decord, trusted only where it agrees with the probe and a random read equals the forward one."""
     import decord
 
+    decord.logging.set_level(decord.logging.ERROR)
     try:
-        reader = decord.VideoReader(request.path, num_threads=1)
-        if len(reader) != request.n_frames:
-            raise VideoError("mismatch", f"decord counts {len(reader)} frames, the probe {request.n_frames}")
-        begin, end = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64).T
-        half_a_frame = np.maximum(end - begin, 2e-3)[:-1] / 2  # decord's times are single precision
-        if (np.abs(begin[:-1] - begin[-1] - request.timestamps) > half_a_frame).any():
-            raise VideoError("mismatch", "decord's frame times differ from the probe's")
-        middle = len(request.frames) // 2
-        witness = reader[int(request.frames[middle])].asnumpy()
-        step = max(1, _BATCH_BYTES // max(1, witness.nbytes))
-        for first in range(0, len(request.frames), step):
-            batch = reader.get_batch(request.frames[first : first + step]).asnumpy()
-            if first <= middle < first + step and not np.array_equal(batch[middle - first], witness):
-                raise VideoError("mismatch", "decord's random read differs from its forward read")
-            if on_frame:
-                on_frame()
-            yield from batch
+        with _stderr_in_file() as log:
+            reader = decord.VideoReader(request.path, num_threads=1)
+            if len(reader) != request.n_frames:
+                raise VideoError("mismatch", f"decord counts {len(reader)} frames, the probe {request.n_frames}")
+            begin, end = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64).T
+            half_a_frame = np.maximum(end - begin, 2e-3)[:-1] / 2  # decord's times are single precision
+            if (np.abs(begin[:-1] - begin[-1] - request.timestamps) > half_a_frame).any():
+                raise VideoError("mismatch", "decord's frame times differ from the probe's")
+            middle = len(request.frames) // 2
+            witness = reader[int(request.frames[middle])].asnumpy()
+            step = max(1, _BATCH_BYTES // max(1, witness.nbytes))
+            for first in range(0, len(request.frames), step):
+                batch = reader.get_batch(request.frames[first : first + step]).asnumpy()
+                if first <= middle < first + step and not np.array_equal(batch[middle - first], witness):
+                    raise VideoError("mismatch", "decord's random read differs from its forward read")
+                if os.fstat(log).st_size:  # its FFmpeg conceals damage, and only says so
+                    raise VideoError(
+                        "mismatch", f"decord gives damaged frames: {os.pread(log, 200, 0).decode('latin1')}"
+                    )
+                if on_frame:
+                    on_frame()
+                yield from enumerate(batch, first)
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
 
 
-def read_with_frames(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[np.ndarray]:
+def read_with_frames(
+    request: FrameRequest, on_frame: Callable[[], None] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Read the wanted pictures of a frame folder by their numbers; no other one is opened."""
     if request.folder is None:
         raise ValueError(f"{request.path}: a frame folder is read, but not how its pictures are named")
-    for index in request.frames:
-        yield read_picture(request.path, request.folder.name(request.folder.first + int(index)))
+    found, error = 0, None
+    for clip, index in enumerate(request.frames):
+        try:
+            picture = read_picture(request.path, request.folder.name(request.folder.first + int(index)))
+        except VideoError as reason:
+            error = error or reason
+        else:
+            found += 1
+            yield clip, picture
         if on_frame:
             on_frame()
+    if error and not found:
+        raise error
 
 
-READERS: dict[str, Callable[[FrameRequest, Callable[[], None] | None], Iterator[np.ndarray]]] = {
+READERS: dict[str, Callable[[FrameRequest, Callable[[], None] | None], Iterator[tuple[int, np.ndarray]]]] = {
     "decord": read_with_decord,
     "pyav": read_with_pyav,
     "frames": read_with_frames,
@@ -137,13 +150,29 @@ def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _lateness(time: float | None, wanted: float) -> int:
-    """-1, 0 or 1: the frame comes before, at or after the wanted time."""
+def _lateness(request: FrameRequest, clip: int, index: int, time: float | None) -> int:
+    """-1, 0 or 1: a frame, by index and time, comes before, at or after the one of a clip."""
+    if request.estimated:
+        return int(np.sign(index - request.frames[clip]))
     if time is None:
         return -1
-    return 0 if abs(time - wanted) < 1e-4 else int(np.sign(time - wanted))
+    late = time - request.start - request.timestamps[clip]
+    return 0 if abs(late) < 1e-4 else int(np.sign(late))
 
 
 def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:
     """Apply the rotation tag, as decord does by itself."""
     return np.ascontiguousarray(np.rot90(frame, degrees // 90)) if degrees % 360 else frame
+
+
+@contextmanager
+def _stderr_in_file() -> Iterator[int]:
+    """Send to a file, whose descriptor is given, what native libraries print to standard error."""
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file.fileno()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

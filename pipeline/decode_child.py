@@ -1,8 +1,8 @@
 """The child process that touches video files: `python -m pipeline.decode_child MEMORY`, in bytes.
 
 Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
-``F``: a clip's index and its resized frames; ``D``: done, JSON; ``E``: a video error, JSON; ``A``: alive, while a long
-file gives nothing else to send. The child ends when its stdin closes or its parent is gone.
+``F``: a clip's index and its resized frames; ``D``: done, JSON, with the ``missing`` clips; ``E``: a video error, JSON;
+``A``: alive, while a long file gives nothing else to send. The child ends when its stdin closes or its parent is gone.
 """
 
 import json
@@ -81,10 +81,12 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         estimated=request["estimated"],
         folder=_folder(request),
     )
-    for clip, frame in enumerate(read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out))):
+    missing = set(range(len(frame_request.frames)))
+    for clip, frame in read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out)):
         sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
         _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
-    return {"clips": len(frame_request.frames)}
+        missing.discard(clip)
+    return {"missing": sorted(missing)}
 
 
 def _folder(request: dict[str, Any]) -> FrameFolder | None:

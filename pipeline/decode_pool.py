@@ -38,6 +38,8 @@ class DecodeOutcome:
     seconds: float
     """Wall time from request to last frame."""
     error: VideoError | None = None
+    missing: tuple[int, ...] = ()
+    """Clips whose frames cannot be had, where the others can."""
 
 
 _Item = tuple[int, list[np.ndarray]] | DecodeOutcome | BaseException
@@ -196,8 +198,8 @@ class DecodePool:
             while not self._stopped.is_set():
                 attempts += 1
                 try:
-                    self._stream(child, request, sizes, decoder, video)
-                    return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began))
+                    missing = self._stream(child, request, sizes, decoder, video)
+                    return video.put(DecodeOutcome(decoder, attempts, time.monotonic() - began, missing=missing))
                 except ChildLost as loss:
                     error = VideoError("crash", f"{decoder}: {loss}")
                     if loss.from_outside:  # what decodes the video must not depend on who kills whom
@@ -222,7 +224,9 @@ class DecodePool:
 
     def _stream(
         self, child: DecodeProcess, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
-    ) -> None:
+    ) -> tuple[int, ...]:
+        """Hand over the frames as they come; the clips that are missing in the end."""
+        missing: tuple[int, ...] = ()
         message = asdict(request)
         message |= {"frames": request.frames.tolist(), "timestamps": request.timestamps.tolist()}
         for kind, payload in child.ask({"op": "decode", "sizes": sizes, "decoder": decoder, **message}):
@@ -233,3 +237,6 @@ class DecodePool:
                     frames.append(np.frombuffer(payload, np.uint8, size * size * 3, offset).reshape(size, size, 3))
                     offset += size * size * 3
                 video.put_frames(clip, frames, decoder)
+            elif kind == b"D":
+                missing = tuple(json.loads(payload).get("missing", ()))
+        return missing

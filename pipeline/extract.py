@@ -43,6 +43,8 @@ class Extractor:
         check: called before the store is written to; it raises when that is no longer this process's right.
         device: torch device of the backbones.
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
+        min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
+            the share that the probe found of the file.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Extractor:
         check: Callable[[], None],
         device: str = "cpu",
         batch_size: int = 32,
+        min_share: float = 0.5,
     ) -> None:
         self.store = store
         self.keys = [key for key, _ in backbones]
         self.pool = pool
         self.batch_size = batch_size
+        self.min_share = min_share
         self.forwarded_frames = 0
         self._weights = {key.name: weights for key, weights in backbones}
         self._root = root
@@ -98,7 +102,7 @@ class Extractor:
                 for branch in branches:
                     branch.add(record["row"] - first_row + clip, frames[sizes.index(branch.backbone.key.size)])
                 if on_clips and clip >= done:  # a video that is decoded anew counts once
-                    on_clips(1)
+                    on_clips(clip + 1 - done)
                     done = clip + 1
             assert stream.outcome is not None
             outcomes.append(stream.outcome)
@@ -108,7 +112,9 @@ class Extractor:
             branch.flush()
             self.forwarded_frames += branch.forwarded
             self._write(shard, branch, records, outcomes)
-        failed = sum(outcome.error is not None for outcome in outcomes)
+        failed = sum(
+            self._failure(record, outcome) is not None for record, outcome in zip(records, outcomes, strict=True)
+        )
         return ShardResult(shard, len(records), failed, int(videos["n_clips"].sum()))
 
     def seconds_per_frame(self, key: str) -> float:
@@ -163,17 +169,27 @@ class Extractor:
         rows = []
         for record, outcome in zip(records, outcomes, strict=True):
             features = branch.features[record["row"] - first_row :][: record["n_clips"]]
-            error = outcome.error
-            if error is None and not np.isfinite(features).all():
+            there = np.setdiff1d(np.arange(record["n_clips"]), outcome.missing)
+            error = self._failure(record, outcome)
+            if error is None and not np.isfinite(features[there]).all():
                 error = VideoError("not_finite", "a feature is not a finite half-precision number")
             if error is not None:
                 features[:] = np.nan
-            rows.append(_ledger_row(record, outcome, error, None if error else checksum(features)))
+            else:
+                features[: len(there)] = features[there]
+                features[len(there) :] = np.nan
+            rows.append(_ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
         key = branch.backbone.key.name
         self._check()
         self.store.write_shard(key, shard, branch.features)
         self._check()
         self.store.ledger(key).publish(shard, rows)
+
+    def _failure(self, record: dict[Any, Any], outcome: DecodeOutcome) -> VideoError | None:
+        """What makes a video unusable: an error, or that too little of it is there."""
+        if outcome.error or _share(record, outcome) >= self.min_share:
+            return outcome.error
+        return VideoError("missing_frames", f"{_what_is_missing(record, outcome)}; min_share is {self.min_share:g}")
 
 
 class _Branch:
@@ -207,21 +223,45 @@ def array_attributes(key: FeatureKey) -> dict[str, Any]:
     return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
 
 
+def _share(record: dict[Any, Any], outcome: DecodeOutcome) -> float:
+    """The part of a video that is there: of the clips that were planned, times that of the file."""
+    return float(record["share"]) * (1 - len(outcome.missing) / record["n_clips"])
+
+
+def _what_is_missing(record: dict[Any, Any], outcome: DecodeOutcome) -> str:
+    parts = []
+    if outcome.missing:
+        seconds = record["timestamps"][outcome.missing[0]]
+        parts.append(f"{len(outcome.missing)} of {record['n_clips']} clips cannot be decoded, first at {seconds:.2f} s")
+    if record["share"] < 1:
+        parts.append(f"the file holds {record['share']:.1%} of the frames that it announces")
+    return "; ".join(parts)
+
+
 def _ledger_row(
-    record: dict[Any, Any], outcome: DecodeOutcome, error: VideoError | None, digest: str | None
+    record: dict[Any, Any], outcome: DecodeOutcome, there: np.ndarray, error: VideoError | None, digest: str | None
 ) -> LedgerRow:
+    """One video's row; ``there`` are the clips that were decoded."""
+    if error:
+        status, kind, detail = "failed", error.kind, error.detail
+        there = np.arange(record["n_clips"])
+    elif lack := _what_is_missing(record, outcome):
+        status, kind, detail = "partial", "missing_frames", lack
+    else:
+        status, kind, detail = "ok", None, None
     return LedgerRow(
         video_id=record["video_id"],
         size=record["size"],
         mtime_ns=record["mtime_ns"],
         content=record["content"],
-        status="failed" if error else "ok",
-        error_kind=error.kind if error else None,
-        error_detail=error.detail if error else None,
+        status=status,
+        error_kind=kind,
+        error_detail=detail,
         shard=record["shard"],
         row=record["row"],
-        n_clips=record["n_clips"],
-        timestamps=np.asarray(record["timestamps"]),
+        n_clips=len(there),
+        n_missing=record["n_clips"] - len(there),
+        timestamps=np.asarray(record["timestamps"])[there],
         timestamps_source="estimated" if record["estimated"] else "measured",
         checksum=digest,
         decoder=outcome.decoder,

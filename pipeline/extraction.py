@@ -17,7 +17,7 @@ from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.lock import LocalLockRecord, StoreLock
 from pipeline.manifest import Manifest
-from pipeline.plan import Changes, apply_changes, compare, failed_videos, shards_to_do
+from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
@@ -49,6 +49,8 @@ class ExtractionSummary:
     """Videos on disk; absent ones are not counted."""
     usable: int
     failed: dict[str, VideoError]
+    partial: dict[str, VideoError]
+    """Usable videos of which something is missing, and what."""
     absent: tuple[str, ...]
     """Ids of the videos that the dataset lists and the disk lacks."""
     decoded: int
@@ -329,6 +331,7 @@ class Extraction:
             videos=videos,
             usable=videos - len(failed),
             failed=failed,
+            partial=partial_videos(self.store, list(keys.values())),
             absent=absent,
             decoded=self._pool.decoded_videos if self._pool else 0,
             forwarded=self._extractor.forwarded_frames if self._extractor else 0,
@@ -345,6 +348,7 @@ class Extraction:
                 pool=self.pool,
                 check=self.check_lock,
                 device=self.device,
+                min_share=self.dataset.min_share,
             )
         return self._extractor
 

@@ -15,6 +15,8 @@ from pipeline.files import publish_parquet, read_parquet, writing
 
 _READ = ("video_id", "status", "error_kind", "error_detail", "shard", "row", "n_clips", "timestamps", "checksum")
 
+USABLE = ("ok", "partial")  # status of the videos that have features
+
 
 @dataclass(frozen=True)
 class LedgerRow:
@@ -25,12 +27,16 @@ class LedgerRow:
     mtime_ns: int
     content: str
     status: str
-    """``ok`` or ``failed``."""
+    """``ok``; ``partial`` where clips, or a part of the file, are missing; ``failed``."""
     error_kind: str | None
+    """Why it is not ``ok``."""
     error_detail: str | None
     shard: int
     row: int
     n_clips: int
+    """Clips that are stored, one after another from ``row`` on; of a failed video those that were planned."""
+    n_missing: int
+    """Clips that were planned, and whose frames cannot be had."""
     timestamps: np.ndarray
     """[n_clips] seconds since the first frame."""
     timestamps_source: str
@@ -82,9 +88,12 @@ class Ledger:
             DynapropError: the file is damaged.
         """
         try:
-            return read_parquet(self._path(shard), columns=_READ)
+            rows = read_parquet(self._path(shard), columns=_READ)
         except (OSError, ValueError):
             raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify --repair`") from None
+        if "n_missing" not in rows:  # the first ledgers, which knew no partial videos
+            rows.insert(rows.columns.get_loc("n_clips") + 1, "n_missing", 0)
+        return rows
 
     def read(self) -> pd.DataFrame:
         """The rows of all published shards, shard by shard; raises as ``read_shard`` does."""

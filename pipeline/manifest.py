@@ -46,13 +46,15 @@ COLUMNS = {
     "codec": "object",
     "container": "object",
     "decoder": "object",
+    "share": "float64",  # of what the container announces: how much is in the file
     # How the pictures of a frame folder are named and timed; empty for a video file.
     "picture_template": "object",
     "picture_first": "Int64",
     "picture_fps": "float64",
     "picture_n_frames": "Int64",
 }
-_ADDED = ("picture_template", "picture_first", "picture_fps", "picture_n_frames")  # not in the first manifests
+# Not in the first manifests: what stands there for their videos.
+_ADDED = {"share": 1.0, "picture_template": None, "picture_first": None, "picture_fps": None, "picture_n_frames": None}
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ class Manifest:
         except (OSError, ValueError):
             # Without it nobody knows whose the rows are.
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
-        for name in _ADDED:
+        for name, value in _ADDED.items():
             if name not in table:
-                table[name] = pd.Series([None] * len(table), dtype=COLUMNS[name])
+                table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
         return cls(table, shard_rows=shard_rows)
 
     def save(self, path: Path) -> None:
@@ -223,7 +225,7 @@ def _row(video: ProbedVideo, shard: int, row: int) -> dict[str, object]:
     if isinstance(video.probe, VideoError) or video.grid is None:
         empty = {"frames": np.array([], np.int64), "timestamps": np.array([], np.float64)}
         return common | empty | {"n_clips": 0, "n_frames": 0, "duration": 0.0, "start": 0.0, "estimated": False} | {
-            "width": 0, "height": 0, "codec": "", "container": "", "decoder": "",
+            "width": 0, "height": 0, "codec": "", "container": "", "decoder": "", "share": 1.0,
         }  # fmt: skip
     probe = video.probe
     return common | {
@@ -239,4 +241,5 @@ def _row(video: ProbedVideo, shard: int, row: int) -> dict[str, object]:
         "codec": probe.codec,
         "container": probe.container,
         "decoder": probe.decoder,
+        "share": probe.share,
     }

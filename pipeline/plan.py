@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.annotations import Video
 from pipeline.clips import clip_grid
@@ -180,13 +181,23 @@ def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoEr
     current = store.manifest().current()
     bad = current[current["error_kind"].notna() & (current["error_kind"] != ABSENT)]
     failures = {row.video_id: VideoError(row.error_kind, row.error_detail) for row in bad.itertuples()}
+    return failures | _with_status("failed", store, current, keys)
+
+
+def partial_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoError]:
+    """Current videos that are used although something is missing, and what, by id; arguments as ``failed_videos``."""
+    return _with_status("partial", store, store.manifest().current(), keys)
+
+
+def _with_status(status: str, store: FeatureStore, current: pd.DataFrame, keys: Sequence[str]) -> dict[str, VideoError]:
     places = set(zip(current["video_id"], current["row"], strict=True))
+    reasons = {}
     for key in keys:
         table = store.ledger(key).read()
-        for row in table[table["status"] == "failed"].itertuples():
+        for row in table[table["status"] == status].itertuples():
             if (row.video_id, row.row) in places:
-                failures[str(row.video_id)] = VideoError(str(row.error_kind), str(row.error_detail))
-    return failures
+                reasons[str(row.video_id)] = VideoError(str(row.error_kind), str(row.error_detail))
+    return reasons
 
 
 def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:

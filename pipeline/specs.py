@@ -72,6 +72,8 @@ class DatasetSpec(Entry):
     min_clips: Count = 25
     max_clips: Count = 1024
     clip_seconds: Positive = 1.0
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of a damaged video so much must be there; otherwise it fails."""
     shard_rows: Count = 2048
     metric: Literal["top1", "map"] = "top1"
     """The headline metric."""

@@ -75,15 +75,12 @@ def verify_key(
 
 def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:
     promised = {(row.video_id, row.row): row for row in rows.itertuples()}
-    reserved = {}
     for video in videos.itertuples():
-        place = video.video_id, video.row
-        reserved[place] = int(video.n_clips)
-        row = promised.get(place)
+        row = promised.get((video.video_id, video.row))
         if row is None:
             yield f"{video.video_id}: in the manifest but not in the ledger"
-        elif row.n_clips > video.n_clips or (row.n_clips < video.n_clips and row.status != "partial"):
-            yield f"{video.video_id}: {row.n_clips} clips in the ledger, {video.n_clips} in the manifest"
+        elif row.n_clips + row.n_missing != video.n_clips:
+            yield f"{video.video_id}: {row.n_clips + row.n_missing} clips in the ledger, {video.n_clips} in the manifest"
     if not store.has_chunk(key, shard):
         yield "its features are gone"
         return
@@ -96,15 +93,15 @@ def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos
     except (OSError, ValueError) as error:
         yield f"its features cannot be read ({error})"
         return
-    for place, row in promised.items():
-        if fault := _fault(row, features, reserved.get(place, row.n_clips)):
+    for row in promised.values():
+        if fault := _fault(row, features):
             yield f"{row.video_id}: {fault}"
 
 
-def _fault(row: Any, features: np.ndarray, reserved: int) -> str | None:
-    """What is wrong with one video's rows of ``[shard_rows, channels]``, so many of which are its own."""
+def _fault(row: Any, features: np.ndarray) -> str | None:
+    """What is wrong with one video's rows of ``[shard_rows, channels]``."""
     first = row.row % len(features)
-    data, rest = np.split(features[first : first + max(reserved, row.n_clips)], [row.n_clips])
+    data, rest = np.split(features[first : first + row.n_clips + row.n_missing], [row.n_clips])
     if row.status == "failed":
         return None if np.isnan(data).all() else "a failed video has features"
     if not np.isfinite(data).all():

@@ -15,6 +15,7 @@ from heads.checkpoint import load_checkpoint
 from heads.results import KEY, METRICS
 from heads.setting import MODELS
 from tests.conftest import REPOSITORY
+from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -190,12 +191,20 @@ def test_a_folder_needs_no_catalog_entry_and_folds_work(dynaprop, workplace):
 
 def test_a_broken_file_is_named_and_left_out(dynaprop, workplace):
     (workplace / "videos" / "a" / "broken.mp4").write_bytes(b"nothing")
+    CASES["truncated-after-45.mp4"].build(workplace / "videos" / "a" / "cut.mp4")
     outcome = dynaprop("extract", "tiny")
+    err = " ".join(outcome.err.split())
     assert outcome.code == 0
-    assert "failed: a/broken.mp4: unreadable" in outcome.err
-    assert "features: 15 of 16 videos" in outcome.err
+    assert "failed: a/broken.mp4: unreadable" in err
+    lack = "the file holds 76.7% of the frames that it announces"
+    assert f"partial: 1 videos are used as far as possible, a/cut.mp4 first: {lack}" in err
+    assert "features: 16 of 17 videos" in err
     listing = dynaprop("datasets")
     assert "1 unreadable" in " ".join(listing.out.split())
+    rows = [row for row in listing.out.splitlines() if "test_" in row]
+    assert rows
+    for row in rows:
+        assert [cell.strip() for cell in row.split("│")[-3:-1]] == ["1", "0"]
     write_video(workplace / "videos" / "a" / "broken.mp4")
     assert counts(dynaprop("extract", "tiny", "--retry-failed").err)[0] == 1
 
@@ -222,7 +231,7 @@ def test_absent_videos_are_counted_apart_and_extracted_when_they_come(dynaprop, 
     rows = [row for row in dynaprop("datasets").out.splitlines() if "test_" in row]
     assert len(rows) == 2
     for row in rows:
-        assert [cell.strip() for cell in row.split("│")[-5:-1]] == ["15", "150", "0", "2"]
+        assert [cell.strip() for cell in row.split("│")[-6:-1]] == ["15", "150", "0", "0", "2"]
     assert counts(dynaprop("extract", "tiny", "--retry-failed").err) == (0, 0)
     write_video(workplace / "videos" / "b" / "9.mp4", seed=99)
     outcome = dynaprop("extract", "tiny")

@@ -1,7 +1,9 @@
 """Probe and decode on real files, against PyAV reading every frame."""
 
+import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,9 @@ from PIL import Image
 from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.probe import probe_video
-from pipeline.video import VideoError
+from pipeline.video import VideoError, decode_frames, open_video
+from tests.pipeline.coded_frames import encode, packet_places
+from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video
 
 
@@ -38,7 +42,7 @@ def test_both_decoders_give_the_frames_that_all_frames_give(tmp_path, decoder, n
     assert first_choice == "decord"
     reference = all_frames(path)
     assert wanted.n_frames == len(reference) == 50
-    for frame, index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
+    for (_, frame), index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
         assert np.abs(frame.astype(int) - reference[index]).max() <= 1
 
 
@@ -49,7 +53,7 @@ def test_variable_frame_rate_goes_by_time(tmp_path):
     wanted, _ = request(path, min_clips=1)
     np.testing.assert_allclose(wanted.timestamps, np.arange(7), atol=2e-3)  # the last frame is 10 ms long
     reference = all_frames(path)
-    got = list(read_frames(wanted, "pyav"))
+    got = [frame for _, frame in read_frames(wanted, "pyav")]
     assert wanted.frames.tolist() == [0, *range(30, 36)]
     for frame, index in zip(got, wanted.frames, strict=True):
         np.testing.assert_array_equal(frame, reference[index])
@@ -63,7 +67,7 @@ def test_ut_interaction_is_read_as_pyav_presents_it(data_root):
         assert decoder == "pyav"
         assert wanted.estimated
         assert wanted.n_frames == len(reference)
-        for frame, index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
+        for (_, frame), index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
             np.testing.assert_array_equal(frame, reference[index])
 
 
@@ -71,7 +75,7 @@ def test_weizmann_is_read_by_decord_as_by_pyav(data_root):
     for path in sorted((data_root / "weizmann").rglob("*.avi"))[::15]:
         wanted, decoder = request(path, min_clips=20)
         assert decoder == "decord"
-        for ours, theirs in zip(read_frames(wanted, "decord"), read_frames(wanted, "pyav"), strict=True):
+        for (_, ours), (_, theirs) in zip(read_frames(wanted, "decord"), read_frames(wanted, "pyav"), strict=True):
             assert np.abs(ours.astype(int) - theirs).max() <= 1
 
 
@@ -88,6 +92,67 @@ def test_a_frame_that_is_not_there_is_named(tmp_path):
     with pytest.raises(VideoError) as caught:
         list(read_frames(beyond, "pyav"))
     assert caught.value.kind == "missing_frames"
+
+
+def test_what_is_predicted_from_a_damaged_frame_is_not_shown(tmp_path):
+    """A P-frame is damaged; the B-frames before it in time refer to it, and so does all up to the next key frame."""
+    path = tmp_path / "a.mp4"
+    CASES["flipped-b-frames.mp4"].build(path)
+    with open_video(path) as container:
+        lost = [round(time * 10) for time, frame in decode_frames(container) if frame is None]
+    assert lost == [*range(21, 30)]  # the packet is that of frame 24, after key frame 20; 30 is the next one
+
+
+def test_frames_that_were_flushed_last_have_their_times(tmp_path):
+    path = write_video(tmp_path / "a.mp4", options={"bf": "3"})
+    with open_video(path) as container:
+        times = [time for time, frame in decode_frames(container) if frame is not None]
+    np.testing.assert_allclose(times, np.arange(30) / 10)
+
+
+def test_damage_that_decord_conceals_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    CASES["flipped-b-frames.mp4"].build(path)
+    wanted, decoder = request(path)
+    assert decoder == "decord"
+    with pytest.raises(VideoError, match="decord gives damaged frames") as caught:
+        list(read_frames(wanted, "decord"))
+    assert caught.value.kind == "mismatch"
+
+
+def test_standard_error_comes_back_after_decord(tmp_path, capfd):
+    list(read_frames(request(write_video(tmp_path / "a.mp4"))[0], "decord"))
+    os.write(2, b"heard")
+    assert capfd.readouterr().err.endswith("heard")
+
+
+def test_a_file_that_may_not_be_read_is_unreadable(tmp_path, monkeypatch):
+    """Not by its mode, as root may read everything."""
+    path = write_video(tmp_path / "a.mp4")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(VideoError, match="Permission denied") as caught:
+        probe_video(path)
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_the_share_is_what_the_sample_table_announces_and_the_file_has(tmp_path, part):
+    path = encode(tmp_path / "a.mp4", frames=100, form_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: sum(packet_places(path)[int(100 * part) - 1])])
+    probe = probe_video(path)
+    assert (probe.share, probe.n_frames, probe.decoder) == (pytest.approx(part), 100 * part, "pyav")
+
+
+def test_real_videos_are_all_there(data_root):
+    """XVID's packed B-frames make fewer frames than packets: nothing is missing for that."""
+    videos = sorted((data_root / "ut-interaction" / "videos").rglob("*.avi"))
+    videos += sorted((data_root / "weizmann").rglob("*.avi"))
+    assert len(videos) == 210
+    assert {probe_video(path).share for path in videos} == {1.0}
 
 
 def test_resize_is_the_whole_frame_bicubic():

@@ -2,9 +2,11 @@
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray
 
@@ -15,8 +17,9 @@ from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary, cached_key, open_store
+from pipeline.ledger import LedgerRow
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore, list_stores
+from pipeline.store import FeatureStore, checksum, list_stores
 from pipeline.verify import verify_key
 from tests.pipeline.videos import all_frames, write_video
 
@@ -194,6 +197,56 @@ def test_a_video_that_fails_while_decoding_leaves_no_features(videos, tmp_path):
         table = store.ledger(key).read().set_index("video_id")
         assert table.loc["a/hurt.mp4", "status"] == "failed"
         assert verify_key(store, key).problems == ()
+
+
+def test_branches_that_hold_different_clips_share_what_both_hold(videos, tmp_path):
+    """As after a change of decoder between the extractions of two teachers."""
+    dataset = spec(videos)
+    keys = extract(dataset, tmp_path).keys
+    store = open_store(dataset, tmp_path)
+    ledger = store.ledger(keys["t"])
+    table, features = ledger.read_shard(0), store.read_shard(keys["t"], 0)
+    video, n_clips = table.loc[0, "video_id"], int(table.loc[0, "n_clips"])
+    kept = np.setdiff1d(np.arange(n_clips), [1, 4])
+    features[: len(kept)], features[len(kept) : n_clips] = features[kept], np.nan
+    store.write_shard(keys["t"], 0, features)
+    rows = [LedgerRow(**row) for row in table.to_dict("records")]
+    rows[0] = replace(
+        rows[0],
+        status="partial",
+        n_clips=len(kept),
+        n_missing=2,
+        timestamps=rows[0].timestamps[kept],
+        checksum=checksum(features[: len(kept)]),
+    )
+    ledger.publish(0, rows)
+    assert verify_key(store, keys["t"]).problems == ()
+    split = load_features(
+        store,
+        [entry for entry in read_annotations(dataset).videos if entry.id == video],
+        class_names=("a", "b"),
+        student_key=keys["s"],
+        teacher_key=keys["t"],
+    ).split
+    assert split.n_clips.tolist() == [len(kept)]
+    np.testing.assert_array_equal(split.timestamps, rows[0].timestamps)
+    np.testing.assert_array_equal(split.student.numpy(), store.read_shard(keys["s"], 0)[kept])
+    np.testing.assert_array_equal(split.teacher.numpy(), features[: len(kept)])
+
+
+def test_ledgers_and_manifests_from_before_partial_videos_are_read(videos, tmp_path):
+    dataset = spec(videos)
+    keys = extract(dataset, tmp_path).keys
+    store = open_store(dataset, tmp_path)
+    pd.read_parquet(store.manifest_path).drop(columns="share").to_parquet(store.manifest_path)
+    for path in store.root.glob("ledger/*/*.parquet"):
+        pd.read_parquet(path).drop(columns="n_missing").to_parquet(path)
+    assert store.manifest().table["share"].tolist() == [1.0] * 6
+    assert store.ledger(keys["s"]).read()["n_missing"].tolist() == [0] * 6
+    assert verify_key(store, keys["s"]).problems == ()
+    write_video(videos / "a" / "new.mp4", seed=9)
+    summary = extract(dataset, tmp_path)
+    assert (summary.usable, summary.partial, summary.decoded) == (7, {}, 1)
 
 
 def test_xarray_opens_the_store(videos, tmp_path):

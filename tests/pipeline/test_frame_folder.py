@@ -71,7 +71,7 @@ def test_the_wanted_pictures_and_no_others_are_read(tmp_path):
     for number in {*range(25)} - {*wanted.frames.tolist()}:
         (tmp_path / FRAMES.name(number + 1)).write_bytes(b"not opened")
     steps = []
-    got = list(read_frames(wanted, "frames", on_frame=lambda: steps.append(1)))
+    got = [frame for _, frame in read_frames(wanted, "frames", on_frame=lambda: steps.append(1))]
     assert [frame[0, 0, 0] for frame in got] == [3 * index for index in wanted.frames]
     assert len(steps) == len(got) == 8
 
@@ -176,7 +176,7 @@ class TestPictures:
     def test_other_sizes_are_resized_like_the_first(self, tmp_path):
         write_frames(tmp_path, FRAMES, [*grey(8), *grey(1, (50, 40))])
         wanted = request(tmp_path, replace(FRAMES, fps=1))
-        shapes = [frame.shape for frame in read_frames(wanted, "frames")]
+        shapes = [frame.shape for _, frame in read_frames(wanted, "frames")]
         assert shapes == [(16, 24, 3)] * 8 + [(40, 50, 3)]
 
     @pytest.mark.parametrize("content", [b"", b"<svg/>", b"GIF89a\x01\0\x01\0\0\0\0;", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
@@ -299,22 +299,27 @@ def test_a_child_reads_folders_and_files_alike(tmp_path):
         assert isinstance(no_video, VideoError)
         assert no_video.kind == "unreadable"
         good, gap = pool.decode([wanted, spoilt], [16], ["frames", "frames"])
-        pictures = [resize_frame(frame, 16) for frame in read_frames(wanted, "frames")]
+        pictures = [resize_frame(frame, 16) for _, frame in read_frames(wanted, "frames")]
         np.testing.assert_array_equal([frames[0] for _, frames in good], pictures)
         assert (good.outcome.decoder, good.outcome.attempts, good.outcome.error) == ("frames", 1, None)
-        assert [clip for clip, _ in gap] == [0, 1]
-        assert (gap.outcome.decoder, gap.outcome.attempts) == ("frames", 1)
-        assert gap.outcome.error.kind == "missing_frames"
+        assert [clip for clip, _ in gap] == [0, 1, *range(3, len(spoilt.frames))]
+        assert (gap.outcome.decoder, gap.outcome.attempts, gap.outcome.error) == ("frames", 1, None)
+        assert gap.outcome.missing == (2,)
 
 
-def test_a_broken_picture_is_tried_again_by_the_same_reader(tmp_path):
+def test_a_broken_picture_is_passed_over_and_none_at_all_is_an_error(tmp_path):
     write_frames(tmp_path, FRAMES, grey(25))
     wanted = request(tmp_path, FRAMES)
-    picture = tmp_path / FRAMES.name(int(wanted.frames[1]) + 1)
-    picture.write_bytes(picture.read_bytes()[:60])
+    pictures = [tmp_path / FRAMES.name(int(index) + 1) for index in wanted.frames]
+    pictures[1].write_bytes(pictures[1].read_bytes()[:60])
     with DecodePool(workers=1, deadline=20) as pool:
         (stream,) = pool.decode([wanted], [16], ["frames"])
-        assert [clip for clip, _ in stream] == [0, 0]
+        assert [clip for clip, _ in stream] == [0, *range(2, len(wanted.frames))]
+        assert (stream.outcome.error, stream.outcome.missing) == (None, (1,))
+        for picture in pictures:
+            picture.write_bytes(picture.read_bytes()[:50])
+        (stream,) = pool.decode([wanted], [16], ["frames"])
+        assert list(stream) == []
     assert (stream.outcome.decoder, stream.outcome.attempts, stream.outcome.error.kind) == ("frames", 2, "decode")
 
 

@@ -13,6 +13,7 @@ from pipeline.frame_folder import FrameFolder
 from pipeline.manifest import Manifest, ProbedVideo
 from pipeline.probe import Probe
 from pipeline.thumbnails import video_thumbnails
+from tests.pipeline.coded_frames import encode
 from tests.pipeline.videos import write_video
 
 
@@ -44,6 +45,13 @@ def test_pictures_are_evenly_spaced_and_keep_the_videos_shape(pool, tmp_path):
     assert all(image.format == "JPEG" for image in images)
     assert {image.size for image in images} == {(80, round(80 * record["height"] / record["width"]))}
     assert len({np.asarray(image).tobytes() for image in images}) > 1
+
+
+def test_a_turned_video_is_shown_upright(pool, tmp_path):
+    encode(tmp_path / "a.mp4", rotation=90, size=(48, 80))
+    manifest = manifest_of(pool, tmp_path, ["a.mp4"])
+    pictures = video_thumbnails(manifest, ["a.mp4"], root=tmp_path, pool=pool, count=2, width=30)["a.mp4"]
+    assert Image.open(BytesIO(pictures[0].jpeg)).size == (30, 50)
 
 
 def test_frame_folders_have_pictures_too(pool, tmp_path):
