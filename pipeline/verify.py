@@ -80,7 +80,8 @@ def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos
         if row is None:
             yield f"{video.video_id}: in the manifest but not in the ledger"
         elif row.n_clips + row.n_missing != video.n_clips:
-            yield f"{video.video_id}: {row.n_clips + row.n_missing} clips in the ledger, {video.n_clips} in the manifest"
+            found = row.n_clips + row.n_missing
+            yield f"{video.video_id}: {found} clips in the ledger, {video.n_clips} in the manifest"
     if not store.has_chunk(key, shard):
         yield "its features are gone"
         return
