@@ -153,7 +153,8 @@ def _check_deeply(
     findings: Findings,
 ) -> None:
     seed = secrets.randbelow(_SEEDS) if deep.seed is None else deep.seed
-    ids = sample_videos(store, keys, count=deep.sample, seed=seed) if suspects is None else suspects
+    bad = set().union(*findings.bad.values())  # their features are known to be wrong
+    ids = sample_videos(store, keys, count=deep.sample, seed=seed, bad_shards=bad) if suspects is None else suspects
     sample = sort_out(ids, store=store, annotations=workspace.annotations(), root=workspace.dataset.root)
     check = _extract_again(workspace, store, keys, deep, sample)
     again = f"sample of {len(ids)} videos, seed {seed}" if suspects is None else f"{len(ids)} videos again"

@@ -1,6 +1,6 @@
 """Deep check: do a few videos, decoded and run through the backbones once more, give the features that are stored?"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,11 @@ class DeepCheck:
     """Those of them that have another status or number of clips now."""
 
 
-def sample_videos(store: FeatureStore, keys: Sequence[str], *, count: int, seed: int) -> list[str]:
-    """Ids of at most ``count`` random videos whose shards are published under all of the keys, sorted."""
-    published = set.intersection(*(store.ledger(key).published() for key in keys))
+def sample_videos(
+    store: FeatureStore, keys: Sequence[str], *, count: int, seed: int, bad_shards: Collection[int] = ()
+) -> list[str]:
+    """Ids of at most ``count`` random videos whose shards are published under all of the keys and not bad, sorted."""
+    published = set.intersection(*(store.ledger(key).published() for key in keys)) - set(bad_shards)
     table = store.manifest().current()
     ids = sorted(table.loc[table["shard"].isin(published), "video_id"])
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
@@ -81,7 +83,7 @@ def compare_features(
     different: set[str] = set()
     other_outcome: set[str] = set()
     for key in keys:
-        first_rows, second_rows = _rows(stored, key), _rows(second, key)
+        first_rows, second_rows = _rows(stored, key, video_ids), _rows(second, key, video_ids)
         for video in video_ids:
             before, now = _outcome(first_rows.get(video)), _outcome(second_rows.get(video))
             if before != now:
@@ -112,11 +114,15 @@ def _outcome(row: Any) -> str:
     return _FAILED if row is None or row.status == "failed" else f"{row.status} with {row.n_clips} clips"
 
 
-def _rows(store: FeatureStore, key: str) -> dict[str, Any]:
-    """The ledger's rows of the current videos, by id."""
-    current = store.manifest().current()
+def _rows(store: FeatureStore, key: str, video_ids: Sequence[str]) -> dict[str, Any]:
+    """The ledger's rows of these videos, by id."""
+    manifest = store.manifest()
+    current = manifest.current()
+    current = current[current["video_id"].isin(set(video_ids))]
     places = set(zip(current["video_id"], current["row"], strict=True))
-    return {row.video_id: row for row in store.ledger(key).read().itertuples() if (row.video_id, row.row) in places}
+    ledger = store.ledger(key)
+    rows = (row for shard in sorted(manifest.shards_of(video_ids)) for row in ledger.read_shard(shard).itertuples())
+    return {row.video_id: row for row in rows if (row.video_id, row.row) in places}
 
 
 def _features(store: FeatureStore, key: str, row: Any) -> np.ndarray:

@@ -110,8 +110,9 @@ class TestVerify:
             assert re.search(problem, bad.out)
         assert "2 temporary files" in bad.out
         assert "3 problems; run dynaprop verify tiny --repair" in words(bad.err)
-        repaired = dynaprop("verify", "tiny", "--repair")
+        repaired = dynaprop("verify", "tiny", "--repair", "--deep")
         assert repaired.code == 0, repaired.err
+        assert "deep check, sample of 3 videos" in repaired.out  # of the last shard, the only one that is right
         assert "2 temporary files deleted" in repaired.out
         assert "repair: 12 videos in 3 shards recomputed" in repaired.out
         for place, features in before.items():
