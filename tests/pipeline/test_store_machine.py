@@ -463,5 +463,5 @@ def test_no_sequence_of_steps_harms_the_store() -> None:
 @pytest.mark.timeout(1200)
 def test_two_thousand_steps_do_not_harm_the_store() -> None:
     StoreMachine.steps = 0
-    run(examples=75, steps=30)
-    assert StoreMachine.steps >= 2000
+    while StoreMachine.steps < 2000:
+        run(examples=20, steps=30)
