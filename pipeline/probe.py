@@ -20,7 +20,8 @@ _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "pr
 _FILES = frozenset({"mov", "matroska", "avi"})
 
 # decord is believed in the same containers alone: it hangs on MPEG-TS, and in ASF it gives other frames than were asked
-# for. It knows no AV1, and keeps silent about HEVC frames whose references are gone.
+# for. It knows no AV1, and keeps silent about HEVC frames whose references are gone and most damage to H.264 baseline,
+# which PyAV notices.
 _NOT_BY_DECORD = frozenset({"av1", "hevc"})
 
 # decord decodes ahead into memory while its reader waits, in the worst case a whole video, and holds a dozen frames
@@ -69,6 +70,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     with open_video(path) as container:
         stream = video_stream(container)
         codec, format_name = _codec(container), container.format.name
+        baseline = codec == "h264" and "Baseline" in (stream.profile or "")
         rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
         packets = _read_packets(container, on_frame)
     with open_video(path) as container:
@@ -90,7 +92,7 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
-    known = codec not in _NOT_BY_DECORD and not _FILES.isdisjoint(format_name.split(","))
+    known = not baseline and codec not in _NOT_BY_DECORD and not _FILES.isdisjoint(format_name.split(","))
     # It counts what an edit list hides, and of several streams it may take another one.
     plain = known and packets.share == 1.0 and n_streams == 1 and not (estimated or packets.hidden)
     small = max(len(times), _DECORD_FRAMES) * first.width * first.height * 3 <= _DECORD_BYTES

@@ -102,8 +102,8 @@ def decode_frames(
 
     Lost is a frame whose packet is damaged, and every frame that may have been predicted from it, up to the next key
     frame: FFmpeg conceals the damage, and what it shows was never filmed. Decoders notice damage as far as the format
-    lets them: in H.264 and MPEG-4 nearly always, in HEVC, VP9 and AV1 where more than single bytes are wrong. A packet
-    that is gone from the file is not yielded.
+    lets them: nearly always in MPEG-4 and in H.264's baseline profiles, mostly in H.264 with arithmetic coding, and in
+    HEVC, VP9 and AV1 where more than single bytes are wrong. A packet that is gone from the file is not yielded.
 
     Args:
         container: from ``open_video``.

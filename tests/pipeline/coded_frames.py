@@ -64,10 +64,10 @@ def encode(
     out = io.BytesIO()
     target = str(path) if seekable else _Pipe(out)
     form = form or {".ts": "mpegts", ".mkv": "matroska", ".mpg": "mpeg"}.get(path.suffix, path.suffix[1:])
-    defaults = {"g": "10", "bf": "0", "preset": "ultrafast"} if codec == "libx264" else {}
+    defaults = {"g": "10", "bf": "0", "preset": "ultrafast", "coder": "cabac"} if codec == "libx264" else {}
     turned = size[::-1] if rotation % 180 else size
     with av.open(target, "w", format=form, options=form_options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=defaults | (options or {}))
+        stream = container.add_stream(codec, rate=fps, options=defaults | {"threads": "1"} | (options or {}))
         stream.width, stream.height, stream.pix_fmt = *turned, pix_fmt
         if pixel_aspect:
             stream.codec_context.sample_aspect_ratio = pixel_aspect

@@ -22,7 +22,8 @@ VFR = [10 * i for i in range(30)] + [1000 * i for i in range(1, 8)]
 """ms: a burst of 30 frames, then one a second."""
 X265 = {"x265-params": "log-level=0"}
 OPEN_GOP = {"bf": "3", "x264-params": "open-gop=1:scenecut=0:b-adapt=0"}
-B_FRAMES = {"preset": "medium", "bf": "3", "x264-params": "b-adapt=0:scenecut=0:bframes=3"}
+B_FRAMES = {"bf": "3", "x264-params": "b-adapt=0:scenecut=0:bframes=3"}
+BASELINE = {"coder": "cavlc", "profile": "baseline"}
 FASTSTART = {"movflags": "faststart"}
 
 Shown = list[tuple[float, int]]
@@ -69,6 +70,7 @@ def build_corpus(root: Path) -> dict[str, Path]:
 
 add_encoded("plain.mp4")
 add_encoded("plain.mkv")
+add_encoded("baseline.mp4", options=BASELINE)
 add_encoded("b-frame-delay.mp4", options={"bf": "7", "g": "30", "x264-params": "b-pyramid=normal:b-adapt=0"})
 add_encoded("one-frame.mp4", steady([0]), frames=1)
 add_encoded("two-frames.mp4", steady([0, 1]), frames=2)
@@ -359,12 +361,12 @@ add("truncated.mkv", _spoilt(_cut_after(40)))
 add("truncated.avi", _spoilt(_cut_after(40), codec="mpeg4"))
 add("truncated.ts", _spoilt(lambda data, _: data.__delitem__(slice(len(data) * 2 // 3, None))))
 add("truncated-fragment.mp4", _spoilt(_cut_after(40), form_options={"movflags": "frag_keyframe+empty_moov"}))
-add("flipped-in-a-few.mp4", _spoilt(_flip(25, 52)))
-add("flipped-key-frames.mp4", _spoilt(_flip(10, 20, 30, 40)))
-add("flipped-b-frames.mp4", _spoilt(_flip(21), options=B_FRAMES))
+add("flipped-in-a-few.mp4", _spoilt(_flip(25, 52), options=BASELINE))
+add("flipped-key-frames.mp4", _spoilt(_flip(10, 20, 30, 40), options=BASELINE))
+add("zeroed-p-frame.mp4", _spoilt(_zero(21, 22), options=B_FRAMES))
 add("flipped.avi", _spoilt(_flip(14, 37), codec="mpeg4", options={"g": "12"}))
-add("flipped.mkv", _spoilt(_flip(25, 52)))
-add("scattered.mp4", _spoilt(_scatter))
+add("flipped.mkv", _spoilt(_flip(25, 52), options=BASELINE))
+add("scattered.mp4", _spoilt(_scatter, options=BASELINE))
 add("zeroed-tail.mp4", _spoilt(_zero(42, FRAMES)))
 add("zeroed-tail.avi", _spoilt(_zero(42, FRAMES), codec="mpeg4", options={"g": "12"}))
 add("zeroed-tail.hevc.mp4", _spoilt(_zero(42, FRAMES), codec="libx265", options=X265))
