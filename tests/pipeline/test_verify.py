@@ -64,6 +64,7 @@ def build(root: Path) -> Fixture:
             shard=0,
             row=index * CLIPS,
             n_clips=CLIPS,
+            n_missing=0,
             timestamps=grid.timestamps,
             timestamps_source="measured",
             checksum=checksum(features[index * CLIPS : (index + 1) * CLIPS]),
@@ -90,7 +91,7 @@ class TestVerify:
     def test_a_partial_video_has_its_first_clips_and_nothing_behind_them(self, fixture):
         fixture.features[CLIPS + 3 : 2 * CLIPS] = np.nan
         digest = checksum(fixture.features[CLIPS : CLIPS + 3])
-        fixture.replace(1, status="partial", n_clips=3, checksum=digest)
+        fixture.replace(1, status="partial", n_clips=3, n_missing=2, checksum=digest)
         assert fixture.problems() == []
         fixture.features[CLIPS + 4] = 1
         assert fixture.problems() == ["b: there are features behind its last clip"]
