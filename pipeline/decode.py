@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.frame_folder import FrameFolder, read_picture
-from pipeline.video import VideoError, decode_frames, open_video
+from pipeline.sound_frames import decode_frames
+from pipeline.video import VideoError, open_video
 
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
 

@@ -10,7 +10,8 @@ import av.container
 import numpy as np
 
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
-from pipeline.video import VideoError, decode_frames, open_video, read_packets, video_stream
+from pipeline.sound_frames import decode_frames
+from pipeline.video import VideoError, open_video, read_packets, video_stream
 
 # Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
 # does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.

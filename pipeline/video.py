@@ -1,23 +1,17 @@
-"""What can be wrong with a video, and the one safe way to open a file as one and to decode it."""
+"""What can be wrong with a video, and the one safe way to open a file as one."""
 
 import stat
-from bisect import bisect_right, insort
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import av.container
 import av.error
-from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 # Container demuxers that hold one self-contained video. Playlists (hls, concat, dash) are left out on purpose:
 # under an innocent name they make the reader open other files.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mjpeg,m4v,h264,hevc,mpegvideo,ivf,rm"
-
-_REORDERED = 16  # frames that a decoder may hold to put them in order, in H.264 and HEVC
 
 ERROR_KINDS = (
     "absent",  # listed, but not on disk: nothing has failed
@@ -95,51 +89,6 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     raise VideoError("no_video", "the file has no video stream")
 
 
-def decode_frames(
-    container: av.container.InputContainer, *, on_packet: Callable[[], None] | None = None
-) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
-    """Decode packet by packet; yield ``(time, frame)`` in presentation order, the frame None where it is lost.
-
-    Lost is a frame whose packet is damaged, and every frame that may have been predicted from it, up to the next key
-    frame: FFmpeg conceals the damage, and what it shows was never filmed. Decoders notice damage as far as the format
-    lets them: nearly always in MPEG-4 and in H.264's baseline profiles, mostly in H.264 with arithmetic coding, and in
-    HEVC, VP9 and AV1 where more than single bytes are wrong. A packet that is gone from the file is not yielded.
-
-    Args:
-        container: from ``open_video``.
-        on_packet: called before every packet, as a sign of life.
-
-    Raises:
-        MemoryError: there is not enough for a frame.
-        OSError: as ``read_packets``.
-    """
-    stream = video_stream(container)
-    sound = _SoundFrames(float(stream.time_base or 0))
-    index = -1
-    for index, packet in enumerate(read_packets(container)):
-        if on_packet:
-            on_packet()
-        packet.opaque = index
-        sound.expect(index, packet)
-        frames: list[av.VideoFrame] = []
-        try:
-            if packet.is_corrupt:
-                sound.lose(index, packet)
-            else:
-                frames = stream.codec_context.decode(packet)
-        except MemoryError:  # FFmpeg's is one, too
-            raise
-        except av.error.FFmpegError:
-            sound.lose(index, packet)
-        for frame in frames:
-            sound.receive(_source(frame, index), frame)
-        yield from sound.release()
-    with suppress(av.error.FFmpegError):
-        for frame in stream.codec_context.decode(None):
-            sound.receive(_source(frame, index), frame)
-    yield from sound.release(all_frames=True)
-
-
 def read_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
     """Yield the packets of the video stream that hold data, as far as the container makes sense.
 
@@ -154,79 +103,6 @@ def read_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
         raise
     except (av.error.FFmpegError, IndexError):  # IndexError: PyAV's, about a stream that turns up in mid-file
         return
-
-
-def _source(frame: av.VideoFrame, newest: int) -> int:
-    """Number of the packet that a frame comes from; the newest one's where the decoder has lost it."""
-    return frame.opaque if isinstance(frame.opaque, int) else newest
-
-
-class _SoundFrames:
-    """Frames in the decoder's order, held until all that they may be predicted from has come out sound, or has not.
-
-    Args:
-        time_base: seconds a tick of the stream.
-    """
-
-    def __init__(self, time_base: float) -> None:
-        self._time_base = time_base
-        self._expected: dict[int, int | None] = {}  # packets, in order, whose frames are still to come: their times
-        self._held: deque[tuple[int, av.VideoFrame | None]] = deque()
-        self._lost: list[int] = []  # times of frames that will never come, in order
-        self._damaged: list[int] = []  # packets, in order, behind the newest sound key frame
-        self._key = -1  # packet of that key frame
-
-    def expect(self, index: int, packet: av.Packet) -> None:
-        """A packet whose frame will be shown, unless an edit list hides it."""
-        if not packet.is_discard:
-            self._expected[index] = packet.pts
-
-    def lose(self, index: int, packet: av.Packet) -> None:
-        """A packet that nothing can be made of."""
-        insort(self._damaged, index)
-        if index not in self._expected:
-            return
-        if (pts := self._expected.pop(index)) is None:
-            self._held.append((index, None))
-        else:
-            insort(self._lost, pts)
-
-    def receive(self, index: int, frame: av.VideoFrame) -> None:
-        """A frame and its packet."""
-        self._expected.pop(index, None)
-        for other, pts in list(self._expected.items()):
-            passed = pts is not None and frame.pts is not None and pts <= frame.pts
-            if passed or other < index - _REORDERED:  # its frame will not come: some packets have none
-                del self._expected[other]
-        if frame.is_corrupt:
-            insort(self._damaged, index)
-        self._held.append((index, frame))
-
-    def release(self, *, all_frames: bool = False) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
-        """Yield what need not be held any longer."""
-        while self._held and (all_frames or next(iter(self._expected), self._held[0][0]) >= self._held[0][0]):
-            index, frame = self._held.popleft()
-            if frame is None:
-                yield None, None
-                continue
-            yield from self._lost_before(frame.pts)
-            time = None if frame.pts is None else frame.pts * self._time_base  # flushed frames know no time base
-            yield time, frame if self._is_sound(index, frame) else None
-        if all_frames:
-            yield from self._lost_before(None)
-
-    def _lost_before(self, pts: int | None) -> Iterator[tuple[float, None]]:
-        while self._lost and (pts is None or self._lost[0] < pts):
-            yield self._lost.pop(0) * self._time_base, None
-
-    def _is_sound(self, index: int, frame: av.VideoFrame) -> bool:
-        place = bisect_right(self._damaged, index)
-        damaged = self._damaged[place - 1] if place else -1
-        if frame.key_frame and damaged < index and frame.pict_type != PictureType.P:  # P: the first of a slow refresh
-            self._key = index
-            del self._damaged[:place]
-            return True
-        return damaged <= self._key
 
 
 def _reason(error: Exception) -> str:

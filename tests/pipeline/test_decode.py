@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.probe import probe_video
-from pipeline.video import VideoError, decode_frames, open_video
+from pipeline.sound_frames import decode_frames
+from pipeline.video import VideoError, open_video
 from tests.pipeline.coded_frames import encode, packet_places
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video
