@@ -15,7 +15,10 @@ from pipeline.store import FeatureStore, list_stores
 
 
 def print_datasets(catalog: Catalog, home: Path) -> None:
-    """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences."""
+    """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences.
+
+    Stores that cannot be read are named below the table.
+    """
     table = Table()
     for name in (
         "dataset",
@@ -32,12 +35,15 @@ def print_datasets(catalog: Catalog, home: Path) -> None:
         table.add_column(name, overflow="fold")
     stores = list_stores(home / "stores")
     known = {store.parent.name for store in stores}
+    damaged: list[str] = []
     for name, spec in catalog.datasets.items():
         there = "yes" if spec.root.is_dir() else "generated on first use" if spec.generate else f"no ({spec.root})"
-        _add(table, name, there, [store for store in stores if store.parent.name == name])
+        damaged += _add(table, name, there, [store for store in stores if store.parent.name == name])
     for name in sorted(known - set(catalog.datasets)):
-        _add(table, name, "not in the catalog", [store for store in stores if store.parent.name == name])
+        damaged += _add(table, name, "not in the catalog", [store for store in stores if store.parent.name == name])
     print_table(table)
+    for line in damaged:
+        say(line)
 
 
 def collect_garbage(catalog: Catalog, home: Path) -> None:
@@ -79,15 +85,19 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
         raise DynapropError("; ".join(failures))
 
 
-def _add(table: Table, name: str, there: str, stores: list[Path]) -> None:
+def _add(table: Table, name: str, there: str, stores: list[Path]) -> list[str]:
+    """Add a dataset's stores; what is wrong with those that cannot be read."""
+    damaged = []
     if not stores:
         table.add_row(name, there)
     for root in stores:
         try:
             _add_store(table, name, there, FeatureStore.existing(root))
         except DynapropError as error:
-            table.add_row(name, there, root.name, str(error))
+            table.add_row(name, there, root.name, "not readable")
+            damaged.append(str(error))
         name = there = ""
+    return damaged
 
 
 def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None:
