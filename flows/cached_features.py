@@ -1,8 +1,8 @@
 """Whether the features that a training needs are there."""
 
 from flows.workspace import Workspace
+from pipeline.cached import cached_key, open_store, store_path
 from pipeline.errors import DynapropError
-from pipeline.extraction import cached_key, open_store, store_path
 from pipeline.plan import shards_to_do
 
 

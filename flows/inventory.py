@@ -6,10 +6,11 @@ from rich.table import Table
 
 from flows.progress import say
 from flows.table import print_table
+from pipeline.cached import locate_backbone
 from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
-from pipeline.extraction import locate_backbone
-from pipeline.lock import LocalLockRecord, StoreLock
+from pipeline.lock import StoreLock
+from pipeline.lock_record import LocalLockRecord
 from pipeline.plan import failed_videos, partial_videos
 from pipeline.store import FeatureStore, list_stores
 

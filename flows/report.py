@@ -10,10 +10,10 @@ from flows.progress import say, steps
 from flows.workspace import home
 from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
+from pipeline.cached import store_path
 from pipeline.catalog import load_catalog
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
-from pipeline.extraction import store_path
 from pipeline.manifest import Manifest
 from pipeline.spec_types import is_folder
 from pipeline.specs import DatasetSpec

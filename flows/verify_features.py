@@ -11,9 +11,10 @@ import typer
 from flows.progress import say, steps
 from flows.workspace import Workspace, open_extraction
 from pipeline.annotations import Annotations
+from pipeline.cached import cached_key, locate_backbone, open_store, store_path
 from pipeline.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out
 from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction, cached_key, locate_backbone, open_store, store_path
+from pipeline.extraction import Extraction
 from pipeline.plan import shards_to_do
 from pipeline.store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
 from pipeline.verify import verify_key

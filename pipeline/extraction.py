@@ -11,17 +11,18 @@ import timm
 import torch
 
 from pipeline.annotations import Annotations
-from pipeline.backbone import FeatureKey, feature_key
+from pipeline.backbone import FeatureKey
+from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import Extractor, ShardResult, array_attributes
-from pipeline.lock import LocalLockRecord, StoreLock
+from pipeline.lock import StoreLock
+from pipeline.lock_record import LocalLockRecord
 from pipeline.manifest import Manifest
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
-from pipeline.weights import Weights
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
 
@@ -76,60 +77,6 @@ def resolve_device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device!r} cannot be used here ({reason}); known: auto, cpu, cuda, cuda:N") from None
     return device
-
-
-def store_path(dataset: DatasetSpec, home: Path) -> Path:
-    """Folder of the store: one a dataset and clip grid."""
-    grid = f"clips-{dataset.clip_seconds:g}s-min{dataset.min_clips}-max{dataset.max_clips}"
-    return home / "stores" / dataset.name / grid
-
-
-def open_store(dataset: DatasetSpec, home: Path, *, read_only: bool = False) -> FeatureStore:
-    """Open a dataset's store, or create it; see ``FeatureStore``."""
-    grid = {
-        "dataset": dataset.name,
-        "clip_seconds": dataset.clip_seconds,
-        "min_clips": dataset.min_clips,
-        "max_clips": dataset.max_clips,
-    }
-    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows, read_only=read_only)
-
-
-def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
-    """The feature key and the weights of a catalog backbone."""
-    return feature_key(
-        backbone=backbone.name,
-        model=backbone.model,
-        size=backbone.size,
-        weights=backbone.require_weights(),
-        mean=backbone.mean,
-        std=backbone.std,
-    )
-
-
-def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
-    """Name of the key under which a store holds a backbone's features; None if it holds none.
-
-    Weights are looked for only where there is something to compare them with, and timm's, which are the same for
-    everybody, need not be here to read what they made.
-
-    Raises:
-        DynapropError: the weights are not here, and which of several keys is theirs cannot be told.
-    """
-    alike = [
-        name
-        for name, attributes in store.keys().items()
-        if (attributes["model"], attributes["size"]) == (backbone.model, backbone.size)
-    ]
-    if not alike:
-        return None
-    try:
-        name = locate_backbone(backbone)[0].name
-    except DynapropError:
-        if backbone.weights != "timm" or len(alike) > 1:
-            raise
-        return alike[0]
-    return name if name in alike else None
 
 
 class Extraction:

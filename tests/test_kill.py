@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.extraction import open_store
+from pipeline.cached import open_store
 from pipeline.verify import verify_key
 from tests.conftest import REPOSITORY
 from tests.extract_process import dataset

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.extraction import open_store
+from pipeline.cached import open_store
 from pipeline.specs import DatasetSpec
 from tests.conftest import REPOSITORY
 from tests.test_kill import session

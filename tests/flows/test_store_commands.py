@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline import lock as lock_module
-from pipeline.lock import LocalLockRecord, StoreLock
+from pipeline.lock import StoreLock
+from pipeline.lock_record import LocalLockRecord
 from pipeline.store import FeatureStore, checksum
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_lock import Clock

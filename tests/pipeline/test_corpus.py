@@ -8,14 +8,15 @@ import pytest
 import yaml
 
 from heads.features import load_features
-from pipeline import extraction as extraction_module
+from pipeline import cached as cached_module
 from pipeline.annotations import read_annotations
 from pipeline.backbone import FrameBackbone
+from pipeline.cached import open_store
 from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, resize_frame
 from pipeline.decode_pool import DecodeOutcome, DecodePool
 from pipeline.errors import UsageError
-from pipeline.extraction import Extraction, open_store
+from pipeline.extraction import Extraction
 from pipeline.probe import Probe
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
@@ -194,7 +195,7 @@ def test_good_videos_and_what_is_there_of_partial_ones_have_the_right_features(e
     sources = {f"good/{path.name}": path for path in extracted.good}
     sources |= {f"odd/{name}": plain for name in ("zeroed-tail.mp4", "zeroed-head.mp4", "truncated-after-36.mp4")}
     for backbone, features in ((BACKBONES[0], loaded.split.student), (BACKBONES[1], loaded.split.teacher)):
-        key, weights = extraction_module.locate_backbone(backbone)
+        key, weights = cached_module.locate_backbone(backbone)
         network = FrameBackbone(key=key, weights=weights)
         for video, source in sources.items():
             index = loaded.split.video_ids.index(video)

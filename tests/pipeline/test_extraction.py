@@ -11,12 +11,14 @@ import pytest
 import xarray
 
 from heads.features import load_features
+from pipeline import cached as cached_module
 from pipeline import extraction as extraction_module
 from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.backbone import FrameBackbone
+from pipeline.cached import cached_key, open_store
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
-from pipeline.extraction import Extraction, ExtractionSummary, cached_key, open_store
+from pipeline.extraction import Extraction, ExtractionSummary
 from pipeline.ledger import LedgerRow
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, checksum, list_stores
@@ -65,7 +67,7 @@ def test_every_row_is_the_feature_of_its_frame(videos, tmp_path):
     assert (summary.videos, summary.usable, summary.decoded) == (6, 6, 6)
     store = open_store(dataset, tmp_path)
     for backbone in (STUDENT, TEACHER):
-        key, weights = extraction_module.locate_backbone(backbone)
+        key, weights = cached_module.locate_backbone(backbone)
         network = FrameBackbone(key=key, weights=weights)
         table = store.ledger(key.name).read()
         assert len(table) == 6
@@ -271,7 +273,7 @@ def test_xarray_opens_a_store_whose_keys_were_extracted_at_different_times(video
 
 def test_a_store_whose_creation_was_cut_short_is_created_anew(videos, tmp_path):
     dataset = spec(videos)
-    (extraction_module.store_path(dataset, tmp_path) / "features.zarr").mkdir(parents=True)
+    (cached_module.store_path(dataset, tmp_path) / "features.zarr").mkdir(parents=True)
     assert list_stores(tmp_path / "stores") == []
     assert extract(dataset, tmp_path).usable == 6
 
@@ -380,13 +382,13 @@ def test_cached_features_are_found_without_the_weights_that_made_them(videos, tm
     dataset = spec(videos)
     extract(dataset, tmp_path, STUDENT)
     store = open_store(dataset, tmp_path)
-    located = extraction_module.locate_backbone(STUDENT)[0].name
+    located = cached_module.locate_backbone(STUDENT)[0].name
     assert cached_key(STUDENT, store) == located
 
     def offline(backbone: BackboneSpec):
         raise DynapropError(f"the weights of {backbone.name} are not here")
 
-    monkeypatch.setattr(extraction_module, "locate_backbone", offline)
+    monkeypatch.setattr(cached_module, "locate_backbone", offline)
     assert cached_key(TEACHER, store) is None
     assert cached_key(STUDENT.model_copy(update={"weights": "timm"}), store) == located
     with pytest.raises(DynapropError, match="not here"):  # a file that is gone may have been another

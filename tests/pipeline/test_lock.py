@@ -13,9 +13,11 @@ import pytest
 
 from pipeline import lock as lock_module
 from pipeline.annotations import Annotations, read_annotations
+from pipeline.cached import open_store, store_path
 from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction, open_store, store_path
-from pipeline.lock import STALE_AFTER, LocalLockRecord, LockOwner, StoreLock
+from pipeline.extraction import Extraction
+from pipeline.lock import STALE_AFTER, LockOwner, StoreLock
+from pipeline.lock_record import LocalLockRecord
 from pipeline.specs import DatasetSpec
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
@@ -73,7 +75,7 @@ def hold_elsewhere(record: LocalLockRecord, **fields) -> LockOwner:
 def hold_in_a_process(record: LocalLockRecord) -> subprocess.Popen[str]:
     """A process that takes the lock and keeps it for as long as it lives."""
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.lock import *\n"
+        "import sys, time; from pathlib import Path; from pipeline.lock import StoreLock; from pipeline.lock_record import LocalLockRecord\n"
         "with StoreLock(LocalLockRecord(Path(sys.argv[1])), name='x'): print('held', flush=True); time.sleep(1000)"
     )
     process = subprocess.Popen(
@@ -146,7 +148,7 @@ class TestOneOwner:
     def test_a_process_that_dies_in_the_middle_of_a_swap_leaves_the_old_record(self, record):
         version = record.swap(b"old", "")
         code = (
-            "import os, sys; from pathlib import Path; from pipeline.lock import *\n"
+            "import os, sys; from pathlib import Path; from pipeline.lock_record import *\n"
             "Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
             "LocalLockRecord(Path(sys.argv[1])).swap(b'new', sys.argv[2])"
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extraction import open_store
+from pipeline.cached import open_store
 from pipeline.verify import verify_key
 from pipeline.video import VideoError
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec

@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 
 from heads.features import load_features
 from pipeline.annotations import Annotations, Video
+from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction, ExtractionSummary, locate_backbone, open_store, store_path
+from pipeline.extraction import Extraction, ExtractionSummary
 from pipeline.files import file_identity
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore

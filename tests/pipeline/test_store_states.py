@@ -16,8 +16,8 @@ from zarr.storage import _local
 
 from heads.features import load_features
 from pipeline.annotations import read_annotations
+from pipeline.cached import open_store, store_path
 from pipeline.errors import DynapropError
-from pipeline.extraction import open_store, store_path
 from pipeline.specs import DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.verify import verify_key

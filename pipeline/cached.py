@@ -1,0 +1,63 @@
+"""What datasets and backbones are called in the cache: the store of one, the feature key of the other."""
+
+from pathlib import Path
+
+from pipeline.backbone import FeatureKey, feature_key
+from pipeline.errors import DynapropError
+from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.store import FeatureStore
+from pipeline.weights import Weights
+
+
+def store_path(dataset: DatasetSpec, home: Path) -> Path:
+    """Folder of the store: one a dataset and clip grid."""
+    grid = f"clips-{dataset.clip_seconds:g}s-min{dataset.min_clips}-max{dataset.max_clips}"
+    return home / "stores" / dataset.name / grid
+
+
+def open_store(dataset: DatasetSpec, home: Path, *, read_only: bool = False) -> FeatureStore:
+    """Open a dataset's store, or create it; see ``FeatureStore``."""
+    grid = {
+        "dataset": dataset.name,
+        "clip_seconds": dataset.clip_seconds,
+        "min_clips": dataset.min_clips,
+        "max_clips": dataset.max_clips,
+    }
+    return FeatureStore(store_path(dataset, home), grid=grid, shard_rows=dataset.shard_rows, read_only=read_only)
+
+
+def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
+    """The feature key and the weights of a catalog backbone."""
+    return feature_key(
+        backbone=backbone.name,
+        model=backbone.model,
+        size=backbone.size,
+        weights=backbone.require_weights(),
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+
+
+def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
+    """Name of the key under which a store holds a backbone's features; None if it holds none.
+
+    Weights are looked for only where there is something to compare them with, and timm's, which are the same for
+    everybody, need not be here to read what they made.
+
+    Raises:
+        DynapropError: the weights are not here, and which of several keys is theirs cannot be told.
+    """
+    alike = [
+        name
+        for name, attributes in store.keys().items()
+        if (attributes["model"], attributes["size"]) == (backbone.model, backbone.size)
+    ]
+    if not alike:
+        return None
+    try:
+        name = locate_backbone(backbone)[0].name
+    except DynapropError:
+        if backbone.weights != "timm" or len(alike) > 1:
+            raise
+        return alike[0]
+    return name if name in alike else None

@@ -1,0 +1,67 @@
+"""Where a lock is kept: a few bytes that change by compare-and-swap alone."""
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import DynapropError
+from pipeline.files import writing
+
+
+class LockRecord(Protocol):
+    """Where the lock is kept. Both methods raise DynapropError when the place cannot be read or written."""
+
+    def read(self) -> tuple[bytes | None, str]:
+        """What is there, None if nothing, and a version that tells it from whatever was or will be there."""
+
+    def swap(self, new: bytes | None, expected: str) -> str | None:
+        """Replace what is there, or take it away (None), if it still has the expected version.
+
+        Returns:
+            The new version; None if it was another one, and then nothing has changed.
+        """
+
+
+class LocalLockRecord:
+    """The record as a file of a local disk, swapped under an flock, which the kernel releases when a process dies.
+
+    The lock's content is never the same twice, so its digest is its version.
+
+    Args:
+        folder: the store's folder; it is created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "lock.json"
+        self._guard = folder / ".lock.guard"  # stays: were it deleted, two processes could hold two of them
+        self._new = folder / ".lock.json.new"  # written under the guard alone
+
+    def read(self) -> tuple[bytes | None, str]:
+        try:
+            content = self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
+        except OSError as error:
+            raise DynapropError(f"{self.path} cannot be read: {error.strerror}") from None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def swap(self, new: bytes | None, expected: str) -> str | None:
+        with writing(self._guard.parent):
+            self._guard.parent.mkdir(parents=True, exist_ok=True)
+            guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if self.read()[1] != expected:
+                return None
+            with writing(self.path):
+                if new is None:
+                    self.path.unlink(missing_ok=True)
+                    self._new.unlink(missing_ok=True)  # of a swap that failed
+                else:
+                    self._new.write_bytes(new)
+                    self._new.replace(self.path)
+            return self.read()[1]
+        finally:
+            os.close(guard)
