@@ -75,7 +75,8 @@ def hold_elsewhere(record: LocalLockRecord, **fields) -> LockOwner:
 def hold_in_a_process(record: LocalLockRecord) -> subprocess.Popen[str]:
     """A process that takes the lock and keeps it for as long as it lives."""
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.lock import StoreLock; from pipeline.lock_record import LocalLockRecord\n"
+        "import sys, time; from pathlib import Path; from pipeline.lock import StoreLock\n"
+        "from pipeline.lock_record import LocalLockRecord\n"
         "with StoreLock(LocalLockRecord(Path(sys.argv[1])), name='x'): print('held', flush=True); time.sleep(1000)"
     )
     process = subprocess.Popen(
