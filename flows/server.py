@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import DynapropError
+
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
     """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_SERVER_API_AUTH_STRING,
+        temporary_settings,
+    )
 
     if PREFECT_API_URL.value():
         yield
@@ -28,15 +36,23 @@ def prefect_server() -> Iterator[None]:
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(listening.fileno())],
+            [sys.executable, "-P", "-m", "flows.server", str(listening.fileno())],
             stdin=subprocess.PIPE,
             pass_fds=(listening.fileno(),),
             env={**os.environ, "PYTHONPATH": path},
             process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
         )
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
+        auth = PREFECT_SERVER_API_AUTH_STRING.value()
+        with temporary_settings({PREFECT_API_URL: url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
             yield
+    except Exception as error:
+        if process.poll() is None or isinstance(error, DynapropError):
+            raise
+        raise DynapropError(
+            f"Prefect's server has ended by itself ({process.returncode}): its database may be damaged or its disk "
+            f"full; look at {PREFECT_HOME.value()}, or set PREFECT_HOME to an empty folder"
+        ) from error
     finally:
         process.kill()
         process.communicate()  # reaps it and closes the pipe
@@ -55,7 +71,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # unlike sys.stdin it needs no lock when the interpreter ends
     os._exit(0)
 
 

@@ -103,7 +103,7 @@ def open_extraction(
     """The extraction of a workspace's dataset with its recipe's two backbones."""
     return Extraction(
         dataset=workspace.dataset,
-        annotations=workspace.annotations(),
+        annotations=workspace.annotations,
         backbones=[workspace.student, workspace.teacher],
         home=workspace.home,
         device=device,

@@ -155,6 +155,6 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], clips: Sequence[np.n
                 features[ends[index] - len(clips[index]) : ends[index]] = part[clips[index]]
         except (OSError, ValueError) as error:
             raise DynapropError(
-                f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify --repair`"
+                f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"
             ) from None
     return torch.from_numpy(features)

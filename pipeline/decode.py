@@ -169,7 +169,9 @@ def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:
 @contextmanager
 def _stderr_in_file() -> Iterator[int]:
     """Send to a file, whose descriptor is given, what native libraries print to standard error."""
-    with tempfile.TemporaryFile() as file:
+    # In memory where the system can: a temporary folder may be full, and then damage would go unnoticed.
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("log"), "w") if in_memory else tempfile.TemporaryFile() as file:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:

@@ -17,6 +17,7 @@ from pipeline.video import VideoError
 # Sent by people, batch systems and a kernel out of memory; a decoder that crashes dies of another signal.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STARTS = 3
+_START_SECONDS = 60.0
 
 
 class ChildLost(Exception):
@@ -108,12 +109,12 @@ class DecodeProcess:
         return process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # PYTHONPATH: the child finds this very package wherever it runs from.
+        # PYTHONPATH, and -P against modules that lie in the current folder: the child finds this very package.
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
         for attempt in range(1, _STARTS + 1):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.decode_child", str(self.memory)],
+                [sys.executable, "-P", "-m", "pipeline.decode_child", str(self.memory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -123,22 +124,23 @@ class DecodeProcess:
             if self._interrupted:
                 self._process.kill()
             try:
-                self._read(HEADER.size)  # its first sign of life
+                self._read(HEADER.size, max(_START_SECONDS, self.deadline))  # its first sign of life
                 return self._process
             except (ChildLost, VideoError) as error:
                 if attempt == _STARTS or self._interrupted or not (isinstance(error, ChildLost) and error.from_outside):
                     raise DynapropError(f"a decode process cannot be started: {error}") from None
         raise AssertionError("unreachable")
 
-    def _read(self, length: int) -> bytes:
+    def _read(self, length: int, deadline: float | None = None) -> bytes:
         """Read exactly so many bytes; the deadline counts only while nothing comes."""
+        deadline = deadline or self.deadline
         assert self._process is not None and self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         parts = bytearray()
         while len(parts) < length:
-            if not select.select([pipe], [], [], self.deadline)[0]:
+            if not select.select([pipe], [], [], deadline)[0]:
                 self.kill()
-                raise VideoError("timeout", f"no new frame within {self.deadline:g} s")
+                raise VideoError("timeout", f"no new frame within {deadline:g} s")
             data = os.read(pipe, min(length - len(parts), 1 << 20))
             if not data:
                 raise ChildLost(self._reap())

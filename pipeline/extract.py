@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Extractor:
                     on_clips(clip + 1 - done)
                     done = clip + 1
             assert stream.outcome is not None
-            outcomes.append(stream.outcome)
+            outcomes.append(self._of_the_same_file(record, stream.outcome))
             if on_clips:
                 on_clips(record["n_clips"] - done)
         for branch in branches:
@@ -184,6 +184,20 @@ class Extractor:
         self.store.write_shard(key, shard, branch.features)
         self._check()
         self.store.ledger(key).publish(shard, rows)
+
+    def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
+        """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""
+        try:
+            status = Path(self._root, record["path"]).stat()
+            same = frame_folder(record) is not None or (status.st_size, status.st_mtime_ns) == (
+                record["size"],
+                record["mtime_ns"],
+            )
+        except OSError:
+            same = False
+        if same:
+            return outcome
+        return replace(outcome, error=VideoError("changed", "since it was probed; the next extraction looks again"))
 
     def _failure(self, record: dict[Any, Any], outcome: DecodeOutcome) -> VideoError | None:
         """What makes a video unusable: an error, or that too little of it is there."""

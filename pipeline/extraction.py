@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,7 +85,7 @@ class Extraction:
 
     Args:
         dataset: the dataset.
-        annotations: its videos.
+        annotations: its videos, or what reads them: after the lock was waited for they may be others.
         backbones: student and teacher, or any others.
         home: folder of ``stores/``.
         device: torch device, or ``auto``.
@@ -102,7 +103,7 @@ class Extraction:
         self,
         *,
         dataset: DatasetSpec,
-        annotations: Annotations,
+        annotations: Annotations | Callable[[], Annotations],
         backbones: Sequence[BackboneSpec],
         home: Path,
         device: str = "auto",
@@ -115,7 +116,7 @@ class Extraction:
         self.device = resolve_device(device)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
         self.dataset = dataset
-        self.annotations = annotations
+        self._annotations = annotations
         self.home = home
         self._workers = workers
         self._deadline = deadline
@@ -147,6 +148,11 @@ class Extraction:
         finally:
             if self._lock is not None:
                 self._lock.__exit__()
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """The dataset's videos."""
+        return self._annotations() if callable(self._annotations) else self._annotations
 
     def check_lock(self) -> None:
         """Make sure that this process may still write to the store; raises as ``StoreLock.check`` does."""
@@ -185,20 +191,21 @@ class Extraction:
         return [key.name for key in gone]
 
     def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
-        """Compare the files on disk with the manifest.
+        """Compare the files on disk with the manifest; videos that changed while they were decoded are tried again.
 
         Args:
             retry_failed: probe and extract failed videos again.
             retry: ids of others to probe and extract again.
         """
         manifest = self.store.manifest()
-        failed = failed_videos(self.store, list(self.key_names.values())) if retry_failed else {}
+        failed = failed_videos(self.store, list(self.key_names.values()))
+        again = {video for video, error in failed.items() if retry_failed or error.kind == "changed"}
         return compare(
             manifest,
             self.annotations.videos,
             root=self.dataset.root,
             absent=self.annotations.absent,
-            retry={*failed, *retry},
+            retry={*again, *retry},
         )
 
     def plan(
@@ -215,7 +222,9 @@ class Extraction:
             DynapropError: the disk has too little room for the features, or an array is gone or damaged.
         """
         if gone := self._gone_arrays():
-            raise DynapropError(f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify --repair`")
+            raise DynapropError(
+                f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
+            )
         for manifest in apply_changes(
             self.store.manifest(),
             changes,

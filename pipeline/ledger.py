@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import DynapropError
-from pipeline.files import publish_parquet, read_parquet, writing
+from pipeline.files import publish_parquet, read_parquet, sync, writing
 
 _READ = ("video_id", "status", "error_kind", "error_detail", "shard", "row", "n_clips", "timestamps", "checksum")
 
@@ -80,6 +80,8 @@ class Ledger:
         """Make a shard undone, so that the next extraction writes it again."""
         with writing(self._path(shard)):
             self._path(shard).unlink(missing_ok=True)
+            if self.folder.exists():
+                sync(self.folder)
 
     def read_shard(self, shard: int) -> pd.DataFrame:
         """The rows of one published shard.
@@ -90,7 +92,7 @@ class Ledger:
         try:
             rows = read_parquet(self._path(shard), columns=_READ)
         except (OSError, ValueError):
-            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify --repair`") from None
+            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify TARGET --repair`") from None
         if "n_missing" not in rows:  # the first ledgers, which knew no partial videos
             rows.insert(rows.columns.get_loc("n_clips") + 1, "n_missing", 0)
         return rows

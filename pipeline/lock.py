@@ -82,7 +82,11 @@ class LockOwner:
 
     def is_gone(self) -> bool:
         """Whether the process certainly runs no more; of other machines and containers nothing is certain."""
-        return bool(self.place) and self.place == _place() and _started(self.pid) not in (self.started, "")
+        return self.is_near() and _started(self.pid) not in (self.started, "")
+
+    def is_near(self) -> bool:
+        """Whether it is of this machine and container, where a process that is gone is noticed at once."""
+        return bool(self.place) and self.place == _place()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since} ({self.command}; last beat {self.beat_at})"
@@ -189,13 +193,11 @@ class StoreLock:
                         self._on_note(f"{self._name}: took over from {holder or _UNKNOWN}, which is gone")
                     return
                 continue
-            if not self._wait:
-                raise DynapropError(
-                    f"{self._name} is in use by {holder or _UNKNOWN}; add --wait to wait for it, or to take over "
-                    f"when it gives no sign of life for {self._stale_after:g} s"
-                )
+            if not self._wait and (version != seen != "" or (holder and holder.is_near())):
+                raise DynapropError(f"{self._name} is in use by {holder or _UNKNOWN}; add --wait to wait for it")
             if not told:
-                self._on_note(f"{self._name}: waiting for {holder or _UNKNOWN}")
+                doing = "waiting for" if self._wait else f"looking up to {self._stale_after:g} s for a sign of life of"
+                self._on_note(f"{self._name}: {doing} {holder or _UNKNOWN}")
                 told = True
             if version != seen:
                 seen, changed = version, time.monotonic()

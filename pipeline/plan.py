@@ -1,5 +1,6 @@
 """Plan: bring a store's manifest up to date with the files on disk, and say what extraction has to do."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,14 @@ def apply_changes(
         )
 
     def probe_all(videos: Sequence[Video]) -> Iterator[ProbedVideo]:
-        probes = pool.probe((str(video.path) for video in videos), (video.frames for video in videos))
-        for video, probe in zip(videos, probes, strict=True):
+        identities: deque[FileIdentity] = deque()
+
+        def paths() -> Iterator[str]:
+            for video in videos:  # before the probe: a file that still grows is another one afterwards
+                identities.append(_identity(video))
+                yield str(video.path)
+
+        for video, probe in zip(videos, pool.probe(paths(), (video.frames for video in videos)), strict=True):
             grid = None
             if isinstance(probe, Probe):
                 grid = clip_grid(
@@ -145,7 +152,8 @@ def apply_changes(
                     min_clips=min_clips,
                     max_clips=max_clips,
                 )
-            yield ProbedVideo(video.id, _relative(video.path, root), _identity(video), probe, grid, video.frames)
+            identity = identities.popleft()
+            yield ProbedVideo(video.id, _relative(video.path, root), identity, probe, grid, video.frames)
             if on_video:
                 on_video()
 

@@ -61,15 +61,10 @@ class FeatureStore:
                 sync(self._path)
         self.group, attributes = _open_group(self._path, read_only=read_only)
         schema, found = attributes["schema"], attributes["grid"]
-        if schema > SCHEMA:
-            raise DynapropError(
-                f"{root}: made by a newer dynaprop (schema {schema} of the store, this one knows {SCHEMA}); "
-                "update dynaprop, or move the folder away"
-            )
-        if (schema, found) != (SCHEMA, grid):
-            raise DynapropError(
-                f"{root}: a store of another kind (schema {schema}, {found}; expected {SCHEMA}, {grid}); move it away"
-            )
+        if schema != SCHEMA:
+            raise _other_version(root, schema)
+        if found != grid:
+            raise DynapropError(f"{root}: a store of another kind ({found}; expected {grid}); move it away")
         self.shard_rows: int = attributes["shard_rows"]
 
     @classmethod
@@ -133,6 +128,7 @@ class FeatureStore:
             for name in changed:  # zarr renames without it, and a power cut would leave an empty file
                 sync(self._path / name / "zarr.json")
                 sync(self._path / name)
+            sync(self._path)
 
     def write_shard(self, key: str, shard: int, features: np.ndarray) -> None:
         """Write a shard whole, read it back and compare.
@@ -151,8 +147,8 @@ class FeatureStore:
         chunk = self._chunk(key, shard)
         with writing(chunk):
             array[begin : begin + self.shard_rows] = features
-            sync(chunk)
-            sync(chunk.parent)
+            for path in (chunk, chunk.parent, chunk.parents[1]):
+                sync(path)
         if not np.array_equal(self.read_shard(key, shard).view(np.uint16), features.view(np.uint16)):
             raise DynapropError(f"{chunk}: reads back differently from what was written; check the disk")
 
@@ -209,11 +205,17 @@ def remove_damaged_metadata(root: Path) -> list[Path]:
 
     Nothing is lost with them: the group is created anew with the rows of its arrays, and an array by ``ensure_array``,
     around the chunks that are there.
+
+    Raises:
+        DynapropError: the store is another version's, whose descriptions only look damaged.
     """
     path = root / "features.zarr"
+    _refuse_other_versions(path)
     damaged = []
     try:
         shard_rows = _open_group(path, read_only=True)[1]["shard_rows"]
+        if _rows_of_arrays(path, witnesses=2) not in (None, shard_rows):
+            raise _damage(path / "zarr.json")  # one word against that of all arrays
     except DynapropError:
         shard_rows = _rows_of_arrays(path)
         damaged += [path / "zarr.json"] if (path / "zarr.json").exists() else []
@@ -261,13 +263,30 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
     return array
 
 
-def _rows_of_arrays(path: Path) -> int | None:
-    """Rows of a chunk of the arrays in a group's folder; None if there are none."""
-    for metadata in sorted(path.glob("*/zarr.json")):
+def _rows_of_arrays(path: Path, *, witnesses: int = 1) -> int | None:
+    """Rows of a chunk that at least so many arrays of a group agree on; None where they differ or are fewer."""
+    rows = []
+    for metadata in path.glob("*/zarr.json"):
         with contextlib.suppress(*_DAMAGED):
-            return int(json.loads(metadata.read_bytes())["chunk_grid"]["configuration"]["chunk_shape"][0])
-    return None
+            rows.append(int(json.loads(metadata.read_bytes())["chunk_grid"]["configuration"]["chunk_shape"][0]))
+    return rows[0] if len(rows) >= witnesses and len(set(rows)) == 1 else None
+
+
+def _refuse_other_versions(path: Path) -> None:
+    """Raise where a group's zarr.json, whatever else it says, names another schema."""
+    with contextlib.suppress(*_DAMAGED, FileNotFoundError):
+        schema = json.loads((path / "zarr.json").read_bytes())["attributes"]["schema"]
+        if isinstance(schema, int) and schema != SCHEMA:
+            raise _other_version(path.parent, schema)
+
+
+def _other_version(root: Path, schema: int) -> DynapropError:
+    age, advice = ("a newer", "update dynaprop, or ") if schema > SCHEMA else ("an older", "")
+    return DynapropError(
+        f"{root}: made by {age} dynaprop (schema {schema} of the store, this one knows {SCHEMA}); "
+        f"{advice}move the folder away"
+    )
 
 
 def _damage(path: Path) -> DynapropError:
-    return DynapropError(f"{path} is damaged; run `dynaprop verify --repair`")
+    return DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`")

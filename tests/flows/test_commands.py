@@ -154,7 +154,7 @@ def test_damaged_features_are_not_trained_on(dynaprop, workplace):
     chunk.write_bytes(data[4000:] + data[:4000])
     outcome = dynaprop("train", "tiny")
     assert outcome.code == 1
-    assert "damaged (a checksum differs); run `dynaprop verify --repair`" in outcome.err
+    assert "damaged (a checksum differs); run `dynaprop verify TARGET --repair`" in outcome.err
     chunk.write_bytes(data[:1000])
     assert "is damaged" in dynaprop("train", "tiny").err
 

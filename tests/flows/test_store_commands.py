@@ -154,7 +154,7 @@ class TestVerify:
                 failed = dynaprop(command, "tiny")
                 assert failed.code == 1
                 assert failed.err.count("error: ") == 1
-                assert re.search(r"zarr.json is damaged; run `dynaprop verify --repair`", words(failed.err))
+                assert re.search(r"zarr.json is damaged; run `dynaprop verify TARGET --repair`", words(failed.err))
             assert "zarr.json is damaged" in dynaprop("datasets").err
             with monkeypatch.context() as patch:
                 patch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded"))
@@ -165,7 +165,7 @@ class TestVerify:
         array.unlink()
         gone = dynaprop("extract", "tiny")
         assert gone.code == 1
-        assert "is gone; run `dynaprop verify --repair`" in words(gone.err)
+        assert "is gone; run `dynaprop verify TARGET --repair`" in words(gone.err)
         assert dynaprop("verify", "tiny", "--repair").code == 0
         assert "0 problems" in dynaprop("verify", "tiny").out
 

@@ -170,6 +170,17 @@ def test_a_video_that_needs_too_much_memory_is_named_and_the_child_goes_on(tmp_p
         assert len(list(large)) == 1
 
 
+def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4")
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with DecodePool(workers=1, deadline=0.1) as pool:  # a short deadline is not one for starting
+        (probe,) = pool.probe([str(path)])
+        assert isinstance(probe, Probe)
+
+
 def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
     """Nobody reads its stdin while a decoder hangs: the closed pipe is not enough."""
     hanging = "from pipeline.decode_child import end_with_parent; import time; end_with_parent(); time.sleep(600)"

@@ -184,6 +184,43 @@ def test_a_moved_file_is_decoded_where_it_lies_now(videos, tmp_path):
     assert (summary.usable, summary.failed, summary.decoded) == (1, {}, 1)
 
 
+def test_a_file_that_is_replaced_or_away_after_the_probe_is_looked_at_again(videos, tmp_path):
+    """Days may lie between probe and decoding; what comes out then is not filed under the old identity."""
+    dataset = spec(videos)
+    replaced, away = videos / "a" / "2.mp4", videos / "b" / "3.mp4"
+    elsewhere = tmp_path / "away.mp4"
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=[STUDENT], home=tmp_path, device="cpu"
+    ) as work:
+        plan = work.plan(work.changes())
+        write_video(replaced, frames=44, seed=77)
+        away.rename(elsewhere)
+        for shard in plan.shards:
+            work.extract_shard(shard)
+        summary = work.summary()
+    assert {video: error.kind for video, error in summary.failed.items()} == {
+        "a/2.mp4": "changed",
+        "b/3.mp4": "changed",
+    }
+    elsewhere.rename(away)
+    again = extract(dataset, tmp_path, STUDENT)  # without --retry-failed
+    assert (again.usable, again.failed) == (6, {})
+    assert extract(dataset, tmp_path, STUDENT).decoded == 0
+
+
+def test_annotations_are_read_once_the_lock_is_held(videos, tmp_path):
+    dataset = spec(videos)
+    states = []
+
+    def read() -> Annotations:
+        states.append((cached_module.store_path(dataset, tmp_path) / "lock.json").exists())
+        return read_annotations(dataset)
+
+    with Extraction(dataset=dataset, annotations=read, backbones=[STUDENT], home=tmp_path, device="cpu") as work:
+        assert len(work.changes().to_probe) == 6
+    assert states == [True]
+
+
 def test_a_video_that_fails_while_decoding_leaves_no_features(videos, tmp_path):
     """Its packets are all there, so the probe counts them; the data of most frames are gone."""
     path = write_video(videos / "a" / "hurt.mp4", frames=200, size=(160, 120), seed=3)
@@ -293,7 +330,7 @@ def test_a_lost_shard_is_not_read_as_features(videos, tmp_path):
     keys = extract(dataset, tmp_path).keys
     store = open_store(dataset, tmp_path)
     shutil.rmtree(store.root / "features.zarr" / keys["s"] / "c" / "1")
-    with pytest.raises(DynapropError, match=r"shard 1 of .* is damaged .*; run `dynaprop verify --repair`"):
+    with pytest.raises(DynapropError, match=r"shard 1 of .* is damaged .*; run `dynaprop verify TARGET --repair`"):
         load_features(
             store,
             read_annotations(dataset).videos,

@@ -161,6 +161,24 @@ class TestFrameFolder:
         assert manifest.current()["picture_template"].isna().all()
 
 
+def test_a_file_that_grows_while_it_is_probed_is_another_one_afterwards(tmp_path, pool):
+    """A copy that goes on: what was seen is filed under what the file was before."""
+    path = write_video(tmp_path / "a.mp4")
+    video = Video(id="a", path=path)
+
+    class Growing:
+        def probe(self, paths, folders=None):
+            for answer in pool.probe(paths, folders):
+                with path.open("ab") as file:
+                    file.write(b"more")
+                yield answer
+
+    changes = compare(Manifest.empty(shard_rows=20), [video], root=tmp_path)
+    grid = {"clip_seconds": 1.0, "min_clips": 4, "max_clips": 8}
+    *_, manifest = apply_changes(Manifest.empty(shard_rows=20), changes, pool=Growing(), root=tmp_path, **grid)
+    assert compare(manifest, [video], root=tmp_path).to_probe == (video,)
+
+
 def test_a_moved_file_keeps_its_rows(tmp_path, pool):
     """Where an id is not the path, another extension or folder is no other video."""
     video = Video(id="x", path=write_video(tmp_path / "x.mp4"))

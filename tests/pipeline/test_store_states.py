@@ -19,7 +19,7 @@ from pipeline.annotations import read_annotations
 from pipeline.cached import open_store, store_path
 from pipeline.errors import DynapropError
 from pipeline.specs import DatasetSpec
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, remove_damaged_metadata
 from pipeline.verify import verify_key
 from tests.pipeline.test_extraction import extract, spec
 from tests.pipeline.videos import write_video
@@ -185,7 +185,7 @@ class TestAnotherKind:
         ("attributes", "message"),
         [
             ({"schema": 2}, "made by a newer dynaprop .schema 2 of the store, this one knows 1.; update dynaprop"),
-            ({"schema": 0}, "a store of another kind"),
+            ({"schema": 0}, "made by an older dynaprop .schema 0 of the store, this one knows 1.; move"),
             ({"grid": {"dataset": "other"}}, "a store of another kind"),
             ({"schema": "1"}, "zarr.json is damaged"),
             ({"shard_rows": None}, "zarr.json is damaged"),
@@ -210,7 +210,7 @@ class TestAnotherKind:
             good = metadata.read_bytes()
             for content in (b"", b"noise", b"{}", b"[]", b"null", b'{"zarr_format": 2}', b"\xff\xfe", good[:99]):
                 metadata.write_bytes(content)
-                with pytest.raises(DynapropError, match=r"zarr.json is damaged; run `dynaprop verify --repair`"):
+                with pytest.raises(DynapropError, match=r"zarr.json is damaged; run `dynaprop verify TARGET --repair`"):
                     open_store(dataset, home).keys()
             metadata.write_bytes(good)
 
@@ -248,3 +248,20 @@ class TestAnotherKind:
         (home / "stores").write_text("mine")
         with pytest.raises(DynapropError, match="a file is in the way of a folder: move it away"):
             extract(dataset, home)
+
+    def test_another_versions_store_is_left_alone(self, store):
+        """Its arrays may look damaged to this one."""
+        store.group.attrs["schema"] = 2
+        metadata = store.root / "features.zarr" / sorted(store.keys())[0] / "zarr.json"
+        metadata.write_text(metadata.read_text().replace('"model"', '"network"'))
+        before = contents(store.root)
+        with pytest.raises(DynapropError, match="made by a newer dynaprop"):
+            remove_damaged_metadata(store.root)
+        assert contents(store.root) == before
+
+    def test_one_word_against_that_of_all_arrays_is_the_damaged_one(self, store, dataset, home):
+        group = store.root / "features.zarr" / "zarr.json"
+        group.write_text(group.read_text().replace('"shard_rows": 20', '"shard_rows": 21'))
+        assert remove_damaged_metadata(store.root) == [group]
+        assert open_store(dataset, home).shard_rows == 20
+        assert len(open_store(dataset, home).keys()) == 2
