@@ -32,7 +32,9 @@ SweepRecipe = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")]
-Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds without a new frame after which a video is given up.")]
+Deadline = Annotated[
+    float, typer.Option(min=0.1, max=86400, help="Seconds without a new frame after which a video is given up.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process extracts this dataset.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]

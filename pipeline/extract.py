@@ -73,8 +73,9 @@ class Extractor:
         self._manifest = store.manifest()
 
     def missing(self, shard: int) -> list[FeatureKey]:
-        """Keys whose features of this shard are not published."""
-        return [key for key in self.keys if not self.store.ledger(key.name).is_published(shard)]
+        """Keys whose features of this shard are not published, or not of the videos that the manifest has there."""
+        videos = self._manifest.shard(shard)
+        return [key for key in self.keys if not self.store.ledger(key.name).has(shard, videos)]
 
     def extract_shard(self, shard: int, *, on_clips: Callable[[int], None] | None = None) -> ShardResult:
         """Decode a shard's videos once and write the features of every branch that is missing.

@@ -30,6 +30,7 @@ _ADVICE = {
     errno.EROFS: _UNLOCK,
     errno.EACCES: _UNLOCK,
     errno.EPERM: _UNLOCK,
+    errno.EISDIR: "; a folder is in the way of a file: move it away",
     errno.ENOTDIR: _MOVE,
     errno.EEXIST: _MOVE,
 }
@@ -97,7 +98,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise DynapropError(f"{path} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}") from error
+        raise DynapropError(
+            f"{error.filename or path} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}"
+        ) from error
 
 
 @contextmanager

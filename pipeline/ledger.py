@@ -4,6 +4,7 @@ One parquet file a feature key and shard, published after the shard's features w
 without its file does not exist, whatever lies in the array.
 """
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet, read_parquet, sync, writing
 
 _READ = ("video_id", "status", "error_kind", "error_detail", "shard", "row", "n_clips", "timestamps", "checksum")
+_FILE = re.compile(r"\d{6,}\.parquet")
+_STATUS = ("ok", "partial", "failed")
 
 USABLE = ("ok", "partial")  # status of the videos that have features
 
@@ -60,12 +63,27 @@ class Ledger:
         self.folder = folder
 
     def published(self) -> set[int]:
-        """Numbers of the shards that are done."""
-        return {int(path.stem) for path in self.folder.glob("[0-9]*.parquet")} if self.folder.exists() else set()
+        """Numbers of the shards that are done.
 
-    def is_published(self, shard: int) -> bool:
-        """Whether one shard is done."""
-        return self._path(shard).exists()
+        Raises:
+            DynapropError: there is no telling.
+        """
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise DynapropError(f"{self.folder} cannot be read: {error.strerror}; move it away") from None
+        return {int(Path(name).stem) for name in names if _FILE.fullmatch(name)}
+
+    def has(self, shard: int, videos: pd.DataFrame) -> bool:
+        """Whether a shard is done with these videos, rows of a manifest, in it; raises as ``read_shard`` does."""
+        if not self._path(shard).exists():
+            return False
+        rows = self.read_shard(shard)
+        return set(zip(videos["video_id"], videos["row"], strict=True)) <= set(
+            zip(rows["video_id"], rows["row"], strict=True)
+        )
 
     def publish(self, shard: int, rows: list[LedgerRow]) -> None:
         """Publish a shard atomically; call it only when its features are safely stored.
@@ -95,6 +113,8 @@ class Ledger:
             raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify TARGET --repair`") from None
         if "n_missing" not in rows:  # the first ledgers, which knew no partial videos
             rows.insert(rows.columns.get_loc("n_clips") + 1, "n_missing", 0)
+        if not _makes_sense(rows, shard):
+            raise DynapropError(f"{self._path(shard)} makes no sense; run `dynaprop verify TARGET --repair`")
         return rows
 
     def read(self) -> pd.DataFrame:
@@ -104,3 +124,21 @@ class Ledger:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.parquet"
+
+
+def _makes_sense(rows: pd.DataFrame, shard: int) -> bool:
+    """Whether a ledger's rows have the right types, are about their shard, and name no video twice."""
+    if any(not pd.api.types.is_integer_dtype(rows[name]) for name in ("shard", "row", "n_clips", "n_missing")):
+        return False
+    times = (
+        isinstance(times, np.ndarray) and times.dtype.kind == "f" and len(times) == n_clips
+        for times, n_clips in zip(rows["timestamps"], rows["n_clips"], strict=True)
+    )
+    return bool(
+        (rows["shard"] == shard).all()
+        and (rows[["row", "n_clips", "n_missing"]] >= 0).all(axis=None)
+        and rows["status"].isin(_STATUS).all()
+        and rows["video_id"].map(type).eq(str).all()
+        and not rows["video_id"].duplicated().any()
+        and all(times)
+    )

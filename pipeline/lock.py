@@ -70,7 +70,7 @@ class LockOwner:
         """Read a record; None if it is not one."""
         try:
             owner = cls(**json.loads(content))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         fields = asdict(owner)
         numbers = ("pid", "beat")
@@ -190,7 +190,7 @@ class StoreLock:
                 if self._version is not None:
                     if content is not None:
                         self.taken_over = True
-                        self._on_note(f"{self._name}: took over from {holder or _UNKNOWN}, which is gone")
+                        self._on_note(f"{self._name}: took over from {holder or _UNKNOWN}, which is gone or silent")
                     return
                 continue
             if not self._wait and (version != seen != "" or (holder and holder.is_near())):

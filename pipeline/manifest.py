@@ -99,12 +99,15 @@ class Manifest:
             return cls.empty(shard_rows=shard_rows)
         try:
             table = read_parquet(path, columns=[name for name in COLUMNS if name not in _ADDED])
-        except (OSError, ValueError):
+            for name, value in _ADDED.items():
+                if name not in table:
+                    table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
+            table = table.astype(COLUMNS)
+            if table.loc[~table["removed"], "video_id"].duplicated().any():
+                raise ValueError("a video twice")
+        except (OSError, ValueError, TypeError):
             # Without it nobody knows whose the rows are.
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
-        for name, value in _ADDED.items():
-            if name not in table:
-                table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
         return cls(table, shard_rows=shard_rows)
 
     def save(self, path: Path) -> None:
@@ -129,6 +132,11 @@ class Manifest:
         """The current videos of one shard, in row order."""
         table = self.current()
         return table[table["shard"] == shard].sort_values("row")
+
+    def places(self, shard: int) -> set[tuple[str, int]]:
+        """Ids and first rows of all videos that a shard has ever held, tombstones among them."""
+        table = self.table[self.table["shard"] == shard]
+        return set(zip(table["video_id"], table["row"], strict=True))
 
     def shards(self) -> list[int]:
         """Shards that hold at least one current video."""

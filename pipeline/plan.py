@@ -173,10 +173,23 @@ def apply_changes(
 
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    """Shards with the names of the keys that are not published there."""
-    published = {key: store.ledger(key).published() for key in keys}
-    missing = {shard: tuple(key for key in keys if shard not in published[key]) for shard in manifest.shards()}
+    """Shards with the names of the keys that are not published there, or not with the videos of this manifest."""
+    wanted = _places(manifest.current())
+    published = {key: _places(store.ledger(key).read()) for key in keys}
+    missing = {
+        shard: tuple(key for key in keys if not places <= published[key].get(shard, set()))
+        for shard, places in sorted(wanted.items())
+        if shard != NO_SHARD
+    }
     return {shard: absent for shard, absent in missing.items() if absent}
+
+
+def _places(table: pd.DataFrame) -> dict[int, set[tuple[str, int]]]:
+    """Video ids and first rows by shard, of a manifest or a ledger."""
+    places: dict[int, set[tuple[str, int]]] = {}
+    for shard, video_id, row in zip(table["shard"], table["video_id"], table["row"], strict=True):
+        places.setdefault(int(shard), set()).add((video_id, row))
+    return places
 
 
 def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoError]:

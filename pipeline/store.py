@@ -24,7 +24,7 @@ from pipeline.manifest import Manifest
 SCHEMA = 1
 
 # What zarr raises for a zarr.json that it cannot read: its own errors are ValueErrors, others come from wrong types.
-_DAMAGED = (ValueError, TypeError, AttributeError, KeyError)
+_DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
 def list_stores(folder: Path) -> list[Path]:
@@ -83,7 +83,17 @@ class FeatureStore:
         return self.root / "manifest.parquet"
 
     def manifest(self) -> Manifest:
-        """The current manifest, read from disk."""
+        """The current manifest, read from disk.
+
+        Raises:
+            DynapropError: it is damaged, or gone although there are features: nobody knows whose the rows are.
+        """
+        ledgers = self.root / "ledger"
+        if not self.manifest_path.exists() and next(ledgers.glob("*/*.parquet"), None):
+            raise DynapropError(
+                f"{self.manifest_path} is gone, and only it knows whose the features are; put it back, or delete the "
+                f"folder {self.root} and extract again"
+            )
         return Manifest.load(self.manifest_path, shard_rows=self.shard_rows)
 
     def ledger(self, key: str) -> Ledger:
@@ -243,6 +253,8 @@ def _open_group(path: Path, *, read_only: bool) -> tuple[zarr.Group, dict[str, A
         types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
         if types != {"schema": int, "grid": dict, "shard_rows": int} or "dataset" not in attributes["grid"]:
             raise ValueError("wrong types")
+        if attributes["shard_rows"] < 1:
+            raise ValueError("no rows")
     except FileNotFoundError:
         raise DynapropError(f"{path.parent}: there is no store") from None
     except _DAMAGED:
@@ -254,8 +266,11 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
     """Open the array of a key, made as ``ensure_array`` makes it."""
     try:
         array = zarr.open_array(path, mode="r" if read_only else "r+")
-        if (array.chunks, array.dtype) != ((shard_rows, array.shape[1]), np.float16):
+        channels = array.shape[1]
+        if (array.chunks, array.dtype) != ((shard_rows, channels), np.float16):
             raise ValueError("another layout")
+        if array.metadata.dimension_names != ("row", f"channel_{channels}"):  # type: ignore[union-attr]
+            raise ValueError("another width")
         if not {"model", "size"} <= set(array.attrs):
             raise ValueError("no key")
     except (*_DAMAGED, FileNotFoundError):

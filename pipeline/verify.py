@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import DynapropError
+from pipeline.manifest import Manifest
 from pipeline.store import FeatureStore, checksum
 
 
@@ -62,7 +63,7 @@ def verify_key(
             wrong = ["its ledger cannot be read"]
         else:
             videos += len(rows)
-            wrong = list(_wrong(store, key, shard, rows, manifest.shard(shard)))
+            wrong = list(_wrong(store, key, shard, rows, manifest))
         problems += [f"{key}, shard {shard}: {line}" for line in wrong]
         if wrong:
             bad.append(shard)
@@ -73,15 +74,19 @@ def verify_key(
     return Verification(len(chosen), videos, len(needed - published), tuple(problems), tuple(bad))
 
 
-def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos: pd.DataFrame) -> Iterator[str]:
+def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, manifest: Manifest) -> Iterator[str]:
     promised = {(row.video_id, row.row): row for row in rows.itertuples()}
-    for video in videos.itertuples():
+    for video_id, row in sorted(promised.keys() - manifest.places(shard)):
+        yield f"{video_id}: in the ledger at row {row} but not in the manifest"
+    for video in manifest.shard(shard).itertuples():
         row = promised.get((video.video_id, video.row))
         if row is None:
             yield f"{video.video_id}: in the manifest but not in the ledger"
         elif row.n_clips + row.n_missing != video.n_clips:
             found = row.n_clips + row.n_missing
             yield f"{video.video_id}: {found} clips in the ledger, {video.n_clips} in the manifest"
+        elif not np.isin(row.timestamps, video.timestamps).all():
+            yield f"{video.video_id}: other timestamps in the ledger than in the manifest"
     if not store.has_chunk(key, shard):
         yield "its features are gone"
         return
@@ -93,6 +98,9 @@ def _wrong(store: FeatureStore, key: str, shard: int, rows: pd.DataFrame, videos
         features = store.read_shard(key, shard)
     except (OSError, ValueError) as error:
         yield f"its features cannot be read ({error})"
+        return
+    if len(features) != store.shard_rows:
+        yield "its array is too short"
         return
     for row in promised.values():
         if fault := _fault(row, features):

@@ -189,6 +189,7 @@ class TestAnotherKind:
             ({"grid": {"dataset": "other"}}, "a store of another kind"),
             ({"schema": "1"}, "zarr.json is damaged"),
             ({"shard_rows": None}, "zarr.json is damaged"),
+            ({"shard_rows": 0}, "zarr.json is damaged"),
             ({"grid": []}, "zarr.json is damaged"),
         ],
     )
@@ -265,3 +266,21 @@ class TestAnotherKind:
         assert remove_damaged_metadata(store.root) == [group]
         assert open_store(dataset, home).shard_rows == 20
         assert len(open_store(dataset, home).keys()) == 2
+
+    def test_a_manifest_that_is_gone_is_not_begun_anew(self, store, dataset, home):
+        """Its rows would be given to other videos, and their ledgers be taken for those videos'."""
+        store.manifest_path.unlink()
+        with pytest.raises(DynapropError, match="manifest.parquet is gone, and only it knows whose the features are"):
+            extract(dataset, home)
+
+    def test_an_older_manifest_is_not_filled_from_newer_ledgers(self, store, dataset, home):
+        old = store.manifest_path.read_bytes()
+        write_video(home / "videos" / "a" / "newer.mp4", seed=8)
+        extract(dataset, home)
+        store.manifest_path.write_bytes(old)
+        (home / "videos" / "a" / "newer.mp4").unlink()
+        write_video(home / "videos" / "a" / "another.mp4", seed=9)
+        summary = extract(dataset, home)
+        assert (summary.usable, summary.decoded) == (5, 1)
+        for key in summary.keys.values():
+            assert verify_key(store, key).problems == ()

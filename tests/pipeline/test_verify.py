@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.backbone import FeatureKey
 from pipeline.clips import ClipGrid
 from pipeline.deep_check import compare_features, sample_videos
+from pipeline.errors import DynapropError
 from pipeline.files import FileIdentity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import ProbedVideo
@@ -37,7 +39,8 @@ class Fixture:
         return [line.partition(": ")[2] for line in verify_key(self.store, KEY.name).problems]
 
     def replace(self, index: int, **fields) -> None:
-        self.rows[index] = LedgerRow(**{**vars(self.rows[index]), **fields})
+        row = {**vars(self.rows[index]), **fields}
+        self.rows[index] = LedgerRow(**{**row, "timestamps": np.arange(row["n_clips"], dtype=float)})
 
 
 def build(root: Path) -> Fixture:
@@ -115,6 +118,35 @@ class TestVerify:
     def test_a_video_that_the_ledger_lacks(self, fixture):
         del fixture.rows[0]
         assert fixture.problems() == ["a: in the manifest but not in the ledger"]
+
+    def test_videos_and_times_that_the_manifest_does_not_know(self, fixture):
+        fixture.rows.append(LedgerRow(**{**vars(fixture.rows[0]), "video_id": "d"}))
+        late = LedgerRow(**{**vars(fixture.rows[1]), "timestamps": np.arange(CLIPS) + 0.5})
+        fixture.rows[1] = late
+        assert fixture.problems() == [
+            "d: in the ledger at row 0 but not in the manifest",
+            "b: other timestamps in the ledger than in the manifest",
+        ]
+
+    def test_a_ledger_that_makes_no_sense(self, fixture):
+        store = fixture.publish()
+        ledger = store.ledger(KEY.name)
+        path = ledger.folder / "000000.parquet"
+        good = pd.read_parquet(path)
+        for column, value in (
+            ("row", "x"),
+            ("n_clips", None),
+            ("shard", 1),
+            ("status", "fine"),
+            ("video_id", "a"),
+            ("timestamps", None),
+        ):
+            good.assign(**{column: value}).to_parquet(path)
+            with pytest.raises(DynapropError, match="000000.parquet makes no sense; run `dynaprop verify"):
+                ledger.read_shard(0)
+            assert verify_key(store, KEY.name).bad_shards == (0,)
+        good.to_parquet(ledger.folder / "000001 (copy).parquet")
+        assert ledger.published() == {0}
 
     def test_a_chunk_that_is_too_long(self, fixture):
         store = fixture.publish()
