@@ -61,7 +61,7 @@ class Terminal:
 
     def finish(self) -> tuple[int, str]:
         """Wait for the command; its exit code, and what the terminal showed."""
-        code = self.process.wait(timeout=120)
+        code = self.process.wait(timeout=300)
         if not self._closing.is_set():
             self._reader.join(timeout=10)
             self.close()
