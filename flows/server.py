@@ -18,7 +18,11 @@ from pipeline.errors import DynapropError
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback."""
+    """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback.
+
+    Raises:
+        DynapropError: no server answers.
+    """
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -27,8 +31,15 @@ def prefect_server() -> Iterator[None]:
         temporary_settings,
     )
 
-    if PREFECT_API_URL.value():
-        yield
+    if url := PREFECT_API_URL.value():
+        try:
+            yield
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise DynapropError(
+                f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without"
+            ) from error
         return
     # Bound here: the port is known at once, is nobody else's, and requests wait until the server has started.
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -270,7 +270,7 @@ class TestAnotherKind:
     def test_a_manifest_that_is_gone_is_not_begun_anew(self, store, dataset, home):
         """Its rows would be given to other videos, and their ledgers be taken for those videos'."""
         store.manifest_path.unlink()
-        with pytest.raises(DynapropError, match="manifest.parquet is gone, and only it knows whose the features are"):
+        with pytest.raises(DynapropError, match=r"manifest.parquet is gone, and only it knows whose the features are"):
             extract(dataset, home)
 
     def test_an_older_manifest_is_not_filled_from_newer_ledgers(self, store, dataset, home):
