@@ -24,9 +24,9 @@ def interruptible() -> Iterator[None]:
     """Let the first signal raise KeyboardInterrupt in the body, and end the process after it.
 
     The exit code is a shell's for the signal: 130 (SIGINT), 143 (SIGTERM) or 129 (SIGHUP). It comes when the body has
-    tidied up, or after some seconds anyway: children notice by themselves that their parent is gone.
+    tidied up, or after some seconds anyway: children notice by themselves that their parent is gone. After the body
+    signals are ignored.
     """
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
     threading.Thread(target=_end_in_time, name="interrupts", daemon=True).start()
     _listening.set()
     keep_listening()
@@ -37,8 +37,8 @@ def interruptible() -> Iterator[None]:
             _end(_first[0])
         _listening.clear()
         _received.put(0)  # the thread's sign to end
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in _SIGNALS:  # all is done, and Python takes a second or two to end
+            signal.signal(number, signal.SIG_IGN)
 
 
 def keep_listening() -> None:

@@ -1,5 +1,6 @@
 """A tiny dataset of real video files with its own catalog, and the command line in this process."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,11 @@ def dynaprop(workplace, monkeypatch, capsys) -> Command:
 
     def command(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dynaprop", *arguments])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         with pytest.raises(SystemExit) as end:
             cli.main()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         out, err = capsys.readouterr()
         return Outcome(int(end.value.code or 0), out, err)
 
