@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.backbone import FeatureKey, FrameBackbone, gmacs_per_frame
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome, DecodePool
+from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import frame_folder
 from pipeline.store import FeatureStore, checksum
@@ -188,11 +189,13 @@ class Extractor:
 
     def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
         """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""
+        path = Path(self._root, record["path"])
         try:
-            status = Path(self._root, record["path"]).stat()
-            same = frame_folder(record) is not None or (status.st_size, status.st_mtime_ns) == (
-                record["size"],
-                record["mtime_ns"],
+            status = path.stat()
+            same = (
+                frame_folder(record) is not None
+                or (status.st_size, status.st_mtime_ns) == (record["size"], record["mtime_ns"])
+                or file_identity(path).content == record["content"]  # touched alone
             )
         except OSError:
             same = False

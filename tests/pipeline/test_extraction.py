@@ -114,6 +114,8 @@ def test_a_touched_file_is_the_same_video(videos, tmp_path):
     extract(dataset, tmp_path)
     (videos / "a" / "0.mp4").touch()
     assert extract(dataset, tmp_path).decoded == 0
+    summary = extract(dataset, tmp_path, OTHER)  # reads it once more
+    assert (summary.usable, summary.failed) == (6, {})
 
 
 def test_resume_redoes_only_the_shards_without_a_ledger(videos, tmp_path):
