@@ -205,7 +205,6 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
     keys = list(extraction.key_names.values())
     manifest = store.manifest()
     bad = set().union(*findings.bad.values())
-    unfinished = set(shards_to_do(store, manifest, keys))
     table = manifest.current()
     ids = set(table.loc[table["shard"].isin(bad), "video_id"])
     again = {video for video, probe in findings.suspects.items() if probe}
@@ -213,6 +212,7 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
         for shard in shards:
             extraction.check_lock()
             store.ledger(key).withdraw(shard)
+    unfinished = set(shards_to_do(store, manifest, keys))  # after the withdrawal: what is bad may be unreadable
     changes = extraction.changes(retry=again).only(ids)
     with steps("probe", changes.n_probes, "videos") as progress:
         plan = extraction.plan(changes, on_video=progress.advance)
