@@ -15,6 +15,7 @@ _PATIENCE = 3.5  # seconds for tidying up; children need one more to notice that
 
 _received: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is safe in a signal handler
 _first: list[int] = []
+_terminals: list[int] = []
 _ending = threading.Lock()
 _listening = threading.Event()
 
@@ -30,6 +31,7 @@ def interruptible() -> Iterator[None]:
     threading.Thread(target=_end_in_time, name="interrupts", daemon=True).start()
     _listening.set()
     keep_listening()
+    _terminals[:] = filter(os.isatty, (1, 2))
     try:
         yield
     finally:
@@ -55,7 +57,9 @@ def keep_listening() -> None:
 
 
 def interrupted() -> bool:
-    """Whether a signal has come."""
+    """Whether a signal has come, or is about to: writing to a terminal that is closed may fail before SIGHUP is there."""
+    if not all(map(os.isatty, _terminals)):
+        _first.append(signal.SIGHUP)
     return bool(_first)
 
 

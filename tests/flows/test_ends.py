@@ -59,13 +59,18 @@ class Terminal:
         self._reader.join()
         os.close(self._master)
 
+    @property
+    def shown(self) -> str:
+        """What the command has written so far."""
+        return self._shown.decode()
+
     def finish(self) -> tuple[int, str]:
         """Wait for the command; its exit code, and what the terminal showed."""
         code = self.process.wait(timeout=300)
         if not self._closing.is_set():
             self._reader.join(timeout=10)
             self.close()
-        return code, self._shown.decode()
+        return code, self.shown
 
 
 def type_control_c(terminal: Terminal) -> None:
@@ -207,6 +212,29 @@ def test_20_interrupts_at_random_moments(data_root, tmp_path):
     print(
         f"{len(times)} interrupts of {stores} extractions: {sum(times) / len(times):.2f} s, at most {max(times):.2f} s"
     )
+
+
+def test_a_closed_terminal_is_an_interrupt_even_before_its_signal_comes(tmp_path):
+    """The kernel first makes writing fail, then sends SIGHUP; between them a command may come to its end."""
+    code = """
+import os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+from flows import cli
+def app():
+    print("ready", flush=True)
+    while os.isatty(2):
+        time.sleep(0.01)
+    print("features", flush=True)
+cli.app = app
+cli.main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    terminal = Terminal([sys.executable, "-c", code], environment=environment, folder=tmp_path)
+    while "ready" not in terminal.shown:
+        time.sleep(0.05)
+        assert terminal.process.poll() is None, terminal.shown
+    terminal.close()
+    assert terminal.finish() == (129, "ready\r\n")
 
 
 def test_the_server_of_a_killed_command_ends():
