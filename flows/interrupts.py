@@ -57,7 +57,7 @@ def keep_listening() -> None:
 
 
 def interrupted() -> bool:
-    """Whether a signal has come, or is about to: writing to a terminal that is closed may fail before SIGHUP is there."""
+    """Whether a signal has come, or is about to: on a closed terminal writing may fail before SIGHUP comes."""
     if not all(map(os.isatty, _terminals)):
         _first.append(signal.SIGHUP)
     return bool(_first)
