@@ -7,6 +7,7 @@ closing the terminal is SIGHUP.
 import os
 import random
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -36,7 +37,12 @@ class Terminal:
 
     def __init__(self, command: list[str], *, environment: dict[str, str], folder: Path) -> None:
         self._master, slave = os.openpty()
-        self.process = subprocess.Popen(command, env=environment, cwd=folder, preexec_fn=lambda: os.login_tty(slave))
+
+        def log_in() -> None:
+            os.login_tty(slave)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+
+        self.process = subprocess.Popen(command, env=environment, cwd=folder, preexec_fn=log_in)
         os.close(slave)
         self._shown = bytearray()
         self._closing = threading.Event()
