@@ -12,7 +12,7 @@ def require_features(workspace: Workspace) -> dict[str, str]:
     Raises:
         DynapropError: they are not; with the command that makes them.
     """
-    command = f"dynaprop extract {workspace.target} --recipe {workspace.recipe.name}"
+    command = f"dynaprop extract {workspace.quoted} --recipe {workspace.recipe.name}"
     nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
     if not store_path(workspace.dataset, workspace.home).exists():
         raise nothing

@@ -177,6 +177,9 @@ def datasets(
     gc: Annotated[
         bool, typer.Option("--gc", help="Delete cached features that no backbone of the catalog names.")
     ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Name every video that failed or is partial, and why.")
+    ] = False,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -188,7 +191,7 @@ def datasets(
     entries = load_catalog(Path(catalog) if catalog else None)
     if gc:
         collect_garbage(entries, home())
-    print_datasets(entries, home())
+    print_datasets(entries, home(), failed=failed)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def tell(summary: ExtractionSummary) -> None:
     for video, error in list(summary.failed.items())[:5]:
         say(f"failed: {video}: {error}")
     if len(summary.failed) > 5:
-        say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets` counts them by kind")
+        say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets --failed` names them")
     if summary.partial:
         video, lack = next(iter(summary.partial.items()))
         say(f"partial: {len(summary.partial):,} videos are used as far as possible, {video} first: {lack.detail}")

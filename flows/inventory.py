@@ -1,7 +1,9 @@
 """What exists and what is cached: the table of `dynaprop datasets`, and its garbage collection."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import typer
 from rich.table import Table
 
 from flows.progress import say
@@ -15,10 +17,15 @@ from pipeline.plan import failed_videos, partial_videos
 from pipeline.store import FeatureStore, list_stores
 
 
-def print_datasets(catalog: Catalog, home: Path) -> None:
+def print_datasets(catalog: Catalog, home: Path, *, failed: bool = False) -> None:
     """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences.
 
     Stores that cannot be read are named below the table.
+
+    Args:
+        catalog: the catalog.
+        home: folder of ``stores/``.
+        failed: name every failed and every partial video, too, with the reason.
     """
     table = Table()
     for name in (
@@ -45,6 +52,9 @@ def print_datasets(catalog: Catalog, home: Path) -> None:
     print_table(table)
     for line in damaged:
         say(line)
+    for root in stores if failed else ():
+        with suppress(DynapropError):  # named above
+            _print_failures(FeatureStore.existing(root))
 
 
 def collect_garbage(catalog: Catalog, home: Path) -> None:
@@ -99,6 +109,13 @@ def _add(table: Table, name: str, there: str, stores: list[Path]) -> list[str]:
             damaged.append(str(error))
         name = there = ""
     return damaged
+
+
+def _print_failures(store: FeatureStore) -> None:
+    keys = list(store.keys())
+    for status, videos in (("failed", failed_videos(store, keys)), ("partial", partial_videos(store, keys))):
+        for video, error in sorted(videos.items()):
+            typer.echo(f"{store.dataset}, {status}: {video}: {error}")
 
 
 def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None:

@@ -65,7 +65,7 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
         )
     if findings.problems:
         raise DynapropError(
-            f"{store.root}: {len(findings.problems)} problems; run dynaprop verify {workspace.target} --repair"
+            f"{store.root}: {len(findings.problems)} problems; run dynaprop verify {workspace.quoted} --repair"
         )
 
 
@@ -109,7 +109,7 @@ def repair_features(
 def _require_store(workspace: Workspace) -> Path:
     root = store_path(workspace.dataset, workspace.home)
     if not root.exists():
-        raise DynapropError(f"{workspace.target} has no features yet; run: dynaprop extract {workspace.target}")
+        raise DynapropError(f"{workspace.target} has no features yet; run: dynaprop extract {workspace.quoted}")
     return root
 
 

@@ -1,6 +1,7 @@
 """What every flow starts from: catalog, dataset, recipe and the folder that all output goes to."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ class Workspace:
     dataset: DatasetSpec
     recipe: RecipeSpec
     home: Path
+
+    @property
+    def quoted(self) -> str:
+        """The target as a shell takes it, for commands in messages."""
+        return shlex.quote(self.target)
 
     @property
     def student(self) -> BackboneSpec:

@@ -205,6 +205,9 @@ def test_a_broken_file_is_named_and_left_out(dynaprop, workplace):
     assert rows
     for row in rows:
         assert [cell.strip() for cell in row.split("│")[-3:-1]] == ["1", "0"]
+    named = dynaprop("datasets", "--failed").out
+    assert "tiny, failed: a/broken.mp4: unreadable" in named
+    assert f"tiny, partial: a/cut.mp4: missing_frames: {lack}" in named
     write_video(workplace / "videos" / "a" / "broken.mp4")
     assert counts(dynaprop("extract", "tiny", "--retry-failed").err)[0] == 1
 
