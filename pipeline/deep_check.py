@@ -13,6 +13,7 @@ from pipeline.plan import compare
 from pipeline.store import FeatureStore
 
 MIN_COSINE = 0.999  # other machines, thread counts and neighbours in a batch give other last bits, and not more
+_FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,6 @@ def compare_features(
                 problems.setdefault(video, f"{key}: clip {clip} has a cosine of {cosines[clip]:.4f} with its second")
     identical = len(set(video_ids) - different - other_outcome)
     return DeepCheck(len(video_ids), clips, identical, cosine, problems, tuple(sorted(other_outcome)))
-
-
-_FAILED = "failed"
 
 
 def _outcome(row: Any) -> str:
