@@ -32,7 +32,6 @@ def verify_key(
     key: str,
     *,
     shards: Collection[int] | None = None,
-    repair: bool = False,
     on_shard: Callable[[], None] | None = None,
 ) -> Verification:
     """Check each published shard of a key: chunk present and of the right size, rows, values and checksums as promised.
@@ -41,8 +40,6 @@ def verify_key(
         store: the store.
         key: name of the feature key.
         shards: look at these alone.
-        repair: withdraw the ledger of bad shards, so that the next extraction writes them anew; only for who holds the
-            store's lock.
         on_shard: called after each shard.
 
     Raises:
@@ -67,8 +64,6 @@ def verify_key(
         problems += [f"{key}, shard {shard}: {line}" for line in wrong]
         if wrong:
             bad.append(shard)
-        if wrong and repair:
-            ledger.withdraw(shard)
         if on_shard:
             on_shard()
     return Verification(len(chosen), videos, len(needed - published), tuple(problems), tuple(bad))

@@ -252,7 +252,8 @@ class StoreMachine(RuleBasedStateMachine):
     def repair(self) -> None:
         """Withdrawing and extracting anew cures everything."""
         for key in self._keys():
-            verify_key(self._store(), key, repair=True)
+            for shard in verify_key(self._store(), key).bad_shards:
+                self._store().ledger(key).withdraw(shard)
         self.damaged = {}
         if self.paths:
             self.extract(retry_failed=False, trouble=False)
