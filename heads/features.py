@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from pipeline.annotations import Video
+from pipeline.checksum import has_checksum
 from pipeline.errors import DynapropError
 from pipeline.ledger import USABLE
-from pipeline.store import FeatureStore, checksum
+from pipeline.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,16 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], clips: Sequence[np.n
     features: np.ndarray | None = None
     for shard, members in sorted(by_shard.items()):
         try:
-            if not store.has_chunk(key, shard):
-                raise ValueError("its chunk is gone")
-            data = store.read_shard(key, shard)
+            data = store.map_shard(key, shard)
             if features is None:
                 features = np.empty((ends[-1], data.shape[1]), np.float16)
             for index in members:
                 begin = rows[index].row - shard * store.shard_rows
                 part = data[begin : begin + rows[index].n_clips]
-                if checksum(part) != rows[index].checksum:
+                taken = features[ends[index] - len(clips[index]) : ends[index]]
+                np.take(part, clips[index], axis=0, out=taken, mode="clip")  # the other modes copy twice
+                if not has_checksum(part, rows[index].checksum):
                     raise ValueError("a checksum differs")
-                features[ends[index] - len(clips[index]) : ends[index]] = part[clips[index]]
         except (OSError, ValueError) as error:
             raise DynapropError(
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"

@@ -32,6 +32,7 @@ class FeatureKey:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     precision: str = "fp32"
+    """Of the forward pass; features are stored in half precision whatever it is."""
     resize: str = RESIZE_RULE
     version: int = FEATURE_VERSION
 
@@ -61,6 +62,7 @@ class FrameBackbone:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
+        self._autocast = key.precision == "fp16"
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray) -> np.ndarray:
@@ -77,7 +79,9 @@ class FrameBackbone:
             batch = batch.pin_memory()
         # NHWC bytes seen as NCHW are already channels_last.
         pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        return self.network((pixels - self._mean) / self._std).float().cpu().numpy()
+        with torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
+            features = self.network((pixels - self._mean) / self._std)
+        return features.float().cpu().numpy()
 
 
 def feature_key(
@@ -88,6 +92,7 @@ def feature_key(
     weights: str,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    precision: str = "fp32",
 ) -> tuple[FeatureKey, Weights]:
     """Locate a backbone's weights and derive the key of its features; builds no network.
 
@@ -97,6 +102,7 @@ def feature_key(
         size: pixels a side.
         weights: source, see ``find_weights``.
         mean, std: normalisation of pixels in [0, 1]; timm's for this model by default.
+        precision: of the forward pass, ``fp32`` or ``fp16``.
 
     Raises:
         UsageError: unknown model, or weights that do not exist.
@@ -116,6 +122,7 @@ def feature_key(
         weights=located.digest,
         mean=tuple(mean or (config.mean if config else IMAGENET_DEFAULT_MEAN)),
         std=tuple(std or (config.std if config else IMAGENET_DEFAULT_STD)),
+        precision=precision,
     )
     return key, located
 

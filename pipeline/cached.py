@@ -35,6 +35,7 @@ def locate_backbone(backbone: BackboneSpec) -> tuple[FeatureKey, Weights]:
         weights=backbone.require_weights(),
         mean=backbone.mean,
         std=backbone.std,
+        precision=backbone.precision,
     )
 
 
@@ -50,7 +51,7 @@ def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
     alike = [
         name
         for name, attributes in store.keys().items()
-        if (attributes["model"], attributes["size"]) == (backbone.model, backbone.size)
+        if all(attributes[part] == getattr(backbone, part) for part in ("model", "size", "precision"))
     ]
     if not alike:
         return None

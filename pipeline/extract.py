@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.backbone import FeatureKey, FrameBackbone, gmacs_per_frame
+from pipeline.checksum import checksum
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome, DecodePool
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import frame_folder
-from pipeline.store import FeatureStore, checksum
+from pipeline.store import FeatureStore
 from pipeline.video import VideoError
 from pipeline.weights import Weights
 

@@ -45,7 +45,7 @@ class LedgerRow:
     timestamps_source: str
     """``measured``, or ``estimated`` from index and average rate."""
     checksum: str | None
-    """SHA-256 of the video's rows as stored (little-endian fp16), first 32 digits; None if failed."""
+    """Of the video's rows as stored (little-endian fp16), see ``checksum``; None if failed."""
     decoder: str
     attempts: int
     seconds: float

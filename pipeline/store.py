@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -66,6 +65,7 @@ class FeatureStore:
         if found != grid:
             raise DynapropError(f"{root}: a store of another kind ({found}; expected {grid}); move it away")
         self.shard_rows: int = attributes["shard_rows"]
+        self._widths: dict[str, int] = {}
 
     @classmethod
     def existing(cls, root: Path) -> Self:
@@ -167,6 +167,19 @@ class FeatureStore:
         begin = shard * self.shard_rows
         return np.asarray(self._array(key)[begin : begin + self.shard_rows])
 
+    def map_shard(self, key: str, shard: int) -> np.ndarray:
+        """``read_shard`` without a copy: the chunk's file is the raw rows, so it is mapped into memory, read-only.
+
+        Raises:
+            OSError: the chunk does not exist.
+            ValueError: it has another size than a shard.
+        """
+        shape = self.shard_rows, self._channels(key)
+        path = self._chunk(key, shard)
+        if path.stat().st_size != 2 * shape[0] * shape[1]:
+            raise ValueError(f"{path} has {path.stat().st_size} bytes, not {2 * shape[0] * shape[1]}")
+        return np.memmap(path, "<f2", mode="r", shape=shape)
+
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
         return self.has_array(key) and self._chunk(key, shard).exists()
@@ -191,6 +204,11 @@ class FeatureStore:
 
     def _array_names(self) -> list[str]:
         return sorted(path.parent.name for path in self._path.glob("*/zarr.json"))
+
+    def _channels(self, key: str) -> int:
+        if key not in self._widths:
+            self._widths[key] = self._array(key).shape[1]
+        return self._widths[key]
 
     def _array(self, key: str) -> zarr.Array:
         return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
@@ -240,11 +258,6 @@ def remove_damaged_metadata(root: Path) -> list[Path]:
     return damaged
 
 
-def checksum(features: np.ndarray) -> str:
-    """SHA-256 (32 digits) of fp16 rows ``[n, channels]`` as they lie in the chunk."""
-    return hashlib.sha256(np.ascontiguousarray(features.astype("<f2", copy=False)).tobytes()).hexdigest()[:32]
-
-
 def _open_group(path: Path, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
     """Open a store's group; its attributes have the right types."""
     try:
@@ -271,7 +284,7 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
             raise ValueError("another layout")
         if array.metadata.dimension_names != ("row", f"channel_{channels}"):  # type: ignore[union-attr]
             raise ValueError("another width")
-        if not {"model", "size"} <= set(array.attrs):
+        if not {"model", "size", "precision"} <= set(array.attrs):
             raise ValueError("no key")
     except (*_DAMAGED, FileNotFoundError):
         raise _damage(path / "zarr.json") from None

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.checksum import has_checksum
 from pipeline.errors import DynapropError
 from pipeline.manifest import Manifest
-from pipeline.store import FeatureStore, checksum
+from pipeline.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _fault(row: Any, features: np.ndarray) -> str | None:
         return None if np.isnan(data).all() else "a failed video has features"
     if not np.isfinite(data).all():
         return "a feature is not finite"
-    if checksum(data) != row.checksum:
+    if not has_checksum(data, row.checksum):
         return "the features' checksum differs"
     if not np.isnan(rest).all():
         return "there are features behind its last clip"

