@@ -12,6 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.fold import fold_batch_norm
 from pipeline.weights import Weights, find_weights, load_backbone
 
 # Raised whenever the code from file to feature changes what comes out, so that old features are not mixed in.
@@ -57,8 +58,9 @@ class FrameBackbone:
         self.key = key
         self.device = torch.device(device)
         network = load_backbone(key.model, weights).requires_grad_(False)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.channels = int(self.network.num_features)  # type: ignore[arg-type]
+        self.channels = int(network.num_features)  # type: ignore[arg-type]
+        network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.network = fold_batch_norm(network, torch.zeros(2, 3, key.size, key.size, device=self.device))
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
@@ -79,7 +81,8 @@ class FrameBackbone:
             batch = batch.pin_memory()
         # NHWC bytes seen as NCHW are already channels_last.
         pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        with torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
+        exact = torch.backends.cudnn.flags(allow_tf32=False)  # convolutions on GPUs have 10 bits of 23 by default
+        with exact, torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
             features = self.network((pixels - self._mean) / self._std)
         return features.float().cpu().numpy()
 
