@@ -149,10 +149,10 @@ def _gather(store: FeatureStore, key: str, rows: list[Any], clips: Sequence[np.n
             for index in members:
                 begin = rows[index].row - shard * store.shard_rows
                 part = data[begin : begin + rows[index].n_clips]
-                taken = features[ends[index] - len(clips[index]) : ends[index]]
-                np.take(part, clips[index], axis=0, out=taken, mode="clip")  # the other modes copy twice
                 if not has_checksum(part, rows[index].checksum):
                     raise ValueError("a checksum differs")
+                taken = features[ends[index] - len(clips[index]) : ends[index]]
+                np.take(part, clips[index], axis=0, out=taken, mode="clip")  # the other modes copy twice
         except (OSError, ValueError) as error:
             raise DynapropError(
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"

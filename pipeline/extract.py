@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Extractor:
         first_row = shard * self.store.shard_rows
         outcomes: list[DecodeOutcome] = []
         records = videos.to_dict("records")
-        requests = [self._request(record) for record in records]
+        requests = [frame_request(record, self._root) for record in records]
         for record, stream in zip(
             records, self.pool.decode(requests, sizes, [record["decoder"] for record in records]), strict=True
         ):
@@ -134,20 +134,10 @@ class Extractor:
         records = videos.to_dict("records")
         sizes = sorted({key.size for key in self.keys})
         began = time.perf_counter()
-        for stream in self.pool.decode(map(self._request, records), sizes, [record["decoder"] for record in records]):
+        requests = [frame_request(record, self._root) for record in records]
+        for stream in self.pool.decode(requests, sizes, [record["decoder"] for record in records]):
             deque(stream, maxlen=0)
         return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
-
-    def _request(self, record: dict[Any, Any]) -> FrameRequest:
-        return FrameRequest(
-            path=str(Path(self._root, record["path"])),
-            frames=np.asarray(record["frames"]),
-            timestamps=np.asarray(record["timestamps"]),
-            n_frames=record["n_frames"],
-            start=record["start"],
-            estimated=record["estimated"],
-            folder=frame_folder(record),
-        )
 
     def _backbone(self, key: FeatureKey) -> FrameBackbone:
         if key.name not in self._loaded:
@@ -235,6 +225,19 @@ class _Branch:
                 self.features[self._rows] = self.backbone.features(self._batch)[: len(self._rows)]
             self.forwarded += len(self._rows)
             self._rows = []
+
+
+def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
+    """The frames of all clips of a manifest's row; paths are relative to the root."""
+    return FrameRequest(
+        path=str(Path(root, record["path"])),
+        frames=np.asarray(record["frames"]),
+        timestamps=np.asarray(record["timestamps"]),
+        n_frames=record["n_frames"],
+        start=record["start"],
+        estimated=record["estimated"],
+        folder=frame_folder(record),
+    )
 
 
 def array_attributes(key: FeatureKey) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""Extraction against its parts: the same clips decoded alone, forwarded alone, extracted, and done the plain way."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import interpolate
+
+from bench.machine import PeakMemory, seconds_of
+from pipeline.annotations import read_annotations
+from pipeline.backbone import FeatureKey, FrameBackbone
+from pipeline.extract import Extractor
+from pipeline.extraction import Extraction
+from pipeline.specs import BackboneSpec, DatasetSpec
+from pipeline.weights import Weights, load_backbone
+
+PARTS = ("decode", "student", "teacher", "write", "extraction")
+
+
+@dataclass(frozen=True)
+class ExtractionSpeed:
+    """Seconds for the clips of one shard, each the median over the shards, all measured in one run."""
+
+    device: str
+    clips: int
+    """Of one shard."""
+    shards: int
+    start: float
+    """Until the first shard begins: reading the labels, probing, weights, decode children."""
+    decode: float
+    """Decode and resize alone, all children."""
+    student: float
+    """The student's forward alone, with all cores or on the GPU."""
+    teacher: float
+    write: float
+    """Writing, reading back, comparing and publishing alone."""
+    extraction: float
+    """All of it together."""
+    extraction_total: float
+    """Of all shards."""
+    plain: float
+    """One process: PyAV, torch's resize, both networks, video by video."""
+    peak_mib: float
+    """Memory of all processes during extraction."""
+
+    @property
+    def efficiency(self) -> float:
+        """Extraction against its necessary parts: one after the other on a CPU, side by side with a GPU."""
+        forward = self.student + self.teacher
+        needed = self.decode + forward if self.device == "cpu" else max(self.decode, forward)
+        return needed / self.extraction
+
+    @property
+    def speed_up(self) -> float:
+        """Against the plain loop."""
+        return self.plain / self.extraction
+
+
+def measure_extraction(
+    dataset: DatasetSpec,
+    backbones: Sequence[BackboneSpec],
+    *,
+    videos: int,
+    shards: int,
+    plain_videos: int,
+    device: str,
+    on_step: Callable[[str], None],
+) -> ExtractionSpeed:
+    """Take the parts in turns, a shard at a time.
+
+    Args:
+        dataset: whose first videos are used, again and again until there are enough.
+        backbones: student and teacher.
+        videos: of a shard.
+        shards: repetitions; each of its own.
+        plain_videos: of each shard that the plain loop does; its time is scaled to the shard.
+        device: of the networks.
+        on_step: told what was measured.
+    """
+    annotations = read_annotations(dataset)
+    chosen = [annotations.videos[index % len(annotations.videos)] for index in range(videos * shards)]
+    chosen = [replace(video, id=f"{index:05d}", path=video.path) for index, video in enumerate(chosen)]
+    dataset = dataset.model_copy(update={"shard_rows": videos * dataset.max_clips})
+    seconds: dict[str, list[float]] = {name: [] for name in (*PARTS, "plain")}
+    memory = 0.0
+    with tempfile.TemporaryDirectory(prefix="dynaprop-bench-") as home:
+        began = time.perf_counter()
+        with Extraction(
+            dataset=dataset,
+            annotations=replace(annotations, videos=tuple(chosen)),
+            backbones=backbones,
+            home=Path(home),
+            device=device,
+        ) as extraction:
+            plan = extraction.plan(extraction.changes())
+            keys = list(extraction.backbones.values())
+            extractor = Extractor(
+                store=extraction.store,
+                backbones=keys,
+                root=str(dataset.root),
+                pool=extraction.pool,
+                check=extraction.check_lock,
+                device=extraction.device,
+            )
+            networks = [FrameBackbone(key=key, weights=weights, device=extraction.device) for key, weights in keys]
+            for key, _ in keys:
+                extractor.seconds_per_frame(key.name)  # loads the network and warms it up
+            start = time.perf_counter() - began
+            plain = _PlainLoop(keys, clips=dataset.max_clips, device=extraction.device)
+            for shard in plan.shards:
+                table = plan.manifest.shard(shard)
+                n_clips = int(table["n_clips"].sum())
+                steps = {
+                    "decode": lambda table=table: extractor.decode_seconds_per_clip(table),
+                    "student": lambda n=n_clips: _forward(networks[0], extractor.batch_size, n),
+                    "teacher": lambda n=n_clips: _forward(networks[1], extractor.batch_size, n),
+                    "extraction": lambda shard=shard: extractor.extract_shard(shard),
+                    "write": lambda shard=shard: _write_again(extraction, shard),
+                }
+                for name, step in steps.items():
+                    with PeakMemory() as peak:
+                        seconds[name].append(seconds_of(step))
+                    memory = max(memory, peak.mebibytes if name == "extraction" else 0)
+                    on_step(f"shard {shard + 1}/{shards}, {name}: {seconds[name][-1]:.1f} s")
+                paths = [dataset.root / path for path in table["path"].head(plain_videos)]
+                took = seconds_of(lambda paths=paths: [plain.features(path) for path in paths])
+                seconds["plain"].append(took * videos / len(paths))
+                on_step(f"shard {shard + 1}/{shards}, plain loop: {took:.1f} s for {len(paths)} videos")
+    return ExtractionSpeed(
+        device=extraction.device,
+        clips=n_clips,
+        shards=shards,
+        start=start,
+        extraction_total=sum(seconds["extraction"]),
+        peak_mib=memory,
+        **{name: statistics.median(times) for name, times in seconds.items()},
+    )
+
+
+class _PlainLoop:
+    """What one would write first: file by file, all frames decoded, those of the clips resized and forwarded."""
+
+    def __init__(self, keys: Sequence[tuple[FeatureKey, Weights]], *, clips: int, device: str) -> None:
+        self._networks = [(key, load_backbone(key.model, weights).to(device)) for key, weights in keys]
+        self._clips = clips
+        self._device = device
+
+    @torch.inference_mode()
+    def features(self, path: Path) -> list[np.ndarray]:
+        """``[clips, d]`` of each network, for evenly spaced frames."""
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        chosen = np.linspace(0, len(frames) - 1, self._clips).round().astype(int)
+        pixels = torch.from_numpy(np.stack([frames[index] for index in chosen])).to(self._device)
+        pixels = pixels.permute(0, 3, 1, 2).float() / 255
+        features = []
+        for key, network in self._networks:
+            small = interpolate(pixels, (key.size, key.size), mode="bicubic", antialias=True)
+            mean, std = (torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (key.mean, key.std))
+            features.append(network((small - mean) / std).half().cpu().numpy())
+        return features
+
+
+def _forward(network: FrameBackbone, batch_size: int, clips: int) -> None:
+    size = network.key.size
+    frames = np.random.default_rng(0).integers(0, 255, (batch_size, size, size, 3), dtype=np.uint8)
+    for _ in range(-(-clips // batch_size)):
+        network.features(frames)
+
+
+def _write_again(extraction: Extraction, shard: int) -> None:
+    store = extraction.store
+    for key in extraction.key_names.values():
+        rows: pd.DataFrame = store.ledger(key).read_shard(shard)
+        store.write_shard(key, shard, store.read_shard(key, shard))
+        assert len(rows)

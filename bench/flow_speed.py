@@ -1,0 +1,76 @@
+"""What orchestration costs: the same extraction as plain functions and as a flow, and a command with nothing to do."""
+
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.machine import median_seconds, run_module, seconds_of
+from flows.extract_features import extract_features
+from flows.server import prefect_server
+from flows.workspace import open_extraction, open_workspace
+
+
+@dataclass(frozen=True)
+class FlowSpeed:
+    """Seconds of one extraction, medians; the start of Prefect's server is not counted."""
+
+    shards: int
+    functions: float
+    """Called as plain functions."""
+    flow: float
+    """As flow `extract-features`, a task a shard."""
+
+    @property
+    def overhead(self) -> float:
+        """Part of the flow's time that plain functions do not need."""
+        return self.flow / self.functions - 1
+
+
+@dataclass(frozen=True)
+class RepeatSpeed:
+    """Seconds of a whole process, medians."""
+
+    command: float
+    """`dynaprop extract` where everything is done already."""
+    prefect: float
+    """The interpreter, Prefect, its server and an empty flow."""
+
+
+def measure_flow(catalog: Path, dataset: str, *, scratch: Path, repetitions: int, device: str) -> FlowSpeed:
+    """Extract a dataset of the catalog into new stores, as functions and as a flow in turns."""
+    functions, flow = [], []
+    with prefect_server():
+        for repetition in range(-1, repetitions):  # the first time, networks are counted and the server starts
+            os.environ["DYNAPROP_HOME"] = str(scratch / f"functions{repetition}")
+            plainly = seconds_of(lambda: _extract(catalog, dataset, device))
+            os.environ["DYNAPROP_HOME"] = str(scratch / f"flow{repetition}")
+            as_flow = seconds_of(lambda: extract_features(dataset, device=device, catalog=str(catalog)))
+            if repetition >= 0:
+                functions.append(plainly)
+                flow.append(as_flow)
+        with open_extraction(open_workspace(dataset, None, str(catalog)), dry_run=True) as extraction:
+            shards = len(extraction.store.manifest().shards())
+    return FlowSpeed(shards=shards, functions=statistics.median(functions), flow=statistics.median(flow))
+
+
+def measure_repeat(catalog: Path, dataset: str, *, home: Path, repetitions: int, device: str) -> RepeatSpeed:
+    """Extract a dataset that is extracted, and run an empty flow, in turns."""
+    arguments = ("extract", dataset, "--device", device, "--catalog", str(catalog))
+    seconds = median_seconds(
+        {
+            "command": lambda: run_module("flows.cli", *arguments, DYNAPROP_HOME=str(home)),
+            "prefect": lambda: run_module("bench.empty_flow"),
+        },
+        repetitions,
+    )
+    return RepeatSpeed(**seconds)
+
+
+def _extract(catalog: Path, dataset: str, device: str) -> None:
+    """What the flow does, without it."""
+    with open_extraction(open_workspace(dataset, None, str(catalog)), device=device) as extraction:
+        plan = extraction.plan(extraction.changes())
+        for shard in plan.shards:
+            extraction.extract_shard(shard)
+        extraction.summary()
