@@ -13,13 +13,13 @@ from bench.synthetic import fill_store, probed, synthetic_videos
 from heads.features import FeatureSplit, load_features
 from heads.sampling import training_clips
 from heads.training import train_classifier, train_dynamic
-from pipeline.annotations import Annotations
+from pipeline.annotations import read_annotations
 from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone
+from pipeline.cached import locate_backbone, open_store
 from pipeline.decode_pool import DecodePool
 from pipeline.extract import frame_request
 from pipeline.manifest import Manifest
-from pipeline.specs import BackboneSpec
+from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 
 _VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 64, 32, 1280
@@ -85,9 +85,7 @@ def measure_store(backbones: Sequence[BackboneSpec], *, shards: int, repetitions
         store, paths = new_store(), new_memmaps()
 
         def read() -> object:
-            return load_features(
-                store, videos, class_names=["any"], student_key=keys[0].name, teacher_key=keys[1].name
-            )
+            return load_features(store, videos, class_names=["any"], student_key=keys[0].name, teacher_key=keys[1].name)
 
         def read_memmaps() -> list[np.ndarray]:
             return [np.array(np.memmap(path, np.float16, "r", shape=shape)) for path in paths]
@@ -98,11 +96,10 @@ def measure_store(backbones: Sequence[BackboneSpec], *, shards: int, repetitions
 
 
 def measure_training(
-    store: FeatureStore,
-    annotations: Annotations,
+    dataset: DatasetSpec,
     backbones: Sequence[BackboneSpec],
     *,
-    root: Path,
+    home: Path,
     repetitions: int,
     decoded_videos: int,
     device: str,
@@ -110,14 +107,14 @@ def measure_training(
     """Train on features that are read each time, and on the same in memory; decode and forward some of the videos.
 
     Args:
-        store: has the features of both backbones.
-        annotations: of the videos.
+        dataset: whose features are extracted.
         backbones: student and teacher.
-        root: folder that the manifest's paths are relative to.
+        home: folder of ``stores/``.
         repetitions: trainings of each kind.
         decoded_videos: videos whose decoding and forward are measured; the time is scaled to all.
         device: of the networks and the training.
     """
+    store, annotations = open_store(dataset, home), read_annotations(dataset)
     located = [locate_backbone(backbone) for backbone in backbones]
 
     def load() -> FeatureSplit:
@@ -137,7 +134,9 @@ def measure_training(
     networks = [FrameBackbone(key=key, weights=weights, device=device) for key, weights in located]
     records = store.manifest().current().head(decoded_videos).to_dict("records")
     with DecodePool() as pool:
-        once = median_seconds({"videos": lambda: _see_videos(records, root, pool, networks)}, max(3, repetitions // 2))
+        once = median_seconds(
+            {"videos": lambda: _see_videos(records, dataset.root, pool, networks)}, max(3, repetitions // 2)
+        )
     in_memory = times["memory"] / _EPOCHS
     return TrainingSpeed(
         videos=len(resident),
@@ -152,9 +151,7 @@ def _train(split: FeatureSplit, device: str) -> None:
     train_dynamic(split, teacher, n=_FRAMES, epochs=_EPOCHS, device=device)
 
 
-def _see_videos(
-    records: list[dict[Any, Any]], root: Path, pool: DecodePool, networks: Sequence[FrameBackbone]
-) -> None:
+def _see_videos(records: list[dict[Any, Any]], root: Path, pool: DecodePool, networks: Sequence[FrameBackbone]) -> None:
     """Decode the clips that one epoch samples of each video, and run both networks on them."""
     rng = np.random.default_rng(0)
     requests = []

@@ -1,10 +1,10 @@
 """Extraction against its parts: the same clips decoded alone, forwarded alone, extracted, and done the plain way."""
 
+import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -63,80 +63,80 @@ class ExtractionSpeed:
         return self.plain / self.extraction
 
 
+def copy_videos(dataset: DatasetSpec, folder: Path, count: int) -> None:
+    """Copy videos of a dataset below folders of their classes, each again and again until there are enough."""
+    annotations = read_annotations(dataset)
+    for index in range(count):
+        again, place = divmod(index, len(annotations.videos))
+        video = annotations.videos[place]
+        target = folder / annotations.class_names[video.labels[0]] / f"{again}_{video.path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video.path, target)
+
+
 def measure_extraction(
     dataset: DatasetSpec,
     backbones: Sequence[BackboneSpec],
     *,
-    videos: int,
-    shards: int,
+    home: Path,
     plain_videos: int,
     device: str,
     on_step: Callable[[str], None],
 ) -> ExtractionSpeed:
-    """Take the parts in turns, a shard at a time.
+    """Extract a dataset; before each shard its parts are measured alone, after it the plain loop on some of its videos.
 
     Args:
-        dataset: whose first videos are used, again and again until there are enough.
+        dataset: with as many clips for each video as for any other.
         backbones: student and teacher.
-        videos: of a shard.
-        shards: repetitions; each of its own.
+        home: folder of ``stores/``, without this dataset.
         plain_videos: of each shard that the plain loop does; its time is scaled to the shard.
         device: of the networks.
         on_step: told what was measured.
     """
-    annotations = read_annotations(dataset)
-    chosen = [annotations.videos[index % len(annotations.videos)] for index in range(videos * shards)]
-    chosen = [replace(video, id=f"{index:05d}", path=video.path) for index, video in enumerate(chosen)]
-    dataset = dataset.model_copy(update={"shard_rows": videos * dataset.max_clips})
     seconds: dict[str, list[float]] = {name: [] for name in (*PARTS, "plain")}
     memory = 0.0
-    with tempfile.TemporaryDirectory(prefix="dynaprop-bench-") as home:
-        began = time.perf_counter()
-        with Extraction(
-            dataset=dataset,
-            annotations=replace(annotations, videos=tuple(chosen)),
-            backbones=backbones,
-            home=Path(home),
-            device=device,
-        ) as extraction:
-            plan = extraction.plan(extraction.changes())
-            keys = list(extraction.backbones.values())
-            extractor = Extractor(
-                store=extraction.store,
-                backbones=keys,
-                root=str(dataset.root),
-                pool=extraction.pool,
-                check=extraction.check_lock,
-                device=extraction.device,
-            )
-            networks = [FrameBackbone(key=key, weights=weights, device=extraction.device) for key, weights in keys]
-            for key, _ in keys:
-                extractor.seconds_per_frame(key.name)  # loads the network and warms it up
-            start = time.perf_counter() - began
-            plain = _PlainLoop(keys, clips=dataset.max_clips, device=extraction.device)
-            for shard in plan.shards:
-                table = plan.manifest.shard(shard)
-                n_clips = int(table["n_clips"].sum())
-                steps = {
-                    "decode": lambda table=table: extractor.decode_seconds_per_clip(table),
-                    "student": lambda n=n_clips: _forward(networks[0], extractor.batch_size, n),
-                    "teacher": lambda n=n_clips: _forward(networks[1], extractor.batch_size, n),
-                    "extraction": lambda shard=shard: extractor.extract_shard(shard),
-                    "write": lambda shard=shard: _write_again(extraction, shard),
-                }
-                for name, step in steps.items():
-                    with PeakMemory() as peak:
-                        seconds[name].append(seconds_of(step))
-                    memory = max(memory, peak.mebibytes if name == "extraction" else 0)
-                    on_step(f"shard {shard + 1}/{shards}, {name}: {seconds[name][-1]:.1f} s")
-                paths = [dataset.root / path for path in table["path"].head(plain_videos)]
-                took = seconds_of(lambda paths=paths: [plain.features(path) for path in paths])
-                seconds["plain"].append(took * videos / len(paths))
-                on_step(f"shard {shard + 1}/{shards}, plain loop: {took:.1f} s for {len(paths)} videos")
+    began = time.perf_counter()
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=backbones, home=home, device=device
+    ) as extraction:
+        plan = extraction.plan(extraction.changes())
+        keys = list(extraction.backbones.values())
+        extractor = Extractor(
+            store=extraction.store,
+            backbones=keys,
+            root=str(dataset.root),
+            pool=extraction.pool,
+            check=extraction.check_lock,
+            device=extraction.device,
+        )
+        networks = [FrameBackbone(key=key, weights=weights, device=extraction.device) for key, weights in keys]
+        for key, _ in keys:
+            extractor.seconds_per_frame(key.name)  # loads the network and warms it up
+        start = time.perf_counter() - began
+        plain = _PlainLoop(keys, clips=dataset.max_clips, device=extraction.device)
+        for shard in plan.shards:
+            table = plan.manifest.shard(shard)
+            n_clips = int(table["n_clips"].sum())
+            steps = {
+                "decode": lambda table=table: extractor.decode_seconds_per_clip(table),
+                "student": lambda n=n_clips: _forward(networks[0], extractor.batch_size, n),
+                "teacher": lambda n=n_clips: _forward(networks[1], extractor.batch_size, n),
+                "extraction": lambda shard=shard: extractor.extract_shard(shard),
+                "write": lambda shard=shard: _write_again(extraction, shard),
+            }
+            for name, step in steps.items():
+                with PeakMemory() as peak:
+                    seconds[name].append(seconds_of(step))
+                memory = max(memory, peak.mebibytes if name == "extraction" else 0)
+                on_step(f"shard {shard + 1}/{len(plan.shards)}, {name}: {seconds[name][-1]:.1f} s")
+            paths = [dataset.root / path for path in table["path"].head(plain_videos)]
+            took = seconds_of(lambda paths=paths: [plain.features(path) for path in paths])
+            seconds["plain"].append(took * len(table) / len(paths))
+            on_step(f"shard {shard + 1}/{len(plan.shards)}, plain loop: {took:.1f} s for {len(paths)} videos")
     return ExtractionSpeed(
         device=extraction.device,
         clips=n_clips,
-        shards=shards,
+        shards=len(plan.shards),
         start=start,
         extraction_total=sum(seconds["extraction"]),
         peak_mib=memory,

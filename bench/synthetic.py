@@ -50,7 +50,12 @@ def probed(video: Video, clips: int) -> ProbedVideo:
 
 
 def fill_store(
-    store: FeatureStore, keys: Sequence[FeatureKey], manifest: Manifest, *, channels: int, rows: np.ndarray | None = None
+    store: FeatureStore,
+    keys: Sequence[FeatureKey],
+    manifest: Manifest,
+    *,
+    channels: int,
+    rows: np.ndarray | None = None,
 ) -> None:
     """Save a manifest and publish all its shards.
 

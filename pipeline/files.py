@@ -5,13 +5,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import DynapropError
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
@@ -141,12 +143,13 @@ def publish_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
 
 
-def read_parquet(path: Path, *, columns: Iterable[str]) -> pd.DataFrame:
+def read_parquet(path: Path, *, required: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Read a parquet file whose damage must not go unnoticed; files without checksums are read, too.
 
     Args:
         path: the file.
-        columns: what it has at least; all that it has is read.
+        required: columns that it has at least.
+        columns: those to read; all by default.
 
     Raises:
         OSError: it cannot be opened.
@@ -154,9 +157,11 @@ def read_parquet(path: Path, *, columns: Iterable[str]) -> pd.DataFrame:
     """
     with path.open("rb") as file:
         try:
-            table = pd.read_parquet(file, page_checksum_verification=True)
-        except Exception as error:  # damaged headers make pyarrow and pandas raise whatever comes
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            names = set(parquet.schema_arrow.names)
+            table = parquet.read(columns=columns)
+        except Exception as error:  # damaged headers make pyarrow raise whatever comes
             raise ValueError(f"{path}: {error}") from None
-    if lacking := [name for name in columns if name not in table]:
+    if lacking := [name for name in required if name not in names]:
         raise ValueError(f"{path}: has no column {lacking[0]!r}")
     return table

@@ -5,16 +5,19 @@ without its file does not exist, whatever lies in the array.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet, read_parquet, sync, writing
 
-_READ = ("video_id", "status", "error_kind", "error_detail", "shard", "row", "n_clips", "timestamps", "checksum")
+OUTCOME = ("video_id", "shard", "row", "status", "error_kind", "error_detail")
+_REQUIRED = (*OUTCOME, "n_clips", "timestamps", "checksum")
 _FILE = re.compile(r"\d{6,}\.parquet")
 _STATUS = ("ok", "partial", "failed")
 
@@ -52,6 +55,10 @@ class LedgerRow:
     """Decoding time."""
 
 
+_COLUMNS = tuple(LedgerRow.__annotations__)
+_EMPTY = pd.DataFrame({name: pd.Series(dtype="int64" if name in ("shard", "row") else "object") for name in _COLUMNS})
+
+
 class Ledger:
     """All published shards of one feature key.
 
@@ -61,6 +68,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._remembered: tuple[object, pd.DataFrame] | None = None
 
     def published(self) -> set[int]:
         """Numbers of the shards that are done.
@@ -107,38 +115,78 @@ class Ledger:
         Raises:
             DynapropError: the file is damaged.
         """
-        try:
-            rows = read_parquet(self._path(shard), columns=_READ)
-        except (OSError, ValueError):
-            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify TARGET --repair`") from None
-        if "n_missing" not in rows:  # the first ledgers, which knew no partial videos
-            rows.insert(rows.columns.get_loc("n_clips") + 1, "n_missing", 0)
-        if not _makes_sense(rows, shard):
-            raise DynapropError(f"{self._path(shard)} makes no sense; run `dynaprop verify TARGET --repair`")
-        return rows
+        return self._read([shard], None)
 
     def read(self) -> pd.DataFrame:
         """The rows of all published shards, shard by shard; raises as ``read_shard`` does."""
-        frames = [self.read_shard(shard) for shard in sorted(self.published())]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(LedgerRow.__annotations__))
+        return self._read(sorted(self.published()), None)
+
+    def outcomes(self) -> pd.DataFrame:
+        """How each video of the published shards ended, columns ``OUTCOME`` alone; remembered until a file changes.
+
+        Raises as ``read_shard`` does.
+        """
+        shards = sorted(self.published())
+        state = [(shard, *_state(self._path(shard))) for shard in shards]
+        if self._remembered is None or self._remembered[0] != state:
+            self._remembered = state, self._read(shards, OUTCOME)
+        return self._remembered[1]
+
+    def _read(self, shards: Sequence[int], columns: Sequence[str] | None) -> pd.DataFrame:
+        if not shards:
+            return _EMPTY[list(columns or _COLUMNS)]
+        tables = [self._table(shard, columns) for shard in shards]
+        try:
+            table = pa.concat_tables(
+                [table.replace_schema_metadata() for table in tables], promote_options="permissive"
+            )
+            rows = table.to_pandas()
+            sensible = _makes_sense(rows, np.repeat(shards, [len(table) for table in tables]))
+        except (pa.ArrowException, ValueError, TypeError):
+            sensible = False
+        if not sensible:
+            for shard in shards if len(shards) > 1 else ():
+                self._read([shard], columns)  # raises for the first that is bad by itself
+            raise DynapropError(f"{self._path(shards[0])} makes no sense; run `dynaprop verify TARGET --repair`")
+        return rows
+
+    def _table(self, shard: int, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            table = read_parquet(self._path(shard), required=_REQUIRED, columns=columns)
+        except (OSError, ValueError):
+            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify TARGET --repair`") from None
+        if columns is None and "n_missing" not in table.column_names:  # the first ledgers, which knew no partial videos
+            place = table.column_names.index("n_clips") + 1
+            table = table.add_column(place, "n_missing", pa.array(np.zeros(len(table), np.int64)))
+        return table
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.parquet"
 
 
-def _makes_sense(rows: pd.DataFrame, shard: int) -> bool:
-    """Whether a ledger's rows have the right types, are about their shard, and name no video twice."""
-    if any(not pd.api.types.is_integer_dtype(rows[name]) for name in ("shard", "row", "n_clips", "n_missing")):
+def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
+    """Whether rows have the right types, are about the shard of their file, and name no video twice in it."""
+    counts = [name for name in ("shard", "row", "n_clips", "n_missing") if name in rows]
+    if any(not pd.api.types.is_integer_dtype(rows[name]) for name in counts):
         return False
-    times = (
+    if "timestamps" in rows and not all(
         isinstance(times, np.ndarray) and times.dtype.kind == "f" and len(times) == n_clips
         for times, n_clips in zip(rows["timestamps"], rows["n_clips"], strict=True)
-    )
+    ):
+        return False
     return bool(
-        (rows["shard"] == shard).all()
-        and (rows[["row", "n_clips", "n_missing"]] >= 0).all(axis=None)
+        (rows["shard"] == shards).all()
+        and (rows[counts] >= 0).all(axis=None)
         and rows["status"].isin(_STATUS).all()
         and rows["video_id"].map(type).eq(str).all()
-        and not rows["video_id"].duplicated().any()
-        and all(times)
+        and not rows.duplicated(["shard", "video_id"]).any()
     )
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced."""
+    try:
+        status = path.stat()
+    except OSError:  # withdrawn meanwhile: reading it says so
+        return 0, 0, 0
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -7,6 +7,7 @@ lacks have an entry too, of the error kind ``absent``. Labels and splits live el
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,7 @@ class Manifest:
         if not path.exists():
             return cls.empty(shard_rows=shard_rows)
         try:
-            table = read_parquet(path, columns=[name for name in COLUMNS if name not in _ADDED])
+            table = read_parquet(path, required=[name for name in COLUMNS if name not in _ADDED]).to_pandas()
             for name, value in _ADDED.items():
                 if name not in table:
                     table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
@@ -128,14 +129,20 @@ class Manifest:
         table = self.current()
         return table[table["error_kind"] == ABSENT]
 
+    @cached_property
+    def _by_shard(self) -> dict[int, np.ndarray]:
+        """Positions in the table of each shard's rows, tombstones among them."""
+        indices: dict[int, np.ndarray] = self.table.groupby("shard").indices
+        return indices
+
     def shard(self, shard: int) -> pd.DataFrame:
         """The current videos of one shard, in row order."""
-        table = self.current()
-        return table[table["shard"] == shard].sort_values("row")
+        table = self.table.iloc[self._by_shard.get(shard, [])]
+        return table[~table["removed"].astype(bool)].sort_values("row")
 
     def places(self, shard: int) -> set[tuple[str, int]]:
         """Ids and first rows of all videos that a shard has ever held, tombstones among them."""
-        table = self.table[self.table["shard"] == shard]
+        table = self.table.iloc[self._by_shard.get(shard, [])]
         return set(zip(table["video_id"], table["row"], strict=True))
 
     def shards(self) -> list[int]:
@@ -163,11 +170,12 @@ class Manifest:
         table.loc[place, "path"] = table.loc[place, "video_id"].map(dict(paths))
         return Manifest(table, shard_rows=self.shard_rows)
 
-    def extended(self, videos: list[ProbedVideo]) -> "Manifest":
+    def extended(self, videos: Iterable[ProbedVideo]) -> "Manifest":
         """A copy with these videos appended in order, packed into new shards."""
-        counts = [0 if video.grid is None else len(video.grid) for video in videos]
-        places = pack(counts, first_shard=self.n_shards, shard_rows=self.shard_rows)
-        rows = [_row(video, shard, row) for video, (shard, row) in zip(videos, places, strict=True)]
+        rows = [_row(video) for video in videos]  # without the times of all frames, which would not fit into memory
+        counts = [row["n_clips"] for row in rows]
+        for row, place in zip(rows, pack(counts, first_shard=self.n_shards, shard_rows=self.shard_rows), strict=True):
+            row["shard"], row["row"] = place
         added = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
         table = added if self.table.empty else pd.concat([self.table, added], ignore_index=True)
         return Manifest(table.reset_index(drop=True), shard_rows=self.shard_rows)
@@ -212,7 +220,7 @@ def pack(counts: list[int], *, first_shard: int, shard_rows: int) -> list[tuple[
     return places
 
 
-def _row(video: ProbedVideo, shard: int, row: int) -> dict[str, object]:
+def _row(video: ProbedVideo) -> dict[str, Any]:
     failed = video.probe if isinstance(video.probe, VideoError) else None
     common = {
         "video_id": video.video_id,
@@ -223,8 +231,8 @@ def _row(video: ProbedVideo, shard: int, row: int) -> dict[str, object]:
         "removed": False,
         "error_kind": failed.kind if failed else None,
         "error_detail": failed.detail if failed else None,
-        "shard": shard,
-        "row": row,
+        "shard": NO_SHARD,
+        "row": NO_SHARD,
         "picture_template": video.folder.template if video.folder else None,
         "picture_first": video.folder.first if video.folder else None,
         "picture_fps": video.folder.fps if video.folder else None,

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
 
-_VIDEOS_A_SAVE = 1024  # each save begins a new shard
+_VIDEOS_A_SAVE = 1024  # at least; each save begins a new shard
+_GROWTH = 4  # a save for each quarter more: all saves together cost no more than some of the whole
+_KNOWN = [
+    *("video_id", "path", "size", "mtime_ns", "content", "error_kind", "n_frames"),
+    *("picture_template", "picture_first", "picture_fps", "picture_n_frames"),
+]  # what tells whether a video is the same
+_PLACE = ["shard", "video_id", "row"]
 _NOTHING = FileIdentity(-1, -1, "")  # of a file that cannot be read
 
 
@@ -73,29 +80,29 @@ def compare(
         absent: what is listed besides, but not on disk.
         retry: ids to probe and extract anew although their files are the same.
     """
-    current = {row.video_id: row for row in manifest.current().itertuples()}
+    current = {row.video_id: row for row in manifest.current()[_KNOWN].itertuples(index=False)}
     again = set(retry)
     to_probe, removed, moved, retried, listed = [], [], [], [], set()
     for video in videos:
         listed.add(video.id)
-        known = current.get(video.id)
-        if known is None:
+        row = current.get(video.id)
+        if row is None:
             to_probe.append(video)
-        elif known.error_kind == ABSENT or not _same_video(known, video):
+        elif row.error_kind == ABSENT or not _same_video(row, video):
             removed.append(video.id)
             to_probe.append(video)
         else:
             if video.id in again:
                 retried.append(video)
-            if known.path != _relative(video.path, root):
+            if row.path != _relative(video.path, root):
                 moved.append(video)
     lost = []
     for video in absent:
         listed.add(video.id)
-        known = current.get(video.id)
-        if known is None or known.error_kind != ABSENT:
+        row = current.get(video.id)
+        if row is None or row.error_kind != ABSENT:
             lost.append(video)
-            removed += [video.id] if known else []
+            removed += [video.id] if row else []
     removed += [video_id for video_id in current if video_id not in listed]
     return Changes(tuple(to_probe), tuple(removed), tuple(lost), tuple(moved), tuple(retried))
 
@@ -157,14 +164,15 @@ def apply_changes(
             if on_video:
                 on_video()
 
-    probed: list[ProbedVideo] = []
-    for video in probe_all(changes.to_probe):
-        probed.append(video)
-        if len(probed) == _VIDEOS_A_SAVE:
-            manifest, probed = manifest.extended(probed), []
-            yield manifest
-    manifest = manifest.extended(probed)
-    yield manifest
+    probed = probe_all(changes.to_probe)
+    left = len(changes.to_probe)
+    while left > 0:
+        size = min(left, max(_VIDEOS_A_SAVE, len(manifest.table) // _GROWTH))
+        manifest = manifest.extended(islice(probed, size))
+        left -= size
+        yield manifest
+    if not changes.to_probe:
+        yield manifest
     if changes.retried:
         again = list(probe_all(changes.retried))
         staying = _staying(manifest, again)
@@ -174,22 +182,14 @@ def apply_changes(
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:
     """Shards with the names of the keys that are not published there, or not with the videos of this manifest."""
-    wanted = _places(manifest.current())
-    published = {key: _places(store.ledger(key).read()) for key in keys}
-    missing = {
-        shard: tuple(key for key in keys if not places <= published[key].get(shard, set()))
-        for shard, places in sorted(wanted.items())
-        if shard != NO_SHARD
-    }
-    return {shard: absent for shard, absent in missing.items() if absent}
-
-
-def _places(table: pd.DataFrame) -> dict[int, set[tuple[str, int]]]:
-    """Video ids and first rows by shard, of a manifest or a ledger."""
-    places: dict[int, set[tuple[str, int]]] = {}
-    for shard, video_id, row in zip(table["shard"], table["video_id"], table["row"], strict=True):
-        places.setdefault(int(shard), set()).add((video_id, row))
-    return places
+    wanted = manifest.current()[_PLACE]
+    wanted = wanted[wanted["shard"] != NO_SHARD]
+    missing: dict[int, list[str]] = {}
+    for key in keys:
+        published = wanted.merge(store.ledger(key).outcomes()[_PLACE], how="left", on=_PLACE, indicator="where")
+        for shard in published.loc[published["where"] == "left_only", "shard"].unique():
+            missing.setdefault(int(shard), []).append(key)
+    return {shard: tuple(missing[shard]) for shard in sorted(missing)}
 
 
 def failed_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoError]:
@@ -211,13 +211,11 @@ def partial_videos(store: FeatureStore, keys: Sequence[str]) -> dict[str, VideoE
 
 
 def _with_status(status: str, store: FeatureStore, current: pd.DataFrame, keys: Sequence[str]) -> dict[str, VideoError]:
-    places = set(zip(current["video_id"], current["row"], strict=True))
     reasons = {}
     for key in keys:
-        table = store.ledger(key).read()
-        for row in table[table["status"] == status].itertuples():
-            if (row.video_id, row.row) in places:
-                reasons[str(row.video_id)] = VideoError(str(row.error_kind), str(row.error_detail))
+        table = store.ledger(key).outcomes()
+        for row in table[table["status"] == status].merge(current[_PLACE], on=_PLACE).itertuples():
+            reasons[str(row.video_id)] = VideoError(str(row.error_kind), str(row.error_detail))
     return reasons
 
 

@@ -66,6 +66,7 @@ class FeatureStore:
             raise DynapropError(f"{root}: a store of another kind ({found}; expected {grid}); move it away")
         self.shard_rows: int = attributes["shard_rows"]
         self._widths: dict[str, int] = {}
+        self._ledgers: dict[str, Ledger] = {}
 
     @classmethod
     def existing(cls, root: Path) -> Self:
@@ -98,7 +99,7 @@ class FeatureStore:
 
     def ledger(self, key: str) -> Ledger:
         """The ledger of one feature key."""
-        return Ledger(self.root / "ledger" / key)
+        return self._ledgers.setdefault(key, Ledger(self.root / "ledger" / key))
 
     def keys(self) -> dict[str, dict[str, Any]]:
         """Attributes of every array by the key's name: backbone, model, size, weights, ..., gmacs_per_frame.

@@ -52,7 +52,7 @@ def build(root: Path) -> Fixture:
     identity = FileIdentity(1, 2, "c")
     manifest = store.manifest().extended([ProbedVideo(name, name, identity, probe, grid) for name in "abc"])
     manifest.save(store.manifest_path)
-    attributes = {"model": "m", "size": 8}
+    attributes = {"model": "m", "size": 8, "precision": "fp32"}
     store.ensure_array(KEY, channels=CHANNELS, n_shards=1, attributes=attributes)
     features = np.full((ROWS, CHANNELS), np.nan, np.float16)
     features[: 3 * CLIPS] = np.random.default_rng(0).normal(size=(3 * CLIPS, CHANNELS))
