@@ -4,12 +4,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from bench.machine import median_seconds
-from bench.synthetic import fill_store, probed, synthetic_videos
+from bench.synthetic import ProbesAtOnce, fill_store, synthetic_videos
 from heads.features import FeatureSplit, load_features
 from heads.sampling import training_clips
 from heads.training import train_classifier, train_dynamic
@@ -19,6 +19,7 @@ from pipeline.cached import locate_backbone, open_store
 from pipeline.decode_pool import DecodePool
 from pipeline.extract import frame_request
 from pipeline.manifest import Manifest
+from pipeline.plan import Changes, apply_changes
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 
@@ -63,7 +64,15 @@ def measure_store(backbones: Sequence[BackboneSpec], *, shards: int, repetitions
         videos = synthetic_videos(folder, shards * _VIDEOS_A_SHARD)
         grid = {"dataset": "synthetic"}
         rows = _VIDEOS_A_SHARD * _CLIPS
-        manifest = Manifest.empty(shard_rows=rows).extended([probed(video, _CLIPS) for video in videos])
+        (manifest,) = apply_changes(
+            Manifest.empty(shard_rows=rows),
+            Changes(videos, ()),
+            pool=cast(DecodePool, ProbesAtOnce(_CLIPS)),
+            root=folder,
+            clip_seconds=1.0,
+            min_clips=_CLIPS,
+            max_clips=_CLIPS,
+        )
         numbers = iter(range(10**6))
         shape = manifest.n_shards * rows, _CHANNELS
         noise = np.random.default_rng(0).standard_normal((rows, _CHANNELS), np.float32).astype(np.float16)

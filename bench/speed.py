@@ -1,6 +1,6 @@
 """`make bench`: how fast extraction, cache, training and orchestration are, as ratios taken in one run.
 
-    python -m bench.speed            # under 20 minutes on 2 cores; writes results.json, speed.png and the README's section
+    python -m bench.speed            # under 20 minutes on 2 cores; writes results.json, speed.png, README
     python -m bench.speed --quick    # under 3 minutes; prints only
     python -m bench.speed --device cuda
 
@@ -150,7 +150,7 @@ def summarise(speeds: Speeds) -> list[Line]:
             "extraction",
             f"{extraction.clips / extraction.extraction:.0f} clips/s",
             "",
-            f"{extraction.extraction_total:.0f} s in {extraction.shards} shards after {extraction.start:.1f} s of start; "
+            f"{extraction.extraction_total:.0f} s in {extraction.shards} shards, {extraction.start:.1f} s of start; "
             + ", ".join(f"{name} alone {rate:.0f}" for name, rate in rates.items() if name != "plain"),
         ),
         Line("efficiency", f"{extraction.efficiency:.2f}", "≥ 0.90", f"extraction / ({parts})"),
@@ -244,17 +244,8 @@ def _plot(speeds: Speeds) -> None:
 
 def _write_readme(speeds: Speeds, lines: list[Line]) -> None:
     rows = [f"| {line.what} | {line.value} | {line.wanted} | {line.how} |" for line in lines]
-    section = "\n".join(
-        [
-            "<!-- speed -->",
-            _title(speeds) + ".",
-            "",
-            "| | measured | wanted | how |",
-            "| --- | ---: | ---: | --- |",
-            *rows,
-        ]
-        + ["<!-- /speed -->"]
-    )
+    head = ["<!-- speed -->", _title(speeds) + ".", "", "| | measured | wanted | how |", "| --- | ---: | ---: | --- |"]
+    section = "\n".join([*head, *rows, "<!-- /speed -->"])
     readme = HERE.parent / "README.md"
     text = re.sub("<!-- speed -->.*<!-- /speed -->", lambda _: section, readme.read_text(), flags=re.S)
     readme.write_text(text)

@@ -1,6 +1,6 @@
 """A store of a made-up dataset of any size, without videos: manifest and ledgers as an extraction leaves them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +9,25 @@ import numpy as np
 from pipeline.annotations import Video
 from pipeline.backbone import FeatureKey
 from pipeline.checksum import checksum
-from pipeline.clips import ClipGrid
 from pipeline.extract import array_attributes
-from pipeline.files import FileIdentity
 from pipeline.ledger import LedgerRow
-from pipeline.manifest import Manifest, ProbedVideo
+from pipeline.manifest import Manifest
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 
 
-def synthetic_videos(root: Path, count: int) -> tuple[Video, ...]:
-    """Videos of 100 classes that need not exist."""
-    return tuple(
-        Video(id=f"class{index % 100:02d}/{index:07d}.mp4", path=root / f"class{index % 100:02d}/{index:07d}.mp4")
-        for index in range(count)
-    )
+def synthetic_videos(folder: Path, count: int) -> tuple[Video, ...]:
+    """Videos that are all one small file below a folder, which is written."""
+    path = folder / "video.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not a video")
+    return tuple(Video(id=f"{index:07d}.mp4", path=path, labels=(index % 100,)) for index in range(count))
 
 
-def probed(video: Video, clips: int) -> ProbedVideo:
-    """A video of so many seconds and clips."""
-    times = np.arange(clips, dtype=np.float64)
-    probe = Probe(
-        timestamps=times,
+def synthetic_probe(clips: int) -> Probe:
+    """Of a video of so many seconds, with one frame a second."""
+    return Probe(
+        timestamps=np.arange(clips, dtype=np.float64),
         start=0.0,
         duration=float(clips),
         estimated=False,
@@ -40,13 +37,18 @@ def probed(video: Video, clips: int) -> ProbedVideo:
         container="mov",
         decoder="decord",
     )
-    return ProbedVideo(
-        video_id=video.id,
-        path=video.id,
-        identity=FileIdentity(size=0, mtime_ns=0, content="0" * 16),
-        probe=probe,
-        grid=ClipGrid(frames=np.arange(clips, dtype=np.int64), timestamps=times),
-    )
+
+
+class ProbesAtOnce:
+    """Stands in for the pool of decode children; all videos are alike."""
+
+    def __init__(self, clips: int) -> None:
+        self._answer = synthetic_probe(clips)
+
+    def probe(self, paths: Iterable[str], folders: Iterable[object]) -> Iterator[Probe]:
+        """An answer for each path."""
+        for _ in zip(paths, folders, strict=True):
+            yield self._answer
 
 
 def fill_store(
