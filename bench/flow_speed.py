@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.machine import median_seconds, run_module, seconds_of
 from flows.extract_features import extract_features
+from flows.extraction import open_extraction
 from flows.server import prefect_server
-from flows.workspace import open_extraction, open_workspace
+from flows.workspace import open_workspace
 
 
 @dataclass(frozen=True)

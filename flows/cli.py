@@ -68,12 +68,12 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
-    workspace = _check(target, recipe, catalog, sweep, device)
-    from flows.evaluate_sweep import evaluate_sweep
-    from flows.extract_features import extract_features
-    from flows.train_heads import train_heads
+    workspace = _check(target, recipe, catalog, sweep)
+    with prefect_server():  # it starts while torch is imported
+        from flows.evaluate_sweep import evaluate_sweep
+        from flows.extract_features import extract_features
+        from flows.train_heads import train_heads
 
-    with prefect_server():
         first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
         extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait)
         train_heads(target, recipe, first_seed, folds, device=device, catalog=catalog)
@@ -96,13 +96,15 @@ def extract(
     verbose: Verbose = False,
 ) -> None:
     """Decode every video once and cache its frame features; goes on where it was interrupted."""
-    _check(target, recipe, catalog, device=device)
-    from flows.extract_features import expect, extract_features
-
+    _check(target, recipe, catalog)
     if dry_run:
+        from flows.extract_features import expect
+
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
         with prefect_server():
+            from flows.extract_features import extract_features
+
             extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
 
 
@@ -119,10 +121,10 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
-    workspace = _check(target, recipe, catalog, device=device)
-    from flows.train_heads import train_heads
-
+    workspace = _check(target, recipe, catalog)
     with prefect_server():
+        from flows.train_heads import train_heads
+
         report = train_heads(
             target,
             recipe,
@@ -148,10 +150,10 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    workspace = _check(target, recipe, catalog, sweep, device)
-    from flows.evaluate_sweep import evaluate_sweep
-
+    workspace = _check(target, recipe, catalog, sweep)
     with prefect_server():
+        from flows.evaluate_sweep import evaluate_sweep
+
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(reports, folds, workspace)
 
@@ -259,17 +261,13 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (-v shows where)"
 
 
-def _check(
-    target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, device: str = "auto"
-) -> "Workspace":
+def _check(target: str, recipe: str | None, catalog: str | None, sweep: str | None = None) -> "Workspace":
     """Refuse unknown names before Prefect starts, which takes seconds."""
     from flows.workspace import open_workspace
-    from pipeline.extraction import resolve_device
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep)
     if workspace.dataset.generate is None:
         workspace.dataset.require_root()
-    resolve_device(device)
     return workspace
 
 

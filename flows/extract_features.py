@@ -6,9 +6,10 @@ from datetime import timedelta
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
-from flows.workspace import open_extraction, open_workspace
+from flows.workspace import open_workspace
 from pipeline.errors import DynapropError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionSummary

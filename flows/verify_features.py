@@ -8,8 +8,9 @@ from pathlib import Path
 
 import typer
 
+from flows.extraction import open_extraction
 from flows.progress import say, steps
-from flows.workspace import Workspace, open_extraction
+from flows.workspace import Workspace
 from pipeline.annotations import Annotations
 from pipeline.cached import cached_key, locate_backbone, open_store, store_path
 from pipeline.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out

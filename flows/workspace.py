@@ -5,11 +5,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import say, steps
+from flows.progress import steps
 from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.errors import UsageError
-from pipeline.extraction import Extraction
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
@@ -95,27 +94,3 @@ def open_workspace(
     own = entries.sweeps_of(sweep)[0].recipes if sweep is not None else ()
     recipe = recipe or (own or (DEFAULT_RECIPE,))[0]
     return Workspace(target, entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())
-
-
-def open_extraction(
-    workspace: Workspace,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    deadline: float = 60.0,
-    dry_run: bool = False,
-    wait: bool = False,
-) -> Extraction:
-    """The extraction of a workspace's dataset with its recipe's two backbones."""
-    return Extraction(
-        dataset=workspace.dataset,
-        annotations=workspace.annotations,
-        backbones=[workspace.student, workspace.teacher],
-        home=workspace.home,
-        device=device,
-        workers=workers,
-        deadline=deadline,
-        dry_run=dry_run,
-        wait=wait,
-        on_note=say,
-    )

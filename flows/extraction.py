@@ -1,0 +1,29 @@
+"""A workspace's extraction. A module of its own, as it imports torch, for which names are not to wait."""
+
+from flows.progress import say
+from flows.workspace import Workspace
+from pipeline.extraction import Extraction
+
+
+def open_extraction(
+    workspace: Workspace,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+    dry_run: bool = False,
+    wait: bool = False,
+) -> Extraction:
+    """The extraction of a workspace's dataset with its recipe's two backbones."""
+    return Extraction(
+        dataset=workspace.dataset,
+        annotations=workspace.annotations,
+        backbones=[workspace.student, workspace.teacher],
+        home=workspace.home,
+        device=device,
+        workers=workers,
+        deadline=deadline,
+        dry_run=dry_run,
+        wait=wait,
+        on_note=say,
+    )
