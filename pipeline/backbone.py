@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import timm
@@ -16,8 +17,12 @@ from pipeline.fold import fold_batch_norm
 from pipeline.weights import Weights, find_weights, load_backbone
 
 # Raised whenever the code from file to feature changes what comes out, so that old features are not mixed in.
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 RESIZE_RULE = "whole frame to square, Pillow bicubic antialiased, 8 bits"
+
+
+# Convolutions on GPUs have 10 of 23 bits by default, and choose among algorithms that round differently.
+_EXACT = partial(torch.backends.cudnn.flags, enabled=True, deterministic=True, allow_tf32=False)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,6 @@ class FrameBackbone:
         self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
         self._autocast = key.precision == "fp16"
 
-    @torch.inference_mode()
     def features(self, frames: np.ndarray) -> np.ndarray:
         """Features of a batch of frames.
 
@@ -76,15 +80,32 @@ class FrameBackbone:
         Returns:
             ``[b, channels]`` float32.
         """
+        return self.start(frames)()
+
+    @torch.inference_mode()
+    def start(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin a batch; what is returned waits for its features. A GPU computes meanwhile, a CPU is done already.
+
+        The frames may be overwritten at once.
+        """
         batch = torch.from_numpy(frames)
         if self.device.type == "cuda":
-            batch = batch.pin_memory()
+            batch = batch.pin_memory()  # a copy; torch keeps its memory until the transfer is over, and uses it again
         # NHWC bytes seen as NCHW are already channels_last.
         pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        exact = torch.backends.cudnn.flags(allow_tf32=False)  # convolutions on GPUs have 10 bits of 23 by default
-        with exact, torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
-            features = self.network((pixels - self._mean) / self._std)
-        return features.float().cpu().numpy()
+        with _EXACT(), torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
+            features = self.network((pixels - self._mean) / self._std).float()
+        if self.device.type != "cuda":
+            return features.cpu().numpy
+        result = torch.empty(features.shape, pin_memory=True).copy_(features, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            return result.numpy()
+
+        return wait
 
 
 def feature_key(

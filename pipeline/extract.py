@@ -112,7 +112,7 @@ class Extractor:
             if on_clips:
                 on_clips(record["n_clips"] - done)
         for branch in branches:
-            branch.flush()
+            branch.finish()
             self.forwarded_frames += branch.forwarded
             self._write(shard, branch, records, outcomes)
         failed = sum(
@@ -211,20 +211,33 @@ class _Branch:
         size = backbone.key.size
         self._batch = np.zeros((batch_size, size, size, 3), np.uint8)
         self._rows: list[int] = []
+        self._running: tuple[list[int], Callable[[], np.ndarray]] | None = None
 
     def add(self, row: int, frame: np.ndarray) -> None:
         self._batch[len(self._rows)] = frame
         self._rows.append(row)
         if len(self._rows) == len(self._batch):
-            self.flush()
+            self._start()
 
-    def flush(self) -> None:
-        """Run the batch; a short last one is filled up with what lies there, so that the shape never changes."""
+    def finish(self) -> None:
+        """Run the last batch; a short one is filled up with what lies there, so that the shape never changes."""
         if self._rows:
+            self._start()
+        self._wait()
+
+    def _start(self) -> None:
+        """Begin a batch, then take the features of the one before: a GPU always has one to work on."""
+        rows, running = self._rows, self.backbone.start(self._batch)
+        self._wait()
+        self._rows, self._running = [], (rows, running)
+
+    def _wait(self) -> None:
+        if self._running is not None:
+            rows, result = self._running
             with np.errstate(over="ignore"):  # an overflow becomes inf and fails the video
-                self.features[self._rows] = self.backbone.features(self._batch)[: len(self._rows)]
-            self.forwarded += len(self._rows)
-            self._rows = []
+                self.features[rows] = result()[: len(rows)]
+            self.forwarded += len(rows)
+            self._running = None
 
 
 def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
