@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-kill lint install clean
+.PHONY: demo test test-slow test-kill bench bench-growth lint install clean
 
 install: .venv/installed
 
@@ -23,6 +23,12 @@ test-slow: install
 
 test-kill: install  ## kill extractions of real videos at random moments and compare what comes out; prints figures
 	$(BIN)/python -m pytest -q -s -m kill
+
+bench: install  ## measure extraction, cache, training and orchestration as ratios; `make bench QUICK=1` in 3 minutes
+	$(BIN)/python -m bench.speed $(if $(QUICK),--quick)
+
+bench-growth: install  ## cost of planning, resuming, verifying and listing with up to a million videos
+	$(BIN)/python -m bench.growth
 
 lint: install
 	$(BIN)/ruff check .

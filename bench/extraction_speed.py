@@ -5,11 +5,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
-import pandas as pd
 import torch
 from torch.nn.functional import interpolate
 
@@ -40,7 +40,7 @@ class ExtractionSpeed:
     """The student's forward alone, with all cores or on the GPU."""
     teacher: float
     write: float
-    """Writing, reading back, comparing and publishing alone."""
+    """Writing, reading back and comparing alone."""
     extraction: float
     """All of it together."""
     extraction_total: float
@@ -118,11 +118,11 @@ def measure_extraction(
             table = plan.manifest.shard(shard)
             n_clips = int(table["n_clips"].sum())
             steps = {
-                "decode": lambda table=table: extractor.decode_seconds_per_clip(table),
-                "student": lambda n=n_clips: _forward(networks[0], extractor.batch_size, n),
-                "teacher": lambda n=n_clips: _forward(networks[1], extractor.batch_size, n),
-                "extraction": lambda shard=shard: extractor.extract_shard(shard),
-                "write": lambda shard=shard: _write_again(extraction, shard),
+                "decode": partial(extractor.decode_seconds_per_clip, table),
+                "student": partial(_forward, networks[0], extractor.batch_size, n_clips),
+                "teacher": partial(_forward, networks[1], extractor.batch_size, n_clips),
+                "extraction": partial(extractor.extract_shard, shard),
+                "write": partial(_write_again, extraction, shard),
             }
             for name, step in steps.items():
                 with PeakMemory() as peak:
@@ -130,7 +130,7 @@ def measure_extraction(
                 memory = max(memory, peak.mebibytes if name == "extraction" else 0)
                 on_step(f"shard {shard + 1}/{len(plan.shards)}, {name}: {seconds[name][-1]:.1f} s")
             paths = [dataset.root / path for path in table["path"].head(plain_videos)]
-            took = seconds_of(lambda paths=paths: [plain.features(path) for path in paths])
+            took = seconds_of(partial(plain.features_of, paths))
             seconds["plain"].append(took * len(table) / len(paths))
             on_step(f"shard {shard + 1}/{len(plan.shards)}, plain loop: {took:.1f} s for {len(paths)} videos")
     return ExtractionSpeed(
@@ -152,8 +152,12 @@ class _PlainLoop:
         self._clips = clips
         self._device = device
 
+    def features_of(self, paths: Sequence[Path]) -> list[list[np.ndarray]]:
+        """The features of each file."""
+        return [self._features(path) for path in paths]
+
     @torch.inference_mode()
-    def features(self, path: Path) -> list[np.ndarray]:
+    def _features(self, path: Path) -> list[np.ndarray]:
         """``[clips, d]`` of each network, for evenly spaced frames."""
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -178,6 +182,4 @@ def _forward(network: FrameBackbone, batch_size: int, clips: int) -> None:
 def _write_again(extraction: Extraction, shard: int) -> None:
     store = extraction.store
     for key in extraction.key_names.values():
-        rows: pd.DataFrame = store.ledger(key).read_shard(shard)
         store.write_shard(key, shard, store.read_shard(key, shard))
-        assert len(rows)
