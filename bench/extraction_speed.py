@@ -117,7 +117,7 @@ def measure_extraction(
         for shard in plan.shards:
             table = plan.manifest.shard(shard)
             n_clips = int(table["n_clips"].sum())
-            steps = {
+            steps: dict[str, Callable[[], object]] = {
                 "decode": partial(extractor.decode_seconds_per_clip, table),
                 "student": partial(_forward, networks[0], extractor.batch_size, n_clips),
                 "teacher": partial(_forward, networks[1], extractor.batch_size, n_clips),
