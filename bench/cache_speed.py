@@ -64,7 +64,7 @@ def measure_store(backbones: Sequence[BackboneSpec], *, shards: int, repetitions
         videos = synthetic_videos(folder, shards * _VIDEOS_A_SHARD)
         grid = {"dataset": "synthetic"}
         rows = _VIDEOS_A_SHARD * _CLIPS
-        (manifest,) = apply_changes(
+        *_, manifest = apply_changes(
             Manifest.empty(shard_rows=rows),
             Changes(videos, ()),
             pool=cast(DecodePool, ProbesAtOnce(_CLIPS)),

@@ -1,7 +1,9 @@
 """Cached frame features of a set of videos, read from the store once and kept in memory."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from pipeline.annotations import Video
 from pipeline.checksum import has_checksum
+from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
 from pipeline.ledger import USABLE
 from pipeline.store import FeatureStore
@@ -87,74 +90,98 @@ def load_features(
     Raises:
         DynapropError: what is stored is not what the ledger promises.
     """
-    good = [_usable(store, key) for key in (student_key, teacher_key)]
-    current = zip(*(store.manifest().current()[name] for name in ("video_id", "row")), strict=True)
-    places = {video_id: (video_id, row) for video_id, row in current if all((video_id, row) in rows for rows in good)}
-    common = {
-        video_id: np.intersect1d(*(rows[place].timestamps for rows in good), return_indices=True)
-        for video_id, place in places.items()
-    }
-    found = [video for video in videos if video.id in places and len(common[video.id][0])]
-    rows = [[rows[places[video.id]] for video in found] for rows in good]
-    timestamps, *clips = zip(*(common[video.id] for video in found), strict=True) if found else ((), (), ())
-    n_clips = np.array([len(times) for times in timestamps], np.int64)
-    starts = np.cumsum(n_clips) - n_clips
+    current = store.manifest().current()
+    places = dict(zip(current["video_id"], current["row"], strict=True))
+    student, teacher = (_usable(store, key, places) for key in (student_key, teacher_key))
+    found: list[_Found] = []
+    for video in videos:
+        if video.id in student and video.id in teacher:
+            rows = student[video.id], teacher[video.id]
+            timestamps, *clips = _in_both(*(row.timestamps for row in rows))
+            if len(timestamps):
+                found.append(_Found(video, timestamps, rows, clips))
+    n_clips = np.array([len(each.timestamps) for each in found], np.int64)
+    ends = np.cumsum(n_clips)
     split = FeatureSplit(
-        video_ids=tuple(video.id for video in found),
-        labels=tuple(video.labels for video in found),
+        video_ids=tuple(each.video.id for each in found),
+        labels=tuple(each.video.labels for each in found),
         class_names=tuple(class_names),
-        starts=starts,
+        starts=ends - n_clips,
         n_clips=n_clips,
-        student=_gather(store, student_key, rows[0], clips[0]),
-        teacher=_gather(store, teacher_key, rows[1], clips[1]),
-        timestamps=np.concatenate(timestamps) if found else np.array([]),
+        student=_gather(store, student_key, found, 0, ends),
+        teacher=_gather(store, teacher_key, found, 1, ends),
+        timestamps=np.concatenate([each.timestamps for each in found]) if found else np.array([]),
     )
-    taken = {video.id for video in found}
+    taken = set(split.video_ids)
+    checksums = [each.rows[branch].checksum for branch in (0, 1) for each in found]
     return LoadedFeatures(
         split=split,
         missing=tuple(video.id for video in videos if video.id not in taken),
-        digest=hashlib.sha256("".join(row.checksum for branch in rows for row in branch).encode()).hexdigest(),
+        digest=hashlib.sha256("".join(checksums).encode()).hexdigest(),
     )
 
 
-def _usable(store: FeatureStore, key: str) -> dict[tuple[str, int], Any]:
-    """The ledger's row of every video that has features, by id and first row."""
-    table = store.ledger(key).read()
-    return {(row.video_id, row.row): row for row in table[table["status"].isin(USABLE)].itertuples()}
+@dataclass(frozen=True)
+class _Found:
+    """A video that both branches have features of."""
+
+    video: Video
+    timestamps: np.ndarray
+    """Of the clips that both have."""
+    rows: tuple[Any, Any]
+    """Of student's and teacher's ledger."""
+    clips: Sequence[np.ndarray | slice]
+    """Which of each one's clips."""
 
 
-def _gather(store: FeatureStore, key: str, rows: list[Any], clips: Sequence[np.ndarray]) -> torch.Tensor:
-    """The features of some clips of each video.
+def _usable(store: FeatureStore, key: str, places: Mapping[str, int]) -> dict[str, Any]:
+    """The ledger's row of every video that has features, by id; ``places`` are first rows by id."""
+    table = store.ledger(key).read(("video_id", "shard", "row", "status", "n_clips", "timestamps", "checksum"))
+    rows = table[table["status"].isin(USABLE)].itertuples(index=False)
+    return {row.video_id: row for row in rows if places.get(row.video_id) == row.row}
 
-    Every shard is read once, and each video compared with the ledger's checksum.
+
+def _in_both(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray | slice, np.ndarray | slice]:
+    """Times that both have, and where in each."""
+    if np.array_equal(first, second):
+        return first, slice(None), slice(None)
+    return np.intersect1d(first, second, return_indices=True)
+
+
+def _gather(store: FeatureStore, key: str, found: Sequence[_Found], branch: int, ends: np.ndarray) -> torch.Tensor:
+    """The features of some clips of each video, ``[ends[-1], d]``.
+
+    Every shard is read once, several at a time, and each video compared with the ledger's checksum.
 
     Args:
         store: the store.
         key: name of the feature key.
-        rows: of the ledger.
-        clips: which of each row's clips, in order.
+        found: the videos.
+        branch: 0 for student, 1 for teacher.
+        ends: one behind the last row of each video in the result.
     """
-    ends = np.cumsum([len(chosen) for chosen in clips])
-    by_shard: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_shard.setdefault(int(row.shard), []).append(index)
-    if not rows:
+    if not found:
         return torch.empty(0, 0, dtype=torch.float16)
-    features: np.ndarray | None = None
-    for shard, members in sorted(by_shard.items()):
+    by_shard: dict[int, list[int]] = {}
+    for index, video in enumerate(found):
+        by_shard.setdefault(int(video.rows[branch].shard), []).append(index)
+    features = np.empty((ends[-1], store.channels(key)), np.float16)
+
+    def copy(shard: int) -> None:
         try:
             data = store.map_shard(key, shard)
-            if features is None:
-                features = np.empty((ends[-1], data.shape[1]), np.float16)
-            for index in members:
-                begin = rows[index].row - shard * store.shard_rows
-                part = data[begin : begin + rows[index].n_clips]
-                if not has_checksum(part, rows[index].checksum):
+            for index in by_shard[shard]:
+                row, clips = found[index].rows[branch], found[index].clips[branch]
+                begin = row.row - shard * store.shard_rows
+                part = data[begin : begin + row.n_clips]
+                if not has_checksum(part, row.checksum):
                     raise ValueError("a checksum differs")
-                taken = features[ends[index] - len(clips[index]) : ends[index]]
-                np.take(part, clips[index], axis=0, out=taken, mode="clip")  # the other modes copy twice
+                features[ends[index] - len(found[index].timestamps) : ends[index]] = part[clips]
         except (OSError, ValueError) as error:
             raise DynapropError(
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"
             ) from None
+
+    with ThreadPoolExecutor(usable_cores()) as threads:  # copying and hashing need no interpreter lock
+        deque(threads.map(copy, by_shard), maxlen=0)
     return torch.from_numpy(features)

@@ -117,9 +117,9 @@ class Ledger:
         """
         return self._read([shard], None)
 
-    def read(self) -> pd.DataFrame:
-        """The rows of all published shards, shard by shard; raises as ``read_shard`` does."""
-        return self._read(sorted(self.published()), None)
+    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of all published shards, shard by shard, all columns by default; raises as ``read_shard`` does."""
+        return self._read(sorted(self.published()), columns)
 
     def outcomes(self) -> pd.DataFrame:
         """How each video of the published shards ended, columns ``OUTCOME`` alone; remembered until a file changes.

@@ -175,11 +175,11 @@ class FeatureStore:
             OSError: the chunk does not exist.
             ValueError: it has another size than a shard.
         """
-        shape = self.shard_rows, self._channels(key)
+        shape = self.shard_rows, self.channels(key)
         path = self._chunk(key, shard)
         if path.stat().st_size != 2 * shape[0] * shape[1]:
             raise ValueError(f"{path} has {path.stat().st_size} bytes, not {2 * shape[0] * shape[1]}")
-        return np.memmap(path, "<f2", mode="r", shape=shape)
+        return np.asarray(np.memmap(path, "<f2", mode="r", shape=shape))
 
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
@@ -206,7 +206,8 @@ class FeatureStore:
     def _array_names(self) -> list[str]:
         return sorted(path.parent.name for path in self._path.glob("*/zarr.json"))
 
-    def _channels(self, key: str) -> int:
+    def channels(self, key: str) -> int:
+        """Width of a key's features."""
         if key not in self._widths:
             self._widths[key] = self._array(key).shape[1]
         return self._widths[key]
