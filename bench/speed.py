@@ -25,6 +25,7 @@ from bench.cache_speed import StoreSpeed, TrainingSpeed, measure_store, measure_
 from bench.extraction_speed import ExtractionSpeed, copy_videos, measure_extraction
 from bench.flow_speed import FlowSpeed, RepeatSpeed, measure_flow, measure_repeat
 from bench.machine import describe_machine
+from bench.precision_speed import PrecisionSpeed, measure_precision
 from flows.progress import say
 from pipeline.catalog import find_catalog, load_catalog
 from pipeline.extraction import resolve_device
@@ -63,6 +64,7 @@ class Speeds:
     machine: dict[str, Any]
     minutes: float
     extraction: ExtractionSpeed
+    precision: PrecisionSpeed
     store: StoreSpeed
     training: TrainingSpeed
     flow: FlowSpeed
@@ -112,6 +114,8 @@ def measure(form: Form, *, device: str) -> Speeds:
         extraction = measure_extraction(
             dataset, backbones, home=home, plain_videos=form.plain_videos, device=device, on_step=say
         )
+        say("precision")
+        precision = measure_precision(dataset, backbones, home=home, repetitions=form.repetitions, device=device)
         say("training")
         training = measure_training(
             dataset,
@@ -130,18 +134,13 @@ def measure(form: Form, *, device: str) -> Speeds:
             catalog_path, "bench-flow", scratch=scratch, repetitions=form.flow_repetitions, device=device
         )
     minutes = (time.monotonic() - began) / 60
-    return Speeds(describe_machine(), minutes, extraction, store, training, flow, repeat)
+    return Speeds(describe_machine(), minutes, extraction, precision, store, training, flow, repeat)
 
 
 def summarise(speeds: Speeds) -> list[Line]:
     """The ratios, beside what they should be."""
-    extraction, store, training, flow, repeat = (
-        speeds.extraction,
-        speeds.store,
-        speeds.training,
-        speeds.flow,
-        speeds.repeat,
-    )
+    extraction, precision, store = speeds.extraction, speeds.precision, speeds.store
+    training, flow, repeat = speeds.training, speeds.flow, speeds.repeat
     gigabytes = store.mebibytes * 2**20 / 1e9
     parts = "1 / (1/decode + 1/forward)" if extraction.device == "cpu" else "min(decode, forward)"
     rates = {name: extraction.clips / getattr(extraction, name) for name in ("decode", "student", "teacher", "plain")}
@@ -159,6 +158,12 @@ def summarise(speeds: Speeds) -> list[Line]:
             f"{extraction.speed_up:.1f} x",
             "≥ 2",
             f"PyAV, torch's resize, both networks, video by video in one process: {rates['plain']:.0f} clips/s",
+        ),
+        Line(
+            f"{precision.precision} instead",
+            f"{precision.speed_up:.1f} x",
+            "cosine ≥ 0.999",
+            f"both networks' forward; smallest cosine of a frame's features with those in float32: {precision.cosine:.4f}",
         ),
         Line("peak memory", f"{extraction.peak_mib:.0f} MiB", "", "all processes of the extraction"),
         Line(
