@@ -21,6 +21,7 @@ FEATURE_VERSION = 2
 RESIZE_RULE = "whole frame to square, Pillow bicubic antialiased, 8 bits"
 
 
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # Convolutions on GPUs have 10 of 23 bits by default, and choose among algorithms that round differently.
 _EXACT = partial(torch.backends.cudnn.flags, enabled=True, deterministic=True, allow_tf32=False)
 
@@ -69,7 +70,7 @@ class FrameBackbone:
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
         self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
-        self._autocast = key.precision == "fp16"
+        self._half = _HALF.get(key.precision)
 
     def features(self, frames: np.ndarray) -> np.ndarray:
         """Features of a batch of frames.
@@ -93,7 +94,7 @@ class FrameBackbone:
             batch = batch.pin_memory()  # a copy; torch keeps its memory until the transfer is over, and uses it again
         # NHWC bytes seen as NCHW are already channels_last.
         pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        with _EXACT(), torch.autocast(self.device.type, torch.float16, enabled=self._autocast):
+        with _EXACT(), torch.autocast(self.device.type, self._half, enabled=self._half is not None):
             features = self.network((pixels - self._mean) / self._std).float()
         if self.device.type != "cuda":
             return features.cpu().numpy
@@ -126,7 +127,7 @@ def feature_key(
         size: pixels a side.
         weights: source, see ``find_weights``.
         mean, std: normalisation of pixels in [0, 1]; timm's for this model by default.
-        precision: of the forward pass, ``fp32`` or ``fp16``.
+        precision: of the forward pass, ``fp32``, ``fp16`` or ``bf16``.
 
     Raises:
         UsageError: unknown model, or weights that do not exist.

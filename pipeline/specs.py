@@ -135,8 +135,8 @@ class BackboneSpec(Entry):
     mean: Triple | None = None
     std: PositiveTriple | None = None
     """Normalisation of the input; timm's own where None."""
-    precision: Literal["fp32", "fp16"] = "fp32"
-    """Of the forward pass, ``fp16`` by autocast, for GPUs; the features of each have a key of their own."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of the forward pass, half ones by autocast; the features of each have a key of their own."""
 
     @field_validator("model")
     @classmethod
