@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,7 +41,7 @@ def seconds_of(step: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def median_seconds(steps: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+def median_seconds(steps: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
     """Median wall time of each step; they take turns, so that a noisy machine disturbs all alike."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repetitions):

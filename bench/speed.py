@@ -163,7 +163,7 @@ def summarise(speeds: Speeds) -> list[Line]:
             f"{precision.precision} instead",
             f"{precision.speed_up:.1f} x",
             "cosine ≥ 0.999",
-            f"both networks' forward; smallest cosine of a frame's features with those in float32: {precision.cosine:.4f}",
+            f"both networks' forward; smallest cosine of a frame's features with those of fp32: {precision.cosine:.4f}",
         ),
         Line("peak memory", f"{extraction.peak_mib:.0f} MiB", "", "all processes of the extraction"),
         Line(
