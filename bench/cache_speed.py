@@ -23,7 +23,7 @@ from pipeline.plan import Changes, apply_changes
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 
-_VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 64, 32, 1280
+_VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 25, 80, 1280  # UT-Interaction's clips in shards of the default size
 _EPOCHS = 40  # the recipe's
 _FRAMES = 16  # the paper's number of frames a video
 

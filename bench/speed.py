@@ -54,7 +54,7 @@ class Form:
 
 
 FULL = Form(5, videos=24, plain_videos=4, store_shards=40, flow_videos=20, flow_repetitions=5, repetitions=5)
-QUICK = Form(5, videos=1, plain_videos=1, store_shards=20, flow_videos=5, flow_repetitions=1, repetitions=5)
+QUICK = Form(5, videos=1, plain_videos=1, store_shards=40, flow_videos=5, flow_repetitions=1, repetitions=5)
 
 
 @dataclass(frozen=True)

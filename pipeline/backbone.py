@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 
 import numpy as np
-import timm
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.errors import UsageError, did_you_mean
 from pipeline.fold import fold_batch_norm
-from pipeline.weights import Weights, find_weights, load_backbone
+from pipeline.weights import Weights, create_network, find_weights, load_backbone, timm_normalisation
 
 # Raised whenever the code from file to feature changes what comes out, so that old features are not mixed in.
 FEATURE_VERSION = 2
@@ -121,6 +118,8 @@ def feature_key(
 ) -> tuple[FeatureKey, Weights]:
     """Locate a backbone's weights and derive the key of its features; builds no network.
 
+    What has a normalisation of its own does not wait for timm's import; its model is looked up when it is built.
+
     Args:
         backbone: the catalog's name.
         model: timm's name.
@@ -133,20 +132,17 @@ def feature_key(
         UsageError: unknown model, or weights that do not exist.
         DynapropError: weights that cannot be fetched.
     """
-    if not timm.is_model(model):
-        raise UsageError(f"backbone {backbone!r}: timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
-    try:
-        config = timm.get_pretrained_cfg(model)
-    except RuntimeError as error:  # a tag that the architecture lacks
-        raise UsageError(f"backbone {backbone!r}: {error}") from None
+    if mean is None or std is None:
+        own = timm_normalisation(model, backbone=backbone)
+        mean, std = mean or own[0], std or own[1]
     located = find_weights(weights, model)
     key = FeatureKey(
         backbone=backbone,
         model=model,
         size=size,
         weights=located.digest,
-        mean=tuple(mean or (config.mean if config else IMAGENET_DEFAULT_MEAN)),
-        std=tuple(std or (config.std if config else IMAGENET_DEFAULT_STD)),
+        mean=tuple(mean),
+        std=tuple(std),
         precision=precision,
     )
     return key, located
@@ -156,7 +152,7 @@ def feature_key(
 def gmacs_per_frame(model: str, size: int) -> float:
     """Multiply-adds of one frame in units of 1e9, counted on the real network at the real resolution."""
     with torch.device("meta"):
-        network = timm.create_model(model, num_classes=0).eval()
+        network = create_network(model)
         frame = torch.empty(1, 3, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(frame)

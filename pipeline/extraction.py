@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import timm
 import torch
 
 from pipeline.annotations import Annotations
@@ -24,6 +23,7 @@ from pipeline.plan import Changes, apply_changes, compare, failed_videos, partia
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
+from pipeline.weights import create_network
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
 
@@ -317,7 +317,8 @@ class Extraction:
         return [key for key in keys if key.name not in there and self.store.ledger(key.name).published()]
 
     def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
-        width = {key.name: _channels(key.model) for key, _ in self.backbones.values()}
+        missing_keys = set().union(*shards.values())
+        width = {key.name: _channels(key.model) for key, _ in self.backbones.values() if key.name in missing_keys}
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
     def _check_room(self, needed: int) -> None:
@@ -331,4 +332,4 @@ class Extraction:
 
 def _channels(model: str) -> int:
     with torch.device("meta"):
-        return int(timm.create_model(model, num_classes=0).num_features)  # type: ignore[arg-type]
+        return int(create_network(model).num_features)  # type: ignore[arg-type]

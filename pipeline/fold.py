@@ -19,8 +19,9 @@ def fold_batch_norm(network: torch.nn.Module, example: torch.Tensor) -> torch.nn
     Returns:
         The copy, or the network itself where nothing can be folded.
     """
-    batch = {0: torch.export.Dim.DYNAMIC}
-    graph_module = torch.export.export(network, (example,), dynamic_shapes=(batch,)).module(check_guards=False)
+    from torch.export import Dim, export  # takes half a second, and what is cached needs no network
+
+    graph_module = export(network, (example,), dynamic_shapes=({0: Dim.DYNAMIC},)).module(check_guards=False)
     assert isinstance(graph_module, GraphModule)
     pairs = [
         (node.args[0], node)

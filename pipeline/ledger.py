@@ -6,6 +6,7 @@ without its file does not exist, whatever lies in the array.
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet, read_parquet, sync, writing
 
@@ -135,7 +137,8 @@ class Ledger:
     def _read(self, shards: Sequence[int], columns: Sequence[str] | None) -> pd.DataFrame:
         if not shards:
             return _EMPTY[list(columns or _COLUMNS)]
-        tables = [self._table(shard, columns) for shard in shards]
+        with ThreadPoolExecutor(usable_cores()) as threads:
+            tables = list(threads.map(lambda shard: self._table(shard, columns), shards))
         try:
             table = pa.concat_tables(
                 [table.replace_schema_metadata() for table in tables], promote_options="permissive"

@@ -9,11 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
-import timm
 import torch
 from safetensors.torch import load_file
 
-from pipeline.errors import DynapropError, UsageError
+from pipeline.errors import DynapropError, UsageError, did_you_mean
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -60,6 +59,39 @@ def find_weights(source: str, model: str) -> Weights:
     return Weights(source, path, _sha256(path, path.stat().st_mtime_ns), in_order=source.startswith("package:"))
 
 
+def timm_normalisation(model: str, *, backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels in [0, 1] that timm's weights of a model expect.
+
+    Raises:
+        UsageError: unknown model; the message names the backbone.
+    """
+    import timm
+
+    if not timm.is_model(model):
+        raise UsageError(f"backbone {backbone!r}: timm has no model {model!r}{did_you_mean(model, timm.list_models())}")
+    try:
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError as error:  # a tag that the architecture lacks
+        raise UsageError(f"backbone {backbone!r}: {error}") from None
+    if config is None:
+        return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+    return config.mean, config.std
+
+
+def create_network(model: str) -> torch.nn.Module:
+    """A timm model without its classifier, in evaluation mode, with the weights that timm draws.
+
+    Raises:
+        UsageError: unknown model.
+    """
+    import timm  # takes seconds, and what is cached needs no network
+
+    try:
+        return timm.create_model(model, num_classes=0).eval()
+    except RuntimeError as error:
+        raise UsageError(f"timm cannot build {model!r}: {error}{did_you_mean(model, timm.list_models())}") from None
+
+
 def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
     """Build a timm model without its classifier, in evaluation mode, with these weights.
 
@@ -69,8 +101,8 @@ def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return timm.create_model(model, num_classes=0).eval()
-    network = timm.create_model(model, num_classes=0)
+            return create_network(model)
+    network = create_network(model)
     expected = network.state_dict()
     tensors = _read_tensors(weights.path)
     if weights.in_order:
@@ -84,7 +116,7 @@ def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
             f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})"
         )
     network.load_state_dict(tensors)
-    return network.eval()
+    return network
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -107,6 +139,7 @@ def _package_file(package: str) -> Path:
 
 def _hub_file(model: str) -> Path:
     import huggingface_hub
+    import timm
     from huggingface_hub.constants import ENDPOINT
 
     if not timm.is_model(model):
