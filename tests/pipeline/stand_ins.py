@@ -6,7 +6,7 @@ are in their pixels, and a feature is what its frame carries, so that a wrong fe
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,8 +123,9 @@ class StandInBackbone:
     def __init__(self, *, key: FeatureKey, weights: Any, device: str = "cpu") -> None:
         self.key = key
 
-    def features(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack([_feature(frame[0, :2], self.key.size) for frame in frames])
+    def start(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
+        features = np.stack([_feature(frame[0, :2], self.key.size) for frame in frames])
+        return lambda: features
 
 
 def _feature(pixels: np.ndarray, size: int) -> np.ndarray:
