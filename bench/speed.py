@@ -9,6 +9,7 @@ Needs UT-Interaction below $DYNAPROP_DATA.
 
 import json
 import re
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from bench.machine import describe_machine
 from bench.precision_speed import PrecisionSpeed, measure_precision
 from flows.progress import say
 from pipeline.catalog import find_catalog, load_catalog
+from pipeline.errors import DynapropError
 from pipeline.extraction import resolve_device
 
 matplotlib.use("Agg")
@@ -81,6 +83,10 @@ class Line:
     how: str
 
 
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
 def main(quick: bool = False, device: str = "auto") -> None:
     """Measure and print; unless quick, write results.json, speed.png and the README's section."""
     speeds = measure(QUICK if quick else FULL, device=resolve_device(device))
@@ -257,4 +263,7 @@ def _write_readme(speeds: Speeds, lines: list[Line]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        app()
+    except DynapropError as error:
+        sys.exit(f"error: {error}")
