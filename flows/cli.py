@@ -25,7 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Target = Annotated[str, typer.Argument(help="A dataset of the catalog, or a folder of videos by class.")]
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="A dataset of the catalog, or a folder of videos by class; followed by :256p, its transcoded copies."
+    ),
+]
 Recipe = Annotated[str, typer.Option(help="Student, teacher and hyper-parameters, by name in the catalog.")]
 SweepRecipe = Annotated[
     str | None, typer.Option("--recipe", help="By default those of the sweep whose features are cached, else lite.")
@@ -106,6 +111,30 @@ def extract(
             from flows.extract_features import extract_features
 
             extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
+
+
+@app.command()
+def transcode(
+    target: Annotated[str, typer.Argument(help="A dataset of the catalog, or a folder of videos by class.")],
+    short_side: Annotated[
+        int, typer.Option(min=2, max=4320, help="Pixels of the copies' shorter side, even; nothing is enlarged.")
+    ] = 256,
+    workers: Workers = None,
+    deadline: Deadline = 60.0,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait while another process transcodes this dataset.")] = False,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Copy every video once at a small size, to decode faster; the copies are used as TARGET:256p."""
+    from flows.workspace import open_originals
+
+    dataset = open_originals(target, catalog)
+    if dataset.generate is None:
+        dataset.require_root()
+    with prefect_server():
+        from flows.transcode import transcode
+
+        transcode(target, short_side, workers, deadline, catalog, wait)
 
 
 @app.command()
@@ -266,8 +295,7 @@ def _check(target: str, recipe: str | None, catalog: str | None, sweep: str | No
     from flows.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep)
-    if workspace.dataset.generate is None:
-        workspace.dataset.require_root()
+    workspace.require_root()
     return workspace
 
 

@@ -48,7 +48,8 @@ def print_datasets(catalog: Catalog, home: Path, *, failed: bool = False) -> Non
         there = "yes" if spec.root.is_dir() else "generated on first use" if spec.generate else f"no ({spec.root})"
         damaged += _add(table, name, there, [store for store in stores if store.parent.name == name])
     for name in sorted(known - set(catalog.datasets)):
-        damaged += _add(table, name, "not in the catalog", [store for store in stores if store.parent.name == name])
+        there = "transcoded copies" if catalog.copies_named(name) else "not in the catalog"
+        damaged += _add(table, name, there, [store for store in stores if store.parent.name == name])
     print_table(table)
     for line in damaged:
         say(line)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +13,7 @@ from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
 from pipeline.cached import store_path
 from pipeline.catalog import load_catalog
+from pipeline.copies import locate_copies
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, UsageError
 from pipeline.manifest import Manifest
@@ -51,11 +53,15 @@ def report(
     datasets = dict(entries.datasets)
     folders = []
     for name in runs:
-        if name not in datasets and is_folder(Path(name)) and not _is_run(Path(name)):
-            spec = entries.dataset_or_folder(name)
-            datasets[spec.name] = spec
-            name = spec.name
+        if name not in datasets and not _is_run(Path(name)):
+            with suppress(UsageError):  # then it is no folder, nor are these copies of anything
+                spec = locate_copies(entries.dataset_or_folder(name), home())
+                datasets[spec.name] = spec
+                name = spec.name
         folders.append(find_run(name, home() / "runs", list(datasets)))
+    for dataset in filter(None, map(_dataset_of, folders)):
+        if (copies := entries.copies_named(dataset)) is not None:
+            datasets[dataset] = locate_copies(copies, home())
     with steps("report", 1, "tables") as progress:
 
         def on_table(total: int) -> None:

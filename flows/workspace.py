@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.progress import steps
 from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
+from pipeline.copies import annotations_of_copies, load_copies, locate_copies
 from pipeline.errors import UsageError
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
@@ -25,6 +26,8 @@ class Workspace:
     dataset: DatasetSpec
     recipe: RecipeSpec
     home: Path
+    original: DatasetSpec
+    """The dataset whose labels are read: the same, unless ``dataset`` consists of its transcoded copies."""
 
     @property
     def quoted(self) -> str:
@@ -42,24 +45,57 @@ class Workspace:
     def annotations(self) -> Annotations:
         """The dataset's videos; the sample dataset is generated on first use.
 
+        Of transcoded copies (``NAME:256p``) the labels are those of the original, and only the paths are the copies'.
+
         Raises:
             UsageError: the labels cannot be read, or none of the videos is on disk.
+            DynapropError: videos have no copy yet.
         """
-        generate = self.dataset.generate
-        if generate is not None:
-            with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
-                generate_sample(
-                    self.dataset.root,
-                    videos_per_class=generate.videos_per_class,
-                    seed=generate.seed,
-                    on_video=lambda _done, _total: progress.advance(),
-                )
-                if not progress.done:
-                    progress.total = 0  # they were there
-        self.dataset.require_root()
-        annotations = read_annotations(self.dataset)
-        require_videos(annotations)  # else all that was extracted would count as removed
-        return annotations
+        side = self.dataset.short_side
+        if side is None:
+            return read_videos(self.dataset)
+        target = self._original_target
+        table = load_copies(self.dataset.root, target=target, short_side=side)
+        return annotations_of_copies(read_videos(self.original), table, target=target, short_side=side)
+
+    def require_root(self) -> None:
+        """Check that there is something to read, without reading it.
+
+        Raises:
+            UsageError: there are no videos.
+            DynapropError: none has a copy yet.
+        """
+        if self.original.generate is None:
+            self.original.require_root()
+        if self.dataset.short_side is not None:
+            load_copies(self.dataset.root, target=self._original_target, short_side=self.dataset.short_side)
+
+    @property
+    def _original_target(self) -> str:
+        return self.target.removesuffix(f":{self.dataset.short_side}p")
+
+
+def read_videos(dataset: DatasetSpec) -> Annotations:
+    """Videos and labels of a dataset that consists of no copies; the sample dataset is generated on first use.
+
+    Raises:
+        UsageError: the labels cannot be read, or none of the videos is on disk.
+    """
+    generate = dataset.generate
+    if generate is not None:
+        with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
+            generate_sample(
+                dataset.root,
+                videos_per_class=generate.videos_per_class,
+                seed=generate.seed,
+                on_video=lambda _done, _total: progress.advance(),
+            )
+            if not progress.done:
+                progress.total = 0  # they were there
+    dataset.require_root()
+    annotations = read_annotations(dataset)
+    require_videos(annotations)  # else all that was extracted would count as removed
+    return annotations
 
 
 def home() -> Path:
@@ -76,10 +112,26 @@ def home() -> Path:
     return folder
 
 
+def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
+    """Resolve a dataset that is to be transcoded.
+
+    Raises:
+        UsageError: a name or path that does not exist, or that stands for copies.
+    """
+    dataset = load_catalog(Path(catalog) if catalog else None).dataset_or_folder(target)
+    if dataset.short_side is not None:
+        side = dataset.short_side
+        original = target.removesuffix(f":{side}p")
+        raise UsageError(
+            f"{target!r} stands for copies; to make them, run: dynaprop transcode {original} --short-side {side}"
+        )
+    return dataset
+
+
 def open_workspace(
     target: str, recipe: str | None, catalog: str | None = None, *, sweep: str | None = None
 ) -> Workspace:
-    """Resolve a dataset (a catalog name, or a folder of videos) and a recipe.
+    """Resolve a dataset (a catalog name, or a folder of videos, or the transcoded copies of one) and a recipe.
 
     Args:
         target: the dataset.
@@ -93,4 +145,7 @@ def open_workspace(
     entries = load_catalog(Path(catalog) if catalog else None)
     own = entries.sweeps_of(sweep)[0].recipes if sweep is not None else ()
     recipe = recipe or (own or (DEFAULT_RECIPE,))[0]
-    return Workspace(target, entries, entries.dataset_or_folder(target), entries.recipe(recipe), home())
+    dataset = entries.dataset_or_folder(target)
+    return Workspace(
+        target, entries, locate_copies(dataset, home()), entries.recipe(recipe), home(), original=dataset.original()
+    )

@@ -31,6 +31,7 @@ __all__ = [
 
 E = TypeVar("E", bound=Entry)
 
+_COPIES = re.compile(r"(?P<original>.+):(?P<short_side>[1-9][0-9]{0,3})p", re.DOTALL)
 _MOST_NODES = 100_000  # of the document, aliases written out
 _SECTIONS = ("datasets", "backbones", "recipes", "sweeps")
 
@@ -66,23 +67,53 @@ class Catalog:
     def dataset_or_folder(self, name_or_path: str | Path) -> DatasetSpec:
         """Return the entry of this name or at this root, else a spec for the folder of videos there.
 
-        A name wins over a folder of the same name; ``./name`` is always the folder.
+        A name wins over a folder of the same name; ``./name`` is always the folder. Either one followed by ``:256p``
+        stands for its transcoded copies of short side 256: a dataset of its own, named ``name.256p``, with its own
+        store and results, so that features of copies and of originals never mix. Its ``root`` here is still that of the
+        labels; ``pipeline.copies`` knows where the copies are.
 
         Raises:
             UsageError: neither an entry nor a folder.
         """
         name = str(name_or_path)
-        if name in self.datasets:
-            return self.datasets[name]
-        path = Path(name)
-        if name and is_folder(path):
-            root = os.path.realpath(path)
-            at_root = (spec for spec in self.datasets.values() if os.path.realpath(spec.root) == root)
-            return next(at_root, None) or folder_dataset(path)
-        what = "a file, not a folder" if os.access(path, os.F_OK) else "no folder"
+        if (spec := self._find(name)) is not None:
+            return spec
+        if (copies := _COPIES.fullmatch(name)) is not None:
+            name = copies["original"]
+            if (spec := self._find(name)) is not None:
+                return self._copies(spec, int(copies["short_side"]))
+        what = "a file, not a folder" if os.access(Path(name), os.F_OK) else "no folder"
         raise UsageError(
             f"{name!r}: {what}, and no dataset of {self.path} has this name{did_you_mean(name, list(self.datasets))}"
         )
+
+    def copies_named(self, name: str) -> DatasetSpec | None:
+        """The transcoded copies of an entry that have this name as a dataset (``weizmann.256p``); None if none have."""
+        original, _, side = name.rpartition(".")
+        copies = _COPIES.fullmatch(f"{original}:{side}")
+        if copies is None or name in self.datasets or original not in self.datasets:
+            return None
+        return self.datasets[original].copies(int(copies["short_side"]))
+
+    def _find(self, name: str) -> DatasetSpec | None:
+        if name in self.datasets:
+            return self.datasets[name]
+        path = Path(name)
+        if not name or not is_folder(path):
+            return None
+        root = os.path.realpath(path)
+        at_root = (spec for spec in self.datasets.values() if os.path.realpath(spec.root) == root)
+        return next(at_root, None) or folder_dataset(path)
+
+    def _copies(self, spec: DatasetSpec, short_side: int) -> DatasetSpec:
+        copies = spec.copies(short_side)
+        taken = {name.casefold() for name in self.datasets}
+        if copies.name.casefold() in taken:
+            raise UsageError(
+                f"{self.path}: dataset {copies.name!r} has the name that the copies of {spec.name!r} would have; "
+                "rename one of the two"
+            )
+        return copies
 
 
 def folder_dataset(path: Path) -> DatasetSpec:
@@ -229,7 +260,10 @@ def _entry(file: Path, name: Any, entry: Any, kind: type[E]) -> E:
     if not isinstance(entry, dict):
         raise UsageError(f"{where}: should be a mapping of keys, not {_short(entry)}")
     for key in sorted(kind.given_by_parser & entry.keys()):
-        raise UsageError(f"{where}: unknown key {key!r} (an entry is named by where it stands); delete it")
+        why = (
+            "the target NAME:256p stands for copies" if key == "short_side" else "an entry is named by where it stands"
+        )
+        raise UsageError(f"{where}: unknown key {key!r} ({why}); delete it")
     try:
         return kind.model_validate({**entry, "name": name, "source": str(file)})
     except ValidationError as error:

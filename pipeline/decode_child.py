@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import probe_frame_folder, probe_video
+from pipeline.transcode import NotWritten, check_copy, transcode_video
 from pipeline.video import VideoError
 
 HEADER = struct.Struct("<cI")
@@ -39,7 +40,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
-            answer = _probe(request, out) if request["op"] == "probe" else _decode(request, out)
+            answer = _OPERATIONS[request["op"]](request, out)
             _send(out, b"D", json.dumps(answer).encode())
         except VideoError as error:
             _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
@@ -87,6 +88,37 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
         missing.discard(clip)
     return {"missing": sorted(missing)}
+
+
+def _check_copy(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    found = check_copy(request["path"], request["copy"], tag=request["tag"], on_frame=_sign_of_life(out))
+    return {"transcoded": found and asdict(found)}
+
+
+def _transcode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    path = request["path"]
+    try:
+        made = transcode_video(
+            path,
+            request["copy"],
+            short_side=request["short_side"],
+            tag=request["tag"],
+            on_frame=_sign_of_life(out),
+        )
+    except NotWritten as refusal:
+        return {"not_written": [refusal.number, refusal.reason]}
+    status = os.stat(path)  # noqa: PTH116
+    if [status.st_size, status.st_mtime_ns] != request["stamp"]:
+        raise VideoError("changed", "while it was transcoded; the next transcoding looks again")
+    return {"transcoded": asdict(made)}
+
+
+_OPERATIONS: dict[str, Callable[[dict[str, Any], BinaryIO], dict[str, Any]]] = {
+    "probe": _probe,
+    "decode": _decode,
+    "check_copy": _check_copy,
+    "transcode": _transcode,
+}
 
 
 def _folder(request: dict[str, Any]) -> FrameFolder | None:

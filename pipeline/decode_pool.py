@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from pipeline.decode import FrameRequest
 from pipeline.decode_child import CLIP_INDEX
 from pipeline.decode_process import ChildLost, DecodeProcess
 from pipeline.errors import DynapropError
+from pipeline.files import published, writing
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
+from pipeline.transcode import Transcoded
 from pipeline.video import VideoError
 
 _FRAMES_AHEAD = 64  # decoded frames held a video: bounds memory whatever the video's length
@@ -40,6 +43,31 @@ class DecodeOutcome:
     error: VideoError | None = None
     missing: tuple[int, ...] = ()
     """Clips whose frames cannot be had, where the others can."""
+
+
+@dataclass(frozen=True)
+class CopyRequest:
+    """A video to transcode."""
+
+    path: str
+    stamp: tuple[int, int]
+    """Size and modification time (ns) that the copy is of; while it is made they must not change."""
+    copy: Path
+    """Where the copy belongs. What lies there is kept if it is a whole copy with this tag, else replaced."""
+    tag: str
+    """What the copy says of itself: of which content it is."""
+    short_side: int
+
+
+@dataclass(frozen=True)
+class CopyOutcome:
+    """A verified copy under its name."""
+
+    transcoded: Transcoded
+    found: bool
+    """Whether it was there, of an earlier run."""
+    seconds: float
+    """Wall time from request to rename."""
 
 
 _Item = tuple[int, list[np.ndarray]] | DecodeOutcome | BaseException
@@ -106,6 +134,8 @@ class DecodePool:
         self.deadline = deadline
         self.decoded_videos = 0
         """Videos that decoding was begun for."""
+        self.transcoded_videos = 0
+        """Videos that a copy was begun of."""
         self._children: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
         self._all = [DecodeProcess(deadline=deadline, memory=memory) for _ in range(self.workers)]
         for child in self._all:
@@ -166,6 +196,20 @@ class DecodePool:
         while pending:
             yield pending.popleft()
 
+    def transcode(self, requests: Iterable[CopyRequest]) -> Iterator[CopyOutcome | VideoError]:
+        """Make copies; one answer a request, in order. A copy appears under its name when it is whole and verified.
+
+        Raises:
+            DynapropError: a copy cannot be written: the disk is full or read-only.
+        """
+        pending: deque[Future[CopyOutcome | VideoError]] = deque()
+        for request in requests:
+            pending.append(self._threads.submit(self._transcode_one, request))
+            if len(pending) > 4 * self.workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
     def _probe_one(self, path: str, folder: FrameFolder | None) -> Probe | VideoError:
         child = self._children.get()
         request = {"op": "probe", "path": path, "folder": folder and asdict(folder)}
@@ -222,6 +266,44 @@ class DecodePool:
         finally:
             self._children.put(child)
 
+    def _transcode_one(self, request: CopyRequest) -> CopyOutcome | VideoError:
+        child = self._children.get()
+        began = time.monotonic()
+        lost = failures = 0
+        try:
+            while True:
+                try:
+                    outcome = self._find_copy(child, request) or self._make_copy(child, request)
+                    return replace(outcome, seconds=time.monotonic() - began)
+                except ChildLost as loss:
+                    error = VideoError("crash", f"while transcoding: {loss}")
+                    lost += loss.from_outside
+                    failures += not loss.from_outside
+                except VideoError as failure:
+                    error = failure
+                    failures += 1
+                final = error.kind in ("timeout", "changed", *_CONCLUSIVE)
+                if final or lost == _LOSSES or failures == _FAILURES or self._stopped.is_set():
+                    return error
+        finally:
+            self._children.put(child)
+
+    def _find_copy(self, child: DecodeProcess, request: CopyRequest) -> CopyOutcome | None:
+        if not request.copy.is_file():
+            return None
+        *_, (_, payload) = child.ask(_copy_message("check_copy", request, request.copy))
+        found = json.loads(payload)["transcoded"]
+        return found and CopyOutcome(Transcoded(**found), found=True, seconds=0.0)
+
+    def _make_copy(self, child: DecodeProcess, request: CopyRequest) -> CopyOutcome:
+        self.transcoded_videos += 1
+        with writing(request.copy), published(request.copy) as partial:
+            *_, (_, payload) = child.ask(_copy_message("transcode", request, partial))
+            answer = json.loads(payload)
+            if refusal := answer.get("not_written"):
+                raise OSError(*refusal, str(request.copy))
+        return CopyOutcome(Transcoded(**answer["transcoded"]), found=False, seconds=0.0)
+
     def _stream(
         self, child: DecodeProcess, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo
     ) -> tuple[int, ...]:
@@ -240,3 +322,7 @@ class DecodePool:
             elif kind == b"D":
                 missing = tuple(json.loads(payload).get("missing", ()))
         return missing
+
+
+def _copy_message(operation: str, request: CopyRequest, copy: Path) -> dict[str, Any]:
+    return {"op": operation, **asdict(request), "copy": str(copy)}

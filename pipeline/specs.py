@@ -83,6 +83,10 @@ class DatasetSpec(Entry):
     generate: GenerateSpec | None = None
     note: str | None = None
     """Where to get the videos, and their licence."""
+    short_side: int | None = None
+    """Of the transcoded copies that are meant instead of the videos themselves, in pixels; no key of an entry."""
+
+    given_by_parser: ClassVar[frozenset[str]] = Entry.given_by_parser | {"short_side"}
 
     @field_validator("group")
     @classmethod
@@ -106,6 +110,15 @@ class DatasetSpec(Entry):
                 "a video never straddles two shards"
             )
         return self
+
+    def copies(self, short_side: int) -> "DatasetSpec":
+        """The spec of this dataset's transcoded copies: a dataset of its own, whose labels are read where ours are."""
+        return self.model_copy(update={"name": f"{self.name}.{short_side}p", "short_side": short_side})
+
+    def original(self) -> "DatasetSpec":
+        """The spec that ``copies`` was asked for; this one if it is about the videos themselves."""
+        name = self.name.removesuffix(f".{self.short_side}p")
+        return self.model_copy(update={"name": name, "short_side": None})
 
     def require_root(self) -> Path:
         """Return the root, which is only now looked for: a catalog may name datasets that are not here.

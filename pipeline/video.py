@@ -23,6 +23,7 @@ ERROR_KINDS = (
     "mismatch",  # a decoder contradicts the probe about counts, times or pixels
     "not_finite",  # a feature is not a finite half-precision number
     "changed",  # the file is not the one that was probed
+    "encode",  # no copy of it can be encoded
     "memory",  # more than a decode child may use
     "timeout",  # no new frame within the deadline
     "crash",  # the decoder process died again and again

@@ -1,0 +1,79 @@
+"""Flow `transcode`: small copies of a dataset's videos, which decode many times faster."""
+
+from prefect import flow
+
+from flows.interrupts import keep_listening
+from flows.progress import say, steps
+from flows.workspace import home, open_originals, read_videos
+from pipeline.errors import DynapropError
+from pipeline.transcode import SHORT_SIDE
+from pipeline.transcoding import Transcoding, TranscodingSummary
+
+
+@flow(name="transcode", persist_result=False)
+def transcode(
+    dataset: str,
+    short_side: int = SHORT_SIDE,
+    workers: int | None = None,
+    deadline: float = 60.0,
+    catalog: str | None = None,
+    wait: bool = False,
+) -> dict[str, object]:
+    """Copy every video of a dataset once, at a small size; goes on where it was interrupted.
+
+    Args:
+        dataset: name in the catalog, or a folder of videos.
+        short_side: pixels of the copies' shorter side.
+        workers: decode processes; one a core by default.
+        deadline: seconds without a new frame after which a video is given up.
+        catalog: path of the catalog file.
+        wait: wait while another process transcodes this dataset, instead of refusing.
+    """
+    keep_listening()
+    spec = open_originals(dataset, catalog)
+    with Transcoding(
+        dataset=spec,
+        annotations=lambda: read_videos(spec),
+        home=home(),
+        target=dataset,
+        short_side=short_side,
+        workers=workers,
+        deadline=deadline,
+        wait=wait,
+        on_note=say,
+    ) as transcoding:
+        videos = transcoding.to_do()
+        with steps("transcode", len(videos), "videos") as progress:
+            transcoding.run(videos, on_video=progress.advance)
+        summary = transcoding.summary()
+    tell(summary, target=f"{dataset}:{short_side}p")
+    return {"made": summary.made, "found": summary.found, "there": summary.there, "failed": len(summary.failed)}
+
+
+def tell(summary: TranscodingSummary, *, target: str) -> None:
+    """Say what was done, what failed, and what to do next.
+
+    Args:
+        summary: of the transcoding.
+        target: what stands for the copies.
+
+    Raises:
+        DynapropError: not one video could be copied.
+    """
+    if summary.failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.kinds.items())
+        video, error = next(iter(summary.failed.items()))
+        say(f"failed: {len(summary.failed):,} videos ({kinds}), {video} first: {error}")
+    found = f", {summary.found:,} of an interrupted run were verified" if summary.found else ""
+    say(
+        f"copies: {summary.videos - len(summary.failed):,} of {summary.videos:,} videos; this run made "
+        f"{summary.made:,}{found}, {summary.there:,} were there; {_size(summary.original_bytes)} of videos, "
+        f"{_size(summary.copy_bytes)} of copies -> {summary.folder}"
+    )
+    if len(summary.failed) == summary.videos:
+        raise DynapropError(f"none of the {summary.videos:,} videos could be copied; the first one's reason is above")
+    say(f"next: dynaprop extract {target}")
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"
