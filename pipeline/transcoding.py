@@ -16,7 +16,6 @@ from pipeline.files import FileIdentity, file_identity, writing
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.specs import DatasetSpec
-from pipeline.store import remove_strays
 from pipeline.transcode import SHORT_SIDE
 from pipeline.video import VideoError
 
@@ -103,7 +102,9 @@ class Transcoding:
     def __enter__(self) -> Self:
         self._lock.__enter__()
         try:
-            remove_strays(self.folder)  # who holds the lock is writing none
+            with writing(self.folder):
+                for stray in self.folder.rglob("*.partial"):  # of a killed run: nobody else writes here
+                    stray.unlink(missing_ok=True)
             try:
                 self._table = CopyTable.load(self.folder)
             except ValueError:
