@@ -338,6 +338,7 @@ class TestEnvironment:
         ("datasets", "birds", {"generate": {"seed": -1}}, "key 'generate.seed': should be greater than or equal to 0"),
         ("datasets", "birds", {"generate": 3}, "key 'generate': should be a mapping of keys, not 3"),
         ("datasets", "birds", {"name": "x"}, "unknown key 'name'"),
+        ("datasets", "birds", {"short_side": 256}, "unknown key 'short_side' (the target NAME:256p stands for copies)"),
         ("datasets", "birds", {"source": "x"}, "unknown key 'source'"),
         ("datasets", "birds", {"note": 3}, "key 'note': should be text, not 3"),
         ("backbones", "light", {"size": "112"}, "backbone 'light', key 'size': should be a whole number, not '112'"),
@@ -527,6 +528,51 @@ class TestDatasetOrFolder:
 
     def test_folder_that_cannot_be_looked_at(self, tmp_path: Path) -> None:
         assert "no folder" in refused(load(tmp_path, "datasets", "birds").dataset_or_folder, "x" * 300)
+
+
+class TestCopies:
+    def test_of_an_entry(self, tmp_path: Path) -> None:
+        catalog = load(tmp_path, "datasets", "birds", min_clips=7)
+        birds, copies = catalog.dataset("birds"), catalog.dataset_or_folder("birds:256p")
+        assert (copies.name, copies.short_side, birds.short_side) == ("birds.256p", 256, None)
+        assert copies.model_copy(update={"name": "birds", "short_side": None}) == birds == copies.original()
+        assert birds.original() == birds
+        assert catalog.copies_named("birds.256p") == copies
+        for name in ("birds", "birds:256p", "birds.256", "birds.0256p", "beasts.256p", ".256p", "256p"):
+            assert catalog.copies_named(name) is None
+
+    def test_of_a_folder(self, tmp_path: Path) -> None:
+        catalog = load(tmp_path, "datasets", "birds")
+        folder = tmp_path / "my videos"
+        folder.mkdir()
+        copies = catalog.dataset_or_folder(f"{folder}:64p")
+        assert copies.name == f"{folder_dataset(folder).name}.64p"
+        assert copies.original() == folder_dataset(folder)
+        catalog.dataset("birds").root.mkdir(parents=True)
+        assert catalog.dataset_or_folder("./videos/birds:64p").name == "birds.64p"
+
+    def test_a_folder_of_the_whole_name_wins(self, tmp_path: Path) -> None:
+        catalog = load(tmp_path, "datasets", "birds")
+        (tmp_path / "birds:256p").mkdir()
+        assert catalog.dataset_or_folder("birds:256p").root == tmp_path / "birds:256p"
+
+    @pytest.mark.parametrize(
+        "name", ["birds:256", "birds:p", "birds:0p", "birds:-2p", "birds:2.5p", ":256p", "birds: 2p"]
+    )
+    def test_no_copies(self, tmp_path: Path, name: str) -> None:
+        assert "no dataset of" in refused(load(tmp_path, "datasets", "birds").dataset_or_folder, name)
+
+    def test_a_mistaken_name(self, tmp_path: Path) -> None:
+        message = refused(load(tmp_path, "datasets", "birds").dataset_or_folder, "brids:256p")
+        assert "'brids': no folder" in message
+        assert "did you mean 'birds'" in message
+
+    def test_a_name_that_is_taken(self, tmp_path: Path) -> None:
+        document = {**SMALL, "datasets": {"birds": {"root": "x"}, "Birds.256P": {"root": "y"}}}
+        catalog = load_catalog(write(tmp_path, yaml.safe_dump(document)))
+        assert "the copies of 'birds' would have" in refused(catalog.dataset_or_folder, "birds:256p")
+        assert catalog.dataset_or_folder("birds:128p").name == "birds.128p"
+        assert catalog.copies_named("Birds.256P") is None
 
 
 class TestFolderDataset:
