@@ -46,7 +46,10 @@ _CALLS = {
 }
 _LOADERS = {"yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader", "yaml.CLoader", "yaml.CUnsafeLoader"}
 _DOORS = {  # the only files that open videos and pictures so
-    "av.open": {"pipeline/video.py", "pipeline/sample.py", "pipeline/transcode.py", "bench/extraction_speed.py"},
+    "av.open": {
+        *("pipeline/video.py", "pipeline/sample.py", "pipeline/transcode.py"),
+        *("bench/extraction_speed.py", "bench/transcode_speed.py"),
+    },
     "decord.VideoReader": {"pipeline/decode.py"},
     "Image.open": {"pipeline/frame_folder.py", "heads/report/timeline.py"},  # the latter thumbnails of our own
 }

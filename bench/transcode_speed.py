@@ -1,0 +1,131 @@
+"""What transcoding once is worth: `python -m bench.transcode_speed` decodes a 720p video and its copy by turns."""
+
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from bench.machine import median_seconds
+from pipeline.clips import clip_grid
+from pipeline.decode import FrameRequest
+from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
+from pipeline.probe import Probe
+from pipeline.transcode import SHORT_SIDE
+
+_FPS = 30
+
+
+@dataclass(frozen=True)
+class TranscodeSpeed:
+    """Seconds in one decode child, medians."""
+
+    frames: int
+    clips: int
+    """Frames that are decoded, one a second."""
+    original: float
+    """From the video as it comes: 720p, a key frame every 250 frames."""
+    copy: float
+    """From its copy."""
+    transcode: float
+    """Making the copy and verifying it, once."""
+    original_bytes: int
+    copy_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the copy is decoded."""
+        return self.original / self.copy
+
+
+def measure_transcode(folder: Path, *, seconds: int = 30, repetitions: int = 5) -> TranscodeSpeed:
+    """Draw a video, transcode it, and decode one clip a second from either.
+
+    Args:
+        folder: where both go.
+        seconds: of the video.
+        repetitions: decodings of each, by turns.
+    """
+    video, copy = folder / "video.mp4", folder / "copy.mp4"
+    write_moving_pictures(video, seconds=seconds)
+    with DecodePool(workers=1) as pool:
+        stamp = video.stat().st_size, video.stat().st_mtime_ns
+        wanted = CopyRequest(path=str(video), stamp=stamp, copy=copy, tag="", short_side=SHORT_SIDE)
+        (made,) = pool.transcode([wanted])
+        if not isinstance(made, CopyOutcome):
+            raise made
+        requests = {}
+        for name, path in (("original", video), ("copy", copy)):
+            (probe,) = pool.probe([str(path)])
+            if not isinstance(probe, Probe):
+                raise probe
+            requests[name] = _one_clip_a_second(path, probe), probe.decoder
+
+        def decode(name: str) -> None:
+            request, decoder = requests[name]
+            for stream in pool.decode([request], [112, 224], [decoder]):
+                deque(stream, maxlen=0)
+                if stream.outcome is None or stream.outcome.error or stream.outcome.missing:
+                    raise RuntimeError(f"{name}: {stream.outcome}")
+
+        times = median_seconds({name: lambda name=name: decode(name) for name in requests}, repetitions)
+    return TranscodeSpeed(
+        frames=made.transcoded.n_frames,
+        clips=len(requests["copy"][0].frames),
+        original=times["original"],
+        copy=times["copy"],
+        transcode=made.seconds,
+        original_bytes=video.stat().st_size,
+        copy_bytes=copy.stat().st_size,
+    )
+
+
+def write_moving_pictures(path: Path, *, seconds: int, width: int = 1280, height: int = 720) -> None:
+    """A camera that pans over a textured scene with things moving in it, as H.264 with a key frame every 250 frames."""
+    rng = np.random.default_rng(0)
+    scene = np.zeros((2 * height, 2 * width, 3), np.float32)
+    for cell in (160, 40, 10, 2):  # coarse and fine structure, as in photographs
+        cells = rng.normal(0, 8 + cell / 5, (2 * height // cell, 2 * width // cell, 3))
+        scene += cells.repeat(cell, 0).repeat(cell, 1)
+    scene = np.clip(scene + 128, 0, 255).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        options = {"g": "250", "crf": "23", "preset": "veryfast"}
+        stream = container.add_stream("libx264", rate=_FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(_FPS * seconds):
+            top, left = (round(size / 2 * (1 + np.sin(index / rate))) for size, rate in ((height, 97), (width, 61)))
+            picture = scene[top : top + height, left : left + width].copy()
+            for thing in range(6):
+                y, x = (index * (3 + thing) + 150 * thing) % (height - 120), (index * (7 - thing)) % (width - 120)
+                picture[y : y + 120, x : x + 120] = 255 - scene[200 * thing :][:120, :120]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _one_clip_a_second(path: Path, probe: Probe) -> FrameRequest:
+    grid = clip_grid(probe.timestamps, probe.duration)
+    return FrameRequest(
+        path=str(path),
+        frames=grid.frames,
+        timestamps=grid.timestamps,
+        n_frames=probe.n_frames,
+        start=probe.start,
+        estimated=probe.estimated,
+    )
+
+
+def main() -> None:
+    """Measure and print one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        speed = measure_transcode(Path(folder))
+    print(
+        f"{speed.clips} clips of a 720p video of {speed.frames} frames ({speed.original_bytes / 2**20:.1f} MiB): "
+        f"{speed.original:.2f} s; of its copy ({speed.copy_bytes / 2**20:.1f} MiB): {speed.copy:.2f} s, "
+        f"{speed.ratio:.1f} times faster; made in {speed.transcode:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
