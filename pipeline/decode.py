@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import av
+import av.container
+import av.error
 import numpy as np
 from PIL import Image
 
 from pipeline.frame_folder import FrameFolder, read_picture
 from pipeline.sound_frames import decode_frames
-from pipeline.video import VideoError, open_video
+from pipeline.video import COPY_MARK, VideoError, open_video, video_stream
 
+_SAME = 1e-4  # seconds: times that differ by less are one frame's
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
 
 
@@ -61,10 +65,16 @@ def read_frames(
 def read_with_pyav(
     request: FrameRequest, on_frame: Callable[[], None] | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode from the start in presentation order; match frames by time, or by index where times are estimated."""
+    """Decode in presentation order; match frames by time, or by index where times are estimated.
+
+    Decoding begins at the start, as groups of frames may depend on one another; in a transcoded copy they do not, and
+    those without a clip are left out.
+    """
     n_clips, clip, found = len(request.frames), 0, 0
     with open_video(request.path) as container:
-        for index, (time, frame) in enumerate(decode_frames(container, on_packet=on_frame)):
+        is_copy = not request.estimated and container.metadata.get("comment", "").startswith(COPY_MARK)
+        decoded = (_wanted_groups if is_copy else _all_frames)(container, request, on_frame)
+        for index, (time, frame) in enumerate(decoded):
             while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
                 if late == 0 and frame is not None:
                     found += 1
@@ -74,6 +84,35 @@ def read_with_pyav(
                 break
     if not found:
         raise VideoError("missing_frames", f"none of {n_clips} clips can be decoded")
+
+
+def _all_frames(
+    container: av.container.InputContainer, _request: FrameRequest, on_frame: Callable[[], None] | None
+) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
+    return decode_frames(container, on_packet=on_frame)
+
+
+def _wanted_groups(
+    container: av.container.InputContainer, request: FrameRequest, on_frame: Callable[[], None] | None
+) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
+    """As ``decode_frames``, but of each group of frames that holds clips only what comes before the last of them."""
+    stream = video_stream(container)
+    keys = [entry.timestamp for entry in stream.index_entries or () if entry.is_keyframe]
+    times = request.start + request.timestamps
+    begins = np.array(keys, np.float64) * float(stream.time_base or 0)
+    groups = np.searchsorted(begins, times + _SAME, side="right") - 1
+    for group in np.unique(groups):
+        if group >= 0:
+            try:
+                container.seek(keys[group], stream=stream)
+            except av.error.FFmpegError as error:
+                raise VideoError("decode", f"seeking: {error}") from None
+            stream.codec_context.flush_buffers()
+        last = times[groups == group][-1]
+        for time, frame in decode_frames(container, on_packet=on_frame):
+            yield time, frame
+            if time is not None and time > last - _SAME:
+                break
 
 
 def read_with_decord(
@@ -158,7 +197,7 @@ def _lateness(request: FrameRequest, clip: int, index: int, time: float | None) 
     if time is None:
         return -1
     late = time - request.start - request.timestamps[clip]
-    return 0 if abs(late) < 1e-4 else int(np.sign(late))
+    return 0 if abs(late) < _SAME else int(np.sign(late))
 
 
 def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:

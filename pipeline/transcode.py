@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation
 
 from pipeline.probe import Probe, probe_video
 from pipeline.sound_frames import decode_frames
-from pipeline.video import VideoError, open_video, video_stream
+from pipeline.video import COPY_MARK, VideoError, open_video, video_stream
 
 SHORT_SIDE = 256
 TOLERANCE = 1e-3  # seconds that a frame's time may differ
@@ -106,7 +106,7 @@ def check_copy(
     original = probe_video(path, on_frame=on_frame)
     try:
         with open_video(copy) as container:
-            if container.metadata.get("comment") != tag:
+            if container.metadata.get("comment") != COPY_MARK + tag:
                 return None
         probe = probe_video(copy, on_frame=on_frame)
         _compare(original, probe)
@@ -173,7 +173,7 @@ def _output(
         container = av.open(f"file:{Path(target).absolute()}", "w", format="mp4")
     try:
         with _refusals():
-            container.metadata["comment"] = tag
+            container.metadata["comment"] = COPY_MARK + tag
             stream = container.add_stream("libx264", rate=rate, options=_X264)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.codec_context.time_base = time_base

@@ -187,7 +187,7 @@ class Transcoding:
                 path=str(video.path),
                 stamp=identity.stamp,
                 copy=self.folder / copy_path(video.id),
-                tag=f"dynaprop: {self._short_side}p of {identity.content}",
+                tag=f"{self._short_side}p of {identity.content}",
                 short_side=self._short_side,
             )
 

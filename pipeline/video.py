@@ -13,6 +13,9 @@ from av.video.stream import VideoStream
 # under an innocent name they make the reader open other files.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mjpeg,m4v,h264,hevc,mpegvideo,ivf,rm"
 
+# What the comment of a transcoded copy begins with: in such a file every group of frames stands for itself.
+COPY_MARK = "dynaprop copy: "
+
 ERROR_KINDS = (
     "absent",  # listed, but not on disk: nothing has failed
     "unreadable",  # the file cannot be opened or is no video container

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import transcode
+from pipeline import decode, transcode
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
 from pipeline.probe import probe_video
 from pipeline.transcode import Transcoded, check_copy, copy_size, transcode_video
 from pipeline.video import VideoError
-from tests.pipeline.coded_frames import SIDE, draw, read_number
+from tests.pipeline.coded_frames import SIDE, draw, encode, packet_places, read_number
 from tests.pipeline.corpus import CASES, build_corpus
 from tests.pipeline.test_decode_pool import fake_children
 from tests.pipeline.videos import all_frames, write_video
@@ -247,6 +247,43 @@ def test_what_is_a_copy(tmp_path):
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "copy.mp4").write_bytes(whole[:size])
         assert check_copy(source, tmp_path / "copy.mp4", tag="of a") is None
+
+
+def clips_of(path: Path, every: int, seen: list[int] | None = None) -> dict[int, int]:
+    """The number that each frame of some clips carries, by clip, as PyAV reads it; ``seen`` grows by the packets."""
+    probe = probe_video(path)
+    frames = np.arange(3, probe.n_frames, every)
+    wanted = FrameRequest(str(path), frames, probe.timestamps[frames], probe.n_frames, probe.start, False)
+    read = read_frames(wanted, "pyav", on_frame=lambda: seen.append(1) if seen is not None else None)
+    return {clip: read_number(resize_frame(frame, SIDE)) for clip, frame in read}
+
+
+@pytest.mark.parametrize("every", [1, 5, 16, 61, 150])
+def test_groups_without_clips_are_not_decoded(every, tmp_path):
+    times = np.cumsum(np.random.default_rng(every).integers(10, 400, 200)).tolist()
+    source = encode(tmp_path / "a.mp4", frames=200, fps=1000, times=times, options={"g": "250"})
+    transcode_video(source, tmp_path / "copy.mp4", short_side=32)
+    packets: list[int] = []
+    found = clips_of(tmp_path / "copy.mp4", every, packets)
+    assert found == {clip: number for clip, number in enumerate(range(3, 200, every))}
+    groups: dict[int, int] = {}  # number of the last clip's frame in its group, by group
+    for number in found.values():
+        groups[number // 16] = number % 16 + 1
+    assert len(packets) == sum(groups.values())
+    assert clips_of(source, every) == found
+
+
+def test_a_damaged_group_of_a_copy_hurts_no_other_one(tmp_path, monkeypatch):
+    source = encode(tmp_path / "a.mp4", frames=64)
+    transcode_video(source, tmp_path / "copy.mp4", short_side=32)
+    data = bytearray((tmp_path / "copy.mp4").read_bytes())
+    position, size = packet_places(tmp_path / "copy.mp4")[22]
+    data[position : position + size] = bytes(size)
+    (tmp_path / "copy.mp4").write_bytes(data)
+    found = clips_of(tmp_path / "copy.mp4", 2)
+    assert found == {clip: number for clip, number in enumerate(range(3, 64, 2)) if not 22 <= number < 32}
+    monkeypatch.setattr(decode, "COPY_MARK", "other")
+    assert clips_of(tmp_path / "copy.mp4", 2) == found
 
 
 def test_pool_answers_in_order_and_keeps_what_is_whole(tmp_path):
