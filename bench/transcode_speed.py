@@ -3,6 +3,7 @@
 import tempfile
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -70,7 +71,7 @@ def measure_transcode(folder: Path, *, seconds: int = 30, repetitions: int = 5) 
                 if stream.outcome is None or stream.outcome.error or stream.outcome.missing:
                     raise RuntimeError(f"{name}: {stream.outcome}")
 
-        times = median_seconds({name: lambda name=name: decode(name) for name in requests}, repetitions)
+        times = median_seconds({name: partial(decode, name) for name in requests}, repetitions)
     return TranscodeSpeed(
         frames=made.transcoded.n_frames,
         clips=len(requests["copy"][0].frames),
