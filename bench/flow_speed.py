@@ -14,9 +14,10 @@ from flows.workspace import open_workspace
 
 @dataclass(frozen=True)
 class FlowSpeed:
-    """Seconds of one extraction, medians; the start of Prefect's server is not counted."""
+    """Seconds of one extraction with tiny networks, medians; the start of Prefect's server is not counted."""
 
     shards: int
+    clips: int
     functions: float
     """Called as plain functions."""
     flow: float
@@ -24,8 +25,8 @@ class FlowSpeed:
 
     @property
     def overhead(self) -> float:
-        """Part of the flow's time that plain functions do not need."""
-        return self.flow / self.functions - 1
+        """Seconds of the flow that plain functions do not need, whatever the networks."""
+        return self.flow - self.functions
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,27 @@ class RepeatSpeed:
     """The interpreter, Prefect, its server and an empty flow."""
 
 
-def measure_flow(catalog: Path, dataset: str, *, scratch: Path, repetitions: int, device: str) -> FlowSpeed:
+def measure_flow(
+    catalog: Path, dataset: str, recipe: str, *, scratch: Path, repetitions: int, device: str
+) -> FlowSpeed:
     """Extract a dataset of the catalog into new stores, as functions and as a flow in turns."""
+    names = dataset, recipe, str(catalog)
     functions, flow = [], []
     with prefect_server():
         for repetition in range(-1, repetitions):  # the first time, networks are counted and the server starts
             os.environ["DYNAPROP_HOME"] = str(scratch / f"functions{repetition}")
-            plainly = seconds_of(lambda: _extract(catalog, dataset, device))
+            plainly = seconds_of(lambda: _extract(*names, device))
             os.environ["DYNAPROP_HOME"] = str(scratch / f"flow{repetition}")
-            as_flow = seconds_of(lambda: extract_features(dataset, device=device, catalog=str(catalog)))
+            as_flow = seconds_of(lambda: extract_features(dataset, recipe, device=device, catalog=str(catalog)))
             if repetition >= 0:
                 functions.append(plainly)
                 flow.append(as_flow)
-        with open_extraction(open_workspace(dataset, None, str(catalog)), dry_run=True) as extraction:
-            shards = len(extraction.store.manifest().shards())
-    return FlowSpeed(shards=shards, functions=statistics.median(functions), flow=statistics.median(flow))
+        with open_extraction(open_workspace(*names), dry_run=True) as extraction:
+            manifest = extraction.store.manifest()
+    clips = int(manifest.current()["n_clips"].sum())
+    return FlowSpeed(
+        len(manifest.shards()), clips, functions=statistics.median(functions), flow=statistics.median(flow)
+    )
 
 
 def measure_repeat(catalog: Path, dataset: str, *, home: Path, repetitions: int, device: str) -> RepeatSpeed:
@@ -68,9 +75,9 @@ def measure_repeat(catalog: Path, dataset: str, *, home: Path, repetitions: int,
     return RepeatSpeed(**seconds)
 
 
-def _extract(catalog: Path, dataset: str, device: str) -> None:
+def _extract(dataset: str, recipe: str, catalog: str, device: str) -> None:
     """What the flow does, without it."""
-    with open_extraction(open_workspace(dataset, None, str(catalog)), device=device) as extraction:
+    with open_extraction(open_workspace(dataset, recipe, catalog), device=device) as extraction:
         plan = extraction.plan(extraction.changes())
         for shard in plan.shards:
             extraction.extract_shard(shard)

@@ -1,5 +1,7 @@
 """Flow `transcode`: small copies of a dataset's videos, which decode many times faster."""
 
+import shlex
+
 from prefect import flow
 
 from flows.interrupts import keep_listening
@@ -72,7 +74,7 @@ def tell(summary: TranscodingSummary, *, target: str) -> None:
     )
     if len(summary.failed) == summary.videos:
         raise DynapropError(f"none of the {summary.videos:,} videos could be copied; the first one's reason is above")
-    say(f"next: dynaprop extract {target}")
+    say(f"next: dynaprop extract {shlex.quote(target)}")
 
 
 def _size(size: int) -> str:

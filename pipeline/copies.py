@@ -10,6 +10,7 @@ decoded, records the copies as the source of the features.
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -217,7 +218,7 @@ def annotations_of_copies(annotations: Annotations, table: CopyTable, *, target:
 
 def _command(target: str, short_side: int) -> str:
     option = "" if short_side == SHORT_SIDE else f" --short-side {short_side}"
-    return f"dynaprop transcode {target}{option}"
+    return f"dynaprop transcode {shlex.quote(target)}{option}"
 
 
 def require_files(annotations: Annotations, target: str) -> None:
