@@ -136,7 +136,7 @@ class _Found:
 
 def _usable(store: FeatureStore, key: str, places: Mapping[str, int]) -> dict[str, Any]:
     """The ledger's row of every video that has features, by id; ``places`` are first rows by id."""
-    table = store.ledger(key).read(("video_id", "shard", "row", "status", "n_clips", "timestamps", "checksum"))
+    table = store.ledger(key).read(("n_clips", "timestamps", "checksum"))
     rows = table[table["status"].isin(USABLE)].itertuples(index=False)
     return {row.video_id: row for row in rows if places.get(row.video_id) == row.row}
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,12 +142,17 @@ class Extraction:
                 raise
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """End the decode children, then give back the lock."""
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        """End the decode children, bring the ledgers' indexes up to date, then give back the lock."""
         try:
             if self._pool is not None:
                 self._pool.close()
                 self._pool = None
+            if kind is None and self._lock is not None and self._store is not None:
+                with suppress(DynapropError):  # readers can do without
+                    for key in self.key_names.values():
+                        self.check_lock()
+                        self._store.ledger(key).index()
         finally:
             if self._lock is not None:
                 self._lock.__exit__()

@@ -5,6 +5,7 @@ without its file does not exist, whatever lies in the array.
 """
 
 import re
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import pyarrow as pa
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet, read_parquet, sync, writing
+from pipeline.ledger_index import LedgerIndex, State
 
 OUTCOME = ("video_id", "shard", "row", "status", "error_kind", "error_detail")
 _REQUIRED = (*OUTCOME, "n_clips", "timestamps", "checksum")
@@ -70,6 +72,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._index = LedgerIndex(folder.with_name(f"{folder.name}.parquet"))
         self._remembered: tuple[object, pd.DataFrame] | None = None
 
     def published(self) -> set[int]:
@@ -120,23 +123,53 @@ class Ledger:
         return self._read([shard], None)
 
     def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows of all published shards, shard by shard, all columns by default; raises as ``read_shard`` does."""
-        return self._read(sorted(self.published()), columns)
+        """The rows of all published shards, shard by shard; raises as ``read_shard`` does.
+
+        Args:
+            columns: those to read besides ``OUTCOME``; all by default.
+        """
+        return self._read_all(self._state(), None if columns is None else (*OUTCOME, *columns))
 
     def outcomes(self) -> pd.DataFrame:
         """How each video of the published shards ended, columns ``OUTCOME`` alone; remembered until a file changes.
 
         Raises as ``read_shard`` does.
         """
-        shards = sorted(self.published())
-        state = [(shard, *_state(self._path(shard))) for shard in shards]
+        state = self._state()
         if self._remembered is None or self._remembered[0] != state:
-            self._remembered = state, self._read(shards, OUTCOME)
+            self._remembered = state, self._read_all(state, OUTCOME)
         return self._remembered[1]
+
+    def index(self) -> None:
+        """Bring the index up to date, which makes ``read`` and ``outcomes`` fast; only for who holds the store's lock.
+
+        Raises as ``read_shard`` does, or where it cannot be written.
+        """
+        state = self._state()
+        if len(state) > 1 and not self._index.is_of(state):
+            self._index.write(state, self._joined([shard for shard, _, _ in state], None)[0])
+
+    def remove(self) -> None:
+        """Delete all files; raises OSError."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._index.path.unlink(missing_ok=True)
+
+    def _state(self) -> State:
+        """What changes when a file is replaced."""
+        return [(shard, *_size_and_time(self._path(shard))) for shard in sorted(self.published())]
+
+    def _read_all(self, state: State, columns: Sequence[str] | None) -> pd.DataFrame:
+        indexed = self._index.read(state, columns) if len(state) > 1 else None
+        return self._read([shard for shard, _, _ in state], columns) if indexed is None else indexed.to_pandas()
 
     def _read(self, shards: Sequence[int], columns: Sequence[str] | None) -> pd.DataFrame:
         if not shards:
             return _EMPTY[list(columns or _COLUMNS)]
+        return self._joined(shards, columns)[1]
+
+    def _joined(self, shards: Sequence[int], columns: Sequence[str] | None) -> tuple[pa.Table, pd.DataFrame]:
+        """The rows of some files, checked, as both."""
         with ThreadPoolExecutor(usable_cores()) as threads:
             tables = list(threads.map(lambda shard: self._table(shard, columns), shards))
         try:
@@ -149,9 +182,9 @@ class Ledger:
             sensible = False
         if not sensible:
             for shard in shards if len(shards) > 1 else ():
-                self._read([shard], columns)  # raises for the first that is bad by itself
+                self._joined([shard], columns)  # raises for the first that is bad by itself
             raise DynapropError(f"{self._path(shards[0])} makes no sense; run `dynaprop verify TARGET --repair`")
-        return rows
+        return table, rows
 
     def _table(self, shard: int, columns: Sequence[str] | None) -> pa.Table:
         try:
@@ -172,7 +205,7 @@ def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
     counts = [name for name in ("shard", "row", "n_clips", "n_missing") if name in rows]
     if any(not pd.api.types.is_integer_dtype(rows[name]) for name in counts):
         return False
-    if "timestamps" in rows and not all(
+    if {"timestamps", "n_clips"} <= set(rows) and not all(
         isinstance(times, np.ndarray) and times.dtype.kind == "f" and len(times) == n_clips
         for times, n_clips in zip(rows["timestamps"], rows["n_clips"], strict=True)
     ):
@@ -186,10 +219,9 @@ def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
     )
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced."""
+def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:  # withdrawn meanwhile: reading it says so
-        return 0, 0, 0
-    return status.st_ino, status.st_mtime_ns, status.st_size
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

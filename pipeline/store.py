@@ -196,9 +196,9 @@ class FeatureStore:
             DynapropError: the store cannot be written to.
         """
         with writing(self.root):
-            for folder in (self.ledger(key).folder, self._path / key):
-                if folder.exists():
-                    shutil.rmtree(folder)
+            self.ledger(key).remove()
+            if (self._path / key).exists():
+                shutil.rmtree(self._path / key)
 
     def _chunk(self, key: str, shard: int) -> Path:
         return self._path / key / "c" / str(shard) / "0"
