@@ -76,7 +76,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         me = psutil.Process()
-        while not self._done.wait(0.5):
+        done = False
+        while not done:  # once at the end at least
+            done = self._done.wait(0.5)
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:

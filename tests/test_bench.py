@@ -1,0 +1,70 @@
+"""The benchmarks measure what they say, on tiny videos and networks."""
+
+import pytest
+
+from bench.cache_speed import measure_store, measure_training
+from bench.extraction_speed import copy_videos, measure_extraction
+from bench.growth import measure
+from bench.precision_speed import measure_precision
+from pipeline.specs import BackboneSpec, DatasetSpec
+from tests.pipeline.videos import write_video
+
+CLIPS = 20
+BACKBONES = [
+    BackboneSpec(name="s", model="test_efficientnet", size=32, weights="random"),
+    BackboneSpec(name="t", model="test_resnet", size=48, weights="random"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where a copied dataset of four videos was extracted by the benchmark, with the dataset and what was measured."""
+    folder = tmp_path_factory.mktemp("bench")
+    for label in "ab":
+        write_video(folder / "source" / label / "one.mp4", frames=40, seed=ord(label))
+    copy_videos(DatasetSpec(name="source", root=folder / "source"), folder / "videos", 4)
+    dataset = DatasetSpec(name="bench", root=folder / "videos", min_clips=CLIPS, max_clips=CLIPS, shard_rows=2 * CLIPS)
+    told: list[str] = []
+    speed = measure_extraction(
+        dataset, BACKBONES, home=folder / "home", plain_videos=1, device="cpu", on_step=told.append
+    )
+    return folder / "home", dataset, speed, told
+
+
+def test_extraction_is_compared_with_its_parts_and_the_plain_loop(home):
+    _, dataset, speed, told = home
+    assert sorted(path.name for path in dataset.root.rglob("*.mp4")) == ["0_one.mp4"] * 2 + ["1_one.mp4"] * 2
+    assert (speed.clips, speed.shards) == (2 * CLIPS, 2)
+    assert len(told) == 12
+    parts = (speed.decode, speed.student, speed.teacher, speed.write, speed.extraction, speed.plain, speed.start)
+    assert all(seconds > 0 for seconds in parts)
+    assert speed.peak_mib > 100
+    forward = speed.student + speed.teacher
+    assert speed.efficiency == pytest.approx((speed.decode + forward) / speed.extraction)
+
+
+def test_training_from_store_memory_and_videos(home):
+    folder, dataset, *_ = home
+    speed = measure_training(dataset, BACKBONES, home=folder, repetitions=1, decoded_videos=2, device="cpu")
+    assert speed.videos == 4
+    assert 0 < speed.in_memory < speed.from_videos
+
+
+def test_half_precision_is_near(home):
+    folder, dataset, *_ = home
+    speed = measure_precision(dataset, BACKBONES, home=folder, repetitions=1, device="cpu")
+    assert speed.precision == "bf16"
+    assert 0.9 < speed.cosine < 1
+
+
+def test_a_split_is_written_and_read(home):
+    speed = measure_store(BACKBONES, shards=2, repetitions=1)
+    assert speed.mebibytes == pytest.approx(2 * 2 * 25 * 80 * 1280 * 2 / 2**20)
+    assert all(seconds > 0 for seconds in (speed.write, speed.write_memmap, speed.read, speed.read_memmap))
+
+
+def test_bookkeeping_of_many_videos(capsys):
+    point = measure(2000)
+    assert (point.videos, point.shards) == (2000, 26)
+    assert all(seconds > 0 for seconds in (point.plan, point.resume, point.verify, point.list))
+    assert "synthetic" in capsys.readouterr().out
