@@ -76,6 +76,7 @@ def fill_store(
                 store.write_shard(key.name, shard, rows)
             published = [_ledger_row(record, rows, store.shard_rows) for record in table.to_dict("records")]
             store.ledger(key.name).publish(shard, published)
+        store.ledger(key.name).index()
 
 
 def _ledger_row(record: dict[Any, Any], rows: np.ndarray | None, shard_rows: int) -> LedgerRow:

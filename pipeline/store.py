@@ -67,6 +67,7 @@ class FeatureStore:
         self.shard_rows: int = attributes["shard_rows"]
         self._widths: dict[str, int] = {}
         self._ledgers: dict[str, Ledger] = {}
+        self._manifest: tuple[object, Manifest] | None = None
 
     @classmethod
     def existing(cls, root: Path) -> Self:
@@ -84,7 +85,7 @@ class FeatureStore:
         return self.root / "manifest.parquet"
 
     def manifest(self) -> Manifest:
-        """The current manifest, read from disk.
+        """The current manifest, read from disk where it has changed; it is not to be modified.
 
         Raises:
             DynapropError: it is damaged, or gone although there are features: nobody knows whose the rows are.
@@ -95,7 +96,14 @@ class FeatureStore:
                 f"{self.manifest_path} is gone, and only it knows whose the features are; put it back, or delete the "
                 f"folder {self.root} and extract again"
             )
-        return Manifest.load(self.manifest_path, shard_rows=self.shard_rows)
+        try:
+            status = self.manifest_path.stat()
+            state = status.st_ino, status.st_size, status.st_mtime_ns
+        except OSError:  # loading says what there is to say
+            state = None
+        if self._manifest is None or state is None or self._manifest[0] != state:
+            self._manifest = state, Manifest.load(self.manifest_path, shard_rows=self.shard_rows)
+        return self._manifest[1]
 
     def ledger(self, key: str) -> Ledger:
         """The ledger of one feature key."""
