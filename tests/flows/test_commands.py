@@ -287,7 +287,7 @@ def test_verify_and_garbage_collection(dynaprop, workplace):
         .replace("lite, other", "lite")
     )
     assert "1 feature keys deleted" in dynaprop("datasets", "--gc").err
-    assert [path.name.split("-")[0] for path in (workplace / "stores").rglob("ledger/*")] == ["test_efficientnet"]
+    assert {path.name.split("-")[0] for path in (workplace / "stores").rglob("ledger/*")} == {"test_efficientnet"}
 
 
 @pytest.mark.parametrize(
