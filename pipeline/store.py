@@ -3,6 +3,7 @@
 <root>/features.zarr      zarr v3 group; an array (row, channel) of fp16 for every feature key
 <root>/manifest.parquet   which rows belong to which video
 <root>/ledger/<key>/      a parquet file for every shard that is done
+<root>/ledger/<key>.parquet   all of them in one, derived from them (`LedgerIndex`)
 """
 
 import contextlib
