@@ -2,25 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.fold import fold_batch_norm
+from pipeline.compiled_network import CompiledNetwork
+from pipeline.torch_network import TorchNetwork
 from pipeline.weights import Weights, create_network, find_weights, load_backbone, timm_normalisation
 
 # Raised whenever the code from file to feature changes what comes out, so that old features are not mixed in.
 FEATURE_VERSION = 2
 RESIZE_RULE = "whole frame to square, Pillow bicubic antialiased, 8 bits"
-
-
-_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# Convolutions on GPUs have 10 of 23 bits by default, and choose among algorithms that round differently.
-_EXACT = partial(torch.backends.cudnn.flags, enabled=True, deterministic=True, allow_tf32=False)
 
 
 @dataclass(frozen=True)
@@ -54,20 +50,15 @@ class FrameBackbone:
     Args:
         key: what the features are keyed by.
         weights: the located weights.
-        device: torch device.
+        device: torch device. On a CPU the network is compiled where that is possible.
     """
 
     def __init__(self, *, key: FeatureKey, weights: Weights, device: str | torch.device = "cpu") -> None:
         self.key = key
-        self.device = torch.device(device)
         network = load_backbone(key.model, weights).requires_grad_(False)
         self.channels = int(network.num_features)  # type: ignore[arg-type]
-        network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.network = fold_batch_norm(network, torch.zeros(2, 3, key.size, key.size, device=self.device))
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(key.mean, device=self.device).view(shape) * 255
-        self._std = torch.tensor(key.std, device=self.device).view(shape) * 255
-        self._half = _HALF.get(key.precision)
+        self.start = _runner(network, key, torch.device(device)).start
+        """Begins a batch, see ``CompiledNetwork.start``."""
 
     def features(self, frames: np.ndarray) -> np.ndarray:
         """Features of a batch of frames.
@@ -80,30 +71,12 @@ class FrameBackbone:
         """
         return self.start(frames)()
 
-    @torch.inference_mode()
-    def start(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
-        """Begin a batch; what is returned waits for its features. A GPU computes meanwhile, a CPU is done already.
 
-        The frames may be overwritten at once.
-        """
-        batch = torch.from_numpy(frames)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()  # a copy; torch keeps its memory until the transfer is over, and uses it again
-        # NHWC bytes seen as NCHW are already channels_last.
-        pixels = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        with _EXACT(), torch.autocast(self.device.type, self._half, enabled=self._half is not None):
-            features = self.network((pixels - self._mean) / self._std).float()
-        if self.device.type != "cuda":
-            return features.cpu().numpy
-        result = torch.empty(features.shape, pin_memory=True).copy_(features, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-
-        def wait() -> np.ndarray:
-            done.synchronize()
-            return result.numpy()
-
-        return wait
+def _runner(network: torch.nn.Module, key: FeatureKey, device: torch.device) -> CompiledNetwork | TorchNetwork:
+    if device.type == "cpu":
+        with suppress(RuntimeError):
+            return CompiledNetwork(network, size=key.size, mean=key.mean, std=key.std, precision=key.precision)
+    return TorchNetwork(network, mean=key.mean, std=key.std, precision=key.precision, device=device)
 
 
 def feature_key(
