@@ -4,7 +4,7 @@ from flows.server import prefect_server
 
 
 def main() -> None:
-    with prefect_server():
+    with prefect_server(lambda: None):
         from prefect import flow
 
         @flow

@@ -15,11 +15,13 @@ from torch.nn.functional import interpolate
 
 from bench.machine import PeakMemory, seconds_of
 from pipeline.annotations import read_annotations
-from pipeline.backbone import FeatureKey, FrameBackbone
+from pipeline.backbone import FrameBackbone
 from pipeline.extract import Extractor
 from pipeline.extraction import Extraction
+from pipeline.feature_key import FeatureKey
+from pipeline.networks import load_network
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.weights import Weights, load_backbone
+from pipeline.weights import Weights
 
 PARTS = ("decode", "student", "teacher", "write", "extraction")
 
@@ -148,7 +150,7 @@ class _PlainLoop:
     """What one would write first: file by file, all frames decoded, those of the clips resized and forwarded."""
 
     def __init__(self, keys: Sequence[tuple[FeatureKey, Weights]], *, clips: int, device: str) -> None:
-        self._networks = [(key, load_backbone(key.model, weights).to(device)) for key, weights in keys]
+        self._networks = [(key, load_network(key.model, weights).to(device)) for key, weights in keys]
         self._clips = clips
         self._device = device
 

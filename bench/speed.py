@@ -29,8 +29,8 @@ from bench.machine import describe_machine
 from bench.precision_speed import PrecisionSpeed, measure_precision
 from flows.progress import say
 from pipeline.catalog import find_catalog, load_catalog
+from pipeline.device import resolve_device
 from pipeline.errors import DynapropError
-from pipeline.extraction import resolve_device
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.annotations import Video
-from pipeline.backbone import FeatureKey
 from pipeline.checksum import checksum
 from pipeline.extract import array_attributes
+from pipeline.feature_key import FeatureKey
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import Manifest
 from pipeline.probe import Probe

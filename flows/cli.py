@@ -73,8 +73,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
-    workspace = _check(target, recipe, catalog, sweep)
-    with prefect_server():  # it starts while torch is imported
+    with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
         from flows.evaluate_sweep import evaluate_sweep
         from flows.extract_features import extract_features
         from flows.train_heads import train_heads
@@ -101,13 +100,13 @@ def extract(
     verbose: Verbose = False,
 ) -> None:
     """Decode every video once and cache its frame features; goes on where it was interrupted."""
-    _check(target, recipe, catalog)
     if dry_run:
+        _check(target, recipe, catalog)
         from flows.extract_features import expect
 
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
-        with prefect_server():
+        with prefect_server(lambda: _check(target, recipe, catalog)):
             from flows.extract_features import extract_features
 
             extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
@@ -126,12 +125,7 @@ def transcode(
     verbose: Verbose = False,
 ) -> None:
     """Copy every video once at a small size, to decode faster; the copies are used as TARGET:256p."""
-    from flows.workspace import open_originals
-
-    dataset = open_originals(target, catalog)
-    if dataset.generate is None:
-        dataset.require_root()
-    with prefect_server():
+    with prefect_server(lambda: _check_originals(target, catalog)):
         from flows.transcode import transcode
 
         transcode(target, short_side, workers, deadline, catalog, wait)
@@ -150,8 +144,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
-    workspace = _check(target, recipe, catalog)
-    with prefect_server():
+    with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
         from flows.train_heads import train_heads
 
         report = train_heads(
@@ -179,8 +172,7 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    workspace = _check(target, recipe, catalog, sweep)
-    with prefect_server():
+    with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
         from flows.evaluate_sweep import evaluate_sweep
 
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
@@ -244,10 +236,11 @@ def verify(
     """Check every cached feature against the ledger: shard present, features finite, checksum right."""
     from flows.verify_features import DeepOptions, repair_features, verify_features
     from flows.workspace import open_workspace
-    from pipeline.extraction import resolve_device
+    from pipeline.device import resolve_device
 
     workspace = open_workspace(target, recipe, catalog)
-    resolve_device(device)
+    if device != "auto":
+        resolve_device(device)  # refused even where it is not needed
     options = DeepOptions(sample=sample, seed=seed, device=device, workers=workers) if deep else None
     if repair:
         repair_features(workspace, deep=options, wait=wait, device=device, workers=workers)
@@ -291,12 +284,20 @@ def _one_line(error: Exception) -> str:
 
 
 def _check(target: str, recipe: str | None, catalog: str | None, sweep: str | None = None) -> "Workspace":
-    """Refuse unknown names before Prefect starts, which takes seconds."""
+    """Refuse unknown names before Prefect is imported, which takes seconds."""
     from flows.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep)
     workspace.require_root()
     return workspace
+
+
+def _check_originals(target: str, catalog: str | None) -> None:
+    from flows.workspace import open_originals
+
+    dataset = open_originals(target, catalog)
+    if dataset.generate is None:
+        dataset.require_root()
 
 
 def _seeds(count: int | None) -> tuple[int, ...] | None:

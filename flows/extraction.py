@@ -1,4 +1,4 @@
-"""A workspace's extraction. A module of its own, as it imports torch, for which names are not to wait."""
+"""A workspace's extraction. A module of its own, as it imports the whole cache, for which names are not to wait."""
 
 from flows.progress import say
 from flows.workspace import Workspace

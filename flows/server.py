@@ -9,64 +9,86 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import DynapropError
 
+T = TypeVar("T")
+
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
+def prefect_server(meanwhile: Callable[[], T]) -> Iterator[T]:
     """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback.
+
+    Args:
+        meanwhile: called while the server starts, which takes seconds; the body gets what it returns.
 
     Raises:
         DynapropError: no server answers.
     """
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_HOME,
-        PREFECT_SERVER_API_AUTH_STRING,
-        temporary_settings,
-    )
+    own = None if os.environ.get("PREFECT_API_URL") else _OwnServer()
+    try:
+        result = meanwhile()
+        from prefect.settings import (  # its import takes a second, in which the server starts, too
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            PREFECT_HOME,
+            PREFECT_SERVER_API_AUTH_STRING,
+            temporary_settings,
+        )
 
-    if url := PREFECT_API_URL.value():
+        if url := PREFECT_API_URL.value():
+            if own:  # Prefect's profile names one
+                own.end()
+            try:
+                yield result
+            except RuntimeError as error:
+                if "Failed to reach API" not in str(error):
+                    raise
+                raise DynapropError(
+                    f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without"
+                ) from error
+            return
+        own = own or _OwnServer()
+        auth = PREFECT_SERVER_API_AUTH_STRING.value()
         try:
-            yield
-        except RuntimeError as error:
-            if "Failed to reach API" not in str(error):
+            with temporary_settings({PREFECT_API_URL: own.url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
+                yield result
+        except Exception as error:
+            if own.process.poll() is None or isinstance(error, DynapropError):
                 raise
             raise DynapropError(
-                f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without"
+                f"Prefect's server has ended by itself ({own.process.returncode}): its database may be damaged or its "
+                f"disk full; look at {PREFECT_HOME.value()}, or set PREFECT_HOME to an empty folder"
             ) from error
-        return
-    # Bound here: the port is known at once, is nobody else's, and requests wait until the server has started.
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.server", str(listening.fileno())],
-            stdin=subprocess.PIPE,
-            pass_fds=(listening.fileno(),),
-            env={**os.environ, "PYTHONPATH": path},
-            process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
-        )
-    try:
-        auth = PREFECT_SERVER_API_AUTH_STRING.value()
-        with temporary_settings({PREFECT_API_URL: url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
-            yield
-    except Exception as error:
-        if process.poll() is None or isinstance(error, DynapropError):
-            raise
-        raise DynapropError(
-            f"Prefect's server has ended by itself ({process.returncode}): its database may be damaged or its disk "
-            f"full; look at {PREFECT_HOME.value()}, or set PREFECT_HOME to an empty folder"
-        ) from error
     finally:
-        process.kill()
-        process.communicate()  # reaps it and closes the pipe
+        if own:
+            own.end()
+
+
+class _OwnServer:
+    """A server process on loopback that ends with this one, however this one ends."""
+
+    def __init__(self) -> None:
+        # Bound here: the port is known at once, is nobody else's, and requests wait until the server has started.
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            root = str(Path(__file__).resolve().parent.parent)
+            path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "flows.server", str(listening.fileno())],
+                stdin=subprocess.PIPE,
+                pass_fds=(listening.fileno(),),
+                env={**os.environ, "PYTHONPATH": path},
+                process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
+            )
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()  # reaps it and closes the pipe
 
 
 def main() -> None:

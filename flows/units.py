@@ -21,11 +21,11 @@ from heads.results import Asked, Measured, RunFolder
 from heads.setting import Setting
 from heads.trained import Options, TrainedModels, trainings
 from pipeline.annotations import Annotations, require_labels
-from pipeline.backbone import gmacs_per_frame
 from pipeline.cached import open_store
 from pipeline.cores import usable_cores
+from pipeline.device import resolve_device
 from pipeline.errors import DynapropError
-from pipeline.extraction import resolve_device
+from pipeline.networks import gmacs_per_frame
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.backbone import FeatureKey, feature_key
 from pipeline.errors import DynapropError
+from pipeline.feature_key import FeatureKey, feature_key
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.weights import Weights

@@ -5,21 +5,24 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.backbone import FeatureKey, FrameBackbone, gmacs_per_frame
 from pipeline.checksum import checksum
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome, DecodePool
+from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import frame_folder
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
 from pipeline.weights import Weights
+
+if TYPE_CHECKING:
+    from pipeline.backbone import FrameBackbone  # imports torch, which what is cached does not need
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ class Extractor:
             deque(stream, maxlen=0)
         return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
 
-    def _backbone(self, key: FeatureKey) -> FrameBackbone:
+    def _backbone(self, key: FeatureKey) -> "FrameBackbone":
+        from pipeline.backbone import FrameBackbone
+
         if key.name not in self._loaded:
             self._loaded[key.name] = FrameBackbone(key=key, weights=self._weights[key.name], device=self._device)
         return self._loaded[key.name]
@@ -204,7 +209,7 @@ class Extractor:
 class _Branch:
     """One backbone's batch in the making and its features of the shard; batches fill across videos."""
 
-    def __init__(self, backbone: FrameBackbone, *, rows: int, batch_size: int) -> None:
+    def __init__(self, backbone: "FrameBackbone", *, rows: int, batch_size: int) -> None:
         self.backbone = backbone
         self.features = np.full((rows, backbone.channels), np.nan, np.float16)
         self.forwarded = 0
@@ -255,6 +260,8 @@ def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
 
 def array_attributes(key: FeatureKey) -> dict[str, Any]:
     """What the array of a key says about itself."""
+    from pipeline.networks import gmacs_per_frame
+
     return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
 
 

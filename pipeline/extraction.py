@@ -9,14 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
-
 from pipeline.annotations import Annotations
-from pipeline.backbone import FeatureKey
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError, UsageError
+from pipeline.device import resolve_device
+from pipeline.errors import DynapropError
 from pipeline.extract import Extractor, ShardResult, array_attributes
+from pipeline.feature_key import FeatureKey
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.manifest import Manifest
@@ -24,7 +23,6 @@ from pipeline.plan import Changes, apply_changes, compare, failed_videos, partia
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
-from pipeline.weights import create_network
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
 
@@ -65,24 +63,6 @@ class ExtractionSummary:
     store: Path
 
 
-def resolve_device(device: str) -> str:
-    """Turn ``auto`` into ``cuda`` where there is a GPU, else ``cpu``, and check any other name.
-
-    Raises:
-        UsageError: torch has no such device here.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if torch.device(device).type == "meta":
-            raise RuntimeError("it computes nothing")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used here ({reason}); known: auto, cpu, cuda, cuda:N") from None
-    return device
-
-
 class Extraction:
     """Extracts a dataset's frame features for some backbones: a context manager that holds the store's lock.
 
@@ -116,7 +96,7 @@ class Extraction:
         wait: bool = False,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
-        self.device = resolve_device(device)
+        self._device = device if device == "auto" else resolve_device(device)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
         self.dataset = dataset
         self._annotations = annotations
@@ -158,6 +138,11 @@ class Extraction:
                 self._lock.__exit__()
 
     @cached_property
+    def device(self) -> str:
+        """Torch device of the backbones."""
+        return resolve_device(self._device)
+
+    @cached_property
     def annotations(self) -> Annotations:
         """The dataset's videos."""
         return self._annotations() if callable(self._annotations) else self._annotations
@@ -192,7 +177,7 @@ class Extraction:
             self.check_lock()
             self.store.ensure_array(
                 key,
-                channels=_channels(key.model),
+                channels=_channels(key),
                 n_shards=self.store.manifest().n_shards,
                 attributes=array_attributes(key),
             )
@@ -324,7 +309,7 @@ class Extraction:
 
     def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
         missing_keys = set().union(*shards.values())
-        width = {key.name: _channels(key.model) for key, _ in self.backbones.values() if key.name in missing_keys}
+        width = {key.name: _channels(key) for key, _ in self.backbones.values() if key.name in missing_keys}
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
     def _check_room(self, needed: int) -> None:
@@ -336,6 +321,7 @@ class Extraction:
             )
 
 
-def _channels(model: str) -> int:
-    with torch.device("meta"):
-        return int(create_network(model).num_features)  # type: ignore[arg-type]
+def _channels(key: FeatureKey) -> int:
+    from pipeline.networks import channels  # takes seconds, and what is cached needs no network
+
+    return channels(key.model)

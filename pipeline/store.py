@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import zarr
 
-from pipeline.backbone import FeatureKey
 from pipeline.errors import DynapropError
+from pipeline.feature_key import FeatureKey
 from pipeline.files import sync, writing
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest

@@ -9,9 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
-import torch
-from safetensors.torch import load_file
-
 from pipeline.errors import DynapropError, UsageError, did_you_mean
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -76,56 +73,6 @@ def timm_normalisation(model: str, *, backbone: str) -> tuple[tuple[float, ...],
     if config is None:
         return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
     return config.mean, config.std
-
-
-def create_network(model: str) -> torch.nn.Module:
-    """A timm model without its classifier, in evaluation mode, with the weights that timm draws.
-
-    Raises:
-        UsageError: unknown model.
-    """
-    import timm  # takes seconds, and what is cached needs no network
-
-    try:
-        return timm.create_model(model, num_classes=0).eval()
-    except RuntimeError as error:
-        raise UsageError(f"timm cannot build {model!r}: {error}{did_you_mean(model, timm.list_models())}") from None
-
-
-def load_backbone(model: str, weights: Weights) -> torch.nn.Module:
-    """Build a timm model without its classifier, in evaluation mode, with these weights.
-
-    Raises:
-        DynapropError: the file's tensors are not the model's.
-    """
-    if weights.path is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return create_network(model)
-    network = create_network(model)
-    expected = network.state_dict()
-    tensors = _read_tensors(weights.path)
-    if weights.in_order:
-        # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
-        tensors = dict(zip(expected, tensors.values(), strict=False))
-    else:
-        tensors = {name: tensors[name] for name in expected if name in tensors}
-    wrong = [name for name, tensor in expected.items() if name not in tensors or tensors[name].shape != tensor.shape]
-    if wrong:
-        raise DynapropError(
-            f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})"
-        )
-    network.load_state_dict(tensors)
-    return network
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return state
 
 
 def _package_file(package: str) -> Path:

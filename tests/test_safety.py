@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from heads.report.chart import file_stem
 from pipeline.annotations import Annotations, Video, read_annotations
-from pipeline.backbone import feature_key
 from pipeline.catalog import load_catalog
 from pipeline.decode import FrameRequest, read_frames
 from pipeline.errors import UsageError
 from pipeline.extraction import Extraction
+from pipeline.feature_key import feature_key
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.video import VideoError
 from tests.pipeline.audit import audited
@@ -288,7 +288,7 @@ def test_ids_do_not_become_paths(tmp_path: Path) -> None:
     with (
         mock.patch("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
         mock.patch("pipeline.extraction._channels", lambda _: CHANNELS),
-        mock.patch("pipeline.extract.FrameBackbone", StandInBackbone),
+        mock.patch("pipeline.backbone.FrameBackbone", StandInBackbone),
         mock.patch("pipeline.extract.gmacs_per_frame", lambda *_: 0.0),
         Extraction(
             dataset=spec,

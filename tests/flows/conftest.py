@@ -72,6 +72,12 @@ def workplace(tmp_path, monkeypatch) -> Path:
 def dynaprop(workplace, monkeypatch, capsys) -> Command:
     """Run the command line as `main` does, in this process."""
 
+    prepare_environment(verbose=False)
+    from prefect.settings import PREFECT_API_URL
+
+    if url := PREFECT_API_URL.value():  # the session's server: commands need not start one of their own
+        monkeypatch.setenv("PREFECT_API_URL", url)
+
     def command(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dynaprop", *arguments])
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

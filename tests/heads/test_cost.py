@@ -6,8 +6,8 @@ import torch
 
 from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
 from heads.models import DynamicSTE, FrameClassifier
-from pipeline.backbone import gmacs_per_frame
 from pipeline.catalog import load_catalog
+from pipeline.networks import gmacs_per_frame
 from tests.conftest import REPOSITORY
 
 CATALOG = load_catalog(REPOSITORY / "catalog.yaml")

@@ -15,9 +15,9 @@ from unittest import mock
 
 import numpy as np
 
-from pipeline.backbone import FeatureKey
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome
+from pipeline.feature_key import FeatureKey
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import Probe
 from pipeline.video import VideoError

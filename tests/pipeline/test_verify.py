@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.backbone import FeatureKey
 from pipeline.checksum import checksum
 from pipeline.clips import ClipGrid
 from pipeline.deep_check import compare_features, sample_videos
 from pipeline.errors import DynapropError
+from pipeline.feature_key import FeatureKey
 from pipeline.files import FileIdentity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import ProbedVideo
