@@ -48,8 +48,9 @@ def extract_features(
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
         with steps("extract", plan.clips_to_do, "clips") as progress:
-            for shard in plan.shards:
-                extract_shard(extraction, shard, progress.advance)
+            shards = list(plan.shards)
+            for shard, then in zip(shards, [*shards[1:], None], strict=True):
+                extract_shard(extraction, shard, then, progress.advance)
         summary = extraction.summary()
     tell(summary)
     lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
@@ -78,9 +79,9 @@ def expect(
 
 
 @task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE, persist_result=False)
-def extract_shard(extraction: Extraction, shard: int, on_clips: Callable[[int], None]) -> ShardResult:
-    """Extract one shard; nothing is done when the ledger has it."""
-    return extraction.extract_shard(shard, on_clips=on_clips)
+def extract_shard(extraction: Extraction, shard: int, then: int | None, on_clips: Callable[[int], None]) -> ShardResult:
+    """Extract one shard, before another; nothing is done when the ledger has it."""
+    return extraction.extract_shard(shard, then=then, on_clips=on_clips)
 
 
 def tell(summary: ExtractionSummary) -> None:

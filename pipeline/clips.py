@@ -48,7 +48,8 @@ def clip_grid(
     count = min(max(natural, min(min_clips, n_frames)), max_clips, n_frames)
     seconds = clip_seconds if count == natural else duration / count
     starts = np.arange(count) * seconds
-    frames = np.unique(np.searchsorted(timestamps, starts + _TICK, side="right") - 1)
+    frames = np.searchsorted(timestamps, starts + _TICK, side="right") - 1
+    frames = frames[np.diff(frames, prepend=-1) > 0]  # they never decrease
     wanted = min(min_clips, max_clips, n_frames)
     if len(frames) < wanted:
         # Uneven frame times: equal parts of time hold too few frames, so take equal parts of the frames.

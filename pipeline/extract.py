@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from pipeline.checksum import checksum
 from pipeline.decode import FrameRequest
-from pipeline.decode_pool import DecodeOutcome, DecodePool
+from pipeline.decode_pool import DecodedVideo, DecodeOutcome, DecodePool
 from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
@@ -76,33 +77,37 @@ class Extractor:
         self._device = device
         self._loaded: dict[str, FrameBackbone] = {}
         self._manifest = store.manifest()
+        self._ahead: _ShardInWork | None = None
 
     def missing(self, shard: int) -> list[FeatureKey]:
         """Keys whose features of this shard are not published, or not of the videos that the manifest has there."""
         videos = self._manifest.shard(shard)
         return [key for key in self.keys if not self.store.ledger(key.name).has(shard, videos)]
 
-    def extract_shard(self, shard: int, *, on_clips: Callable[[int], None] | None = None) -> ShardResult:
+    def extract_shard(
+        self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
+    ) -> ShardResult:
         """Decode a shard's videos once and write the features of every branch that is missing.
 
         Args:
             shard: number of the shard.
+            then: the shard that will be extracted next, if any: its decoding begins before this one is written.
             on_clips: called with the number of clips newly done.
         """
-        keys = self.missing(shard)
-        videos = self._manifest.shard(shard)
-        if not keys or videos.empty:
+        if self._ahead is not None and self._ahead.shard != shard:
+            raise ValueError(f"shard {self._ahead.shard} was to follow, not {shard}")
+        work = self._ahead or self._begin(shard)
+        self._ahead = None
+        if work is None:
             return ShardResult(shard, 0, 0, 0)
-        self._check()
-        branches = [self._branch(key) for key in keys]
-        sizes = sorted({key.size for key in keys})
+        records = work.records
+        branches = [self._branch(key) for key in work.keys]
+        sizes = work.sizes
         first_row = shard * self.store.shard_rows
         outcomes: list[DecodeOutcome] = []
-        records = videos.to_dict("records")
-        requests = [frame_request(record, self._root) for record in records]
-        for record, stream in zip(
-            records, self.pool.decode(requests, sizes, [record["decoder"] for record in records]), strict=True
-        ):
+        for record, stream in zip(records, work.streams, strict=True):
+            if then is not None and record is records[-1]:
+                self._ahead = self._begin(then)
             done = 0
             for clip, frames in stream:
                 for branch in branches:
@@ -121,7 +126,7 @@ class Extractor:
         failed = sum(
             self._failure(record, outcome) is not None for record, outcome in zip(records, outcomes, strict=True)
         )
-        return ShardResult(shard, len(records), failed, int(videos["n_clips"].sum()))
+        return ShardResult(shard, len(records), failed, sum(record["n_clips"] for record in records))
 
     def seconds_per_frame(self, key: str) -> float:
         """Measured time of one frame through the backbone of a key: the second of two batches."""
@@ -141,6 +146,18 @@ class Extractor:
         for stream in self.pool.decode(requests, sizes, [record["decoder"] for record in records]):
             deque(stream, maxlen=0)
         return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
+
+    def _begin(self, shard: int) -> "_ShardInWork | None":
+        """Let the decode children begin with a shard; None where nothing is to be done."""
+        keys = self.missing(shard)
+        records = self._manifest.shard(shard).to_dict("records")
+        if not keys or not records:
+            return None
+        self._check()
+        sizes = sorted({key.size for key in keys})
+        requests = [frame_request(record, self._root) for record in records]
+        streams = self.pool.decode(requests, sizes, [record["decoder"] for record in records])
+        return _ShardInWork(shard, keys, sizes, records, chain([next(streams)], streams))  # they begin with the first
 
     def _backbone(self, key: FeatureKey) -> "FrameBackbone":
         from pipeline.backbone import FrameBackbone
@@ -204,6 +221,21 @@ class Extractor:
         if outcome.error or _share(record, outcome) >= self.min_share:
             return outcome.error
         return VideoError("missing_frames", f"{_what_is_missing(record, outcome)}; min_share is {self.min_share:g}")
+
+
+@dataclass(frozen=True)
+class _ShardInWork:
+    """A shard that is being decoded."""
+
+    shard: int
+    keys: list[FeatureKey]
+    """What is missing of it."""
+    sizes: list[int]
+    """Of the frames, pixels a side."""
+    records: list[dict[Any, Any]]
+    """Its videos, rows of the manifest."""
+    streams: Iterator[DecodedVideo]
+    """Their frames."""
 
 
 class _Branch:

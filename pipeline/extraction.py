@@ -265,9 +265,11 @@ class Extraction:
         sample = table[table["shard"].isin(list(plan.shards))].head(2 * self.pool.workers)
         return seconds + plan.clips_to_do * extractor.decode_seconds_per_clip(sample)
 
-    def extract_shard(self, shard: int, *, on_clips: Callable[[int], None] | None = None) -> ShardResult:
+    def extract_shard(
+        self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
+    ) -> ShardResult:
         """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
-        return self._open_extractor().extract_shard(shard, on_clips=on_clips)
+        return self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
 
     def summary(self) -> ExtractionSummary:
         """What is in the store now, and what this run did for it."""

@@ -20,6 +20,7 @@ from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it
+_ROWS = 2**17  # of a parquet file's groups
 _EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
 
 _MAKE_ROOM = "; make room, then the same command goes on; what was finished is kept"
@@ -139,8 +140,16 @@ def publish_json(path: Path, value: Any) -> None:
 
 def publish_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a parquet file atomically, each page of it with a checksum."""
-    with published(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    if any(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes):
+        schema = schema.remove_metadata()  # pandas cannot read what it says there about lists
+    with (
+        published(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for first in range(0, max(1, len(frame)), _ROWS):  # a copy of the whole might not fit into memory
+            part = frame.iloc[first : first + _ROWS]
+            writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
 
 
 def read_parquet(path: Path, *, required: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.clips import ClipGrid
 from pipeline.errors import DynapropError
@@ -23,6 +24,9 @@ from pipeline.video import VideoError
 
 NO_SHARD = -1
 ABSENT = "absent"  # error kind
+
+# In Arrow's lists, as a million videos' arrays of their own would not fit into memory.
+_INTEGERS, _NUMBERS = pd.ArrowDtype(pa.list_(pa.int64())), pd.ArrowDtype(pa.list_(pa.float64()))
 
 COLUMNS = {
     "video_id": "object",
@@ -36,8 +40,8 @@ COLUMNS = {
     "shard": "int64",
     "row": "int64",
     "n_clips": "int64",
-    "frames": "object",
-    "timestamps": "object",
+    "frames": _INTEGERS,
+    "timestamps": _NUMBERS,
     "n_frames": "int64",
     "duration": "float64",
     "start": "float64",
@@ -99,7 +103,8 @@ class Manifest:
         if not path.exists():
             return cls.empty(shard_rows=shard_rows)
         try:
-            table = read_parquet(path, required=[name for name in COLUMNS if name not in _ADDED]).to_pandas()
+            read = read_parquet(path, required=[name for name in COLUMNS if name not in _ADDED])
+            table = read.to_pandas(types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_list(kind) else None)
             for name, value in _ADDED.items():
                 if name not in table:
                     table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
@@ -121,8 +126,13 @@ class Manifest:
         return int(self.table["shard"].max()) + 1 if len(self.table) else 0
 
     def current(self) -> pd.DataFrame:
-        """The rows that are not tombstones, one a video."""
-        return self.table[~self.table["removed"].astype(bool)]
+        """The rows that are not tombstones, one a video; not to be changed."""
+        return self._current
+
+    @cached_property
+    def _current(self) -> pd.DataFrame:
+        removed = self.table["removed"].to_numpy(bool)
+        return self.table[~removed] if removed.any() else self.table
 
     def absent(self) -> pd.DataFrame:
         """The current videos that are listed but not on disk."""
@@ -172,13 +182,24 @@ class Manifest:
 
     def extended(self, videos: Iterable[ProbedVideo]) -> "Manifest":
         """A copy with these videos appended in order, packed into new shards."""
-        rows = [_row(video) for video in videos]  # without the times of all frames, which would not fit into memory
-        counts = [row["n_clips"] for row in rows]
-        for row, place in zip(rows, pack(counts, first_shard=self.n_shards, shard_rows=self.shard_rows), strict=True):
-            row["shard"], row["row"] = place
-        added = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+        columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        for video in videos:  # one after the other, as the times of all frames would not fit into memory
+            for name, value in _row(video).items():
+                columns[name].append(value)
+        places = pack(columns["n_clips"], first_shard=self.n_shards, shard_rows=self.shard_rows)
+        columns["shard"], columns["row"] = map(list, zip(*places, strict=True)) if places else ([], [])
+        added = pd.DataFrame({name: _column(values, COLUMNS[name]) for name, values in columns.items()})
         table = added if self.table.empty else pd.concat([self.table, added], ignore_index=True)
         return Manifest(table.reset_index(drop=True), shard_rows=self.shard_rows)
+
+
+def _column(values: list[Any], dtype: Any) -> pd.Series:
+    if not isinstance(dtype, pd.ArrowDtype):
+        return pd.Series(values, dtype=dtype)
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    flat = np.concatenate(values) if values else np.array([])
+    lists = pa.ListArray.from_arrays(ends, pa.array(flat, dtype.pyarrow_dtype.value_type))
+    return pd.Series(pd.arrays.ArrowExtensionArray(lists))
 
 
 def frame_folder(row: Mapping[Any, Any]) -> FrameFolder | None:
@@ -231,8 +252,6 @@ def _row(video: ProbedVideo) -> dict[str, Any]:
         "removed": False,
         "error_kind": failed.kind if failed else None,
         "error_detail": failed.detail if failed else None,
-        "shard": NO_SHARD,
-        "row": NO_SHARD,
         "picture_template": video.folder.template if video.folder else None,
         "picture_first": video.folder.first if video.folder else None,
         "picture_fps": video.folder.fps if video.folder else None,

@@ -289,7 +289,7 @@ def test_ids_do_not_become_paths(tmp_path: Path) -> None:
         mock.patch("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
         mock.patch("pipeline.extraction._channels", lambda _: CHANNELS),
         mock.patch("pipeline.backbone.FrameBackbone", StandInBackbone),
-        mock.patch("pipeline.extract.gmacs_per_frame", lambda *_: 0.0),
+        mock.patch("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
         Extraction(
             dataset=spec,
             annotations=Annotations(videos=tuple(videos), class_names=()),

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,48 @@ def test_an_absent_video_is_neither_failed_nor_retried_and_is_extracted_when_it_
     (videos / "late").unlink()
     summary = extract(dataset, tmp_path)
     assert (summary.videos, summary.usable, summary.absent, summary.decoded) == (6, 6, ("a/late.mp4",), 0)
+
+
+def test_the_next_shard_is_decoded_while_one_is_written(videos, tmp_path, monkeypatch):
+    dataset = spec(videos)
+    extract(dataset, tmp_path / "apart")
+    begun = {}
+    write = FeatureStore.write_shard
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=[STUDENT, TEACHER], home=tmp_path, workers=1
+    ) as work:
+        plan = work.plan(work.changes())
+        assert len(plan.shards) == 3
+        ends = np.cumsum([len(plan.manifest.shard(shard)) for shard in plan.shards])
+
+        def write_shard(store, key, shard, features):
+            if shard not in begun:
+                deadline = time.monotonic() + 20
+                while work.pool.decoded_videos <= ends[shard] - (shard == 2) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                begun[shard] = work.pool.decoded_videos > ends[shard]
+            write(store, key, shard, features)
+
+        monkeypatch.setattr(FeatureStore, "write_shard", write_shard)
+        results = [work.extract_shard(shard, then=then) for shard, then in ((0, 1), (1, 2), (2, None))]
+        assert [result.videos for result in results] == [len(plan.manifest.shard(shard)) for shard in plan.shards]
+        store, names = work.store, list(work.key_names.values())
+    assert begun == {0: True, 1: True, 2: False}
+    apart = open_store(dataset, tmp_path / "apart")
+    for name in names:
+        for shard in range(3):
+            np.testing.assert_array_equal(store.read_shard(name, shard), apart.read_shard(name, shard))
+
+
+def test_another_shard_than_the_one_that_was_to_follow_is_refused(videos, tmp_path):
+    dataset = spec(videos)
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=[STUDENT], home=tmp_path, workers=1
+    ) as work:
+        work.plan(work.changes())
+        work.extract_shard(0, then=1)
+        with pytest.raises(ValueError, match="shard 1 was to follow, not 2"):
+            work.extract_shard(2)
 
 
 def test_a_moved_file_is_decoded_where_it_lies_now(videos, tmp_path):

@@ -70,7 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
             ("pipeline.extraction.DecodePool", lambda **_: StandInPool(trouble=self.trouble)),
             ("pipeline.extraction._channels", lambda _: CHANNELS),
             ("pipeline.backbone.FrameBackbone", StandInBackbone),
-            ("pipeline.extract.gmacs_per_frame", lambda *_: 0.0),
+            ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
             ("pipeline.plan._VIDEOS_A_SAVE", 2),
         ):
             self.patches.enter_context(mock.patch(target, stand_in))
