@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-import torch
 
 from pipeline.cores import usable_cores
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, GPU, versions and the date."""
+    import torch
+
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {

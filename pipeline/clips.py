@@ -49,7 +49,9 @@ def clip_grid(
     seconds = clip_seconds if count == natural else duration / count
     starts = np.arange(count) * seconds
     frames = np.searchsorted(timestamps, starts + _TICK, side="right") - 1
-    frames = frames[np.diff(frames, prepend=-1) > 0]  # they never decrease
+    repeated = frames[1:] == frames[:-1]
+    if repeated.any():
+        frames = frames[np.append(True, ~repeated)]
     wanted = min(min_clips, max_clips, n_frames)
     if len(frames) < wanted:
         # Uneven frame times: equal parts of time hold too few frames, so take equal parts of the frames.

@@ -29,8 +29,9 @@ def main() -> None:
     ) as work:
         print("begin", flush=True)
         plan = work.plan(work.changes())
-        for shard in plan.shards:
-            work.extract_shard(shard)
+        shards = list(plan.shards)
+        for shard, then in zip(shards, [*shards[1:], None], strict=True):
+            work.extract_shard(shard, then=then)
         summary = work.summary()
     print(f"decoded {summary.decoded}", flush=True)
 

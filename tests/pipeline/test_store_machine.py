@@ -322,8 +322,9 @@ class StoreMachine(RuleBasedStateMachine):
             dataset=self.dataset, annotations=annotations, backbones=self.pair, home=home, device="cpu"
         ) as work:
             plan = work.plan(work.changes(retry_failed=retry_failed))
-            for shard in plan.shards:
-                work.extract_shard(shard)
+            shards = list(plan.shards)
+            for shard, then in zip(shards, [*shards[1:], None], strict=True):
+                work.extract_shard(shard, then=then)
             return work.summary()
 
     def _trouble(self, trouble: bool) -> None:
