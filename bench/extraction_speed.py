@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from bench.machine import PeakMemory, seconds_of
+from bench.machine import seconds_of
 from pipeline.annotations import read_annotations
 from pipeline.backbone import FrameBackbone
 from pipeline.extract import Extractor
@@ -49,8 +49,6 @@ class ExtractionSpeed:
     """Of all shards."""
     plain: float
     """One process: PyAV, torch's resize, both networks, video by video."""
-    peak_mib: float
-    """Memory of all processes during extraction."""
 
     @property
     def efficiency(self) -> float:
@@ -96,7 +94,6 @@ def measure_extraction(
         on_step: told what was measured.
     """
     seconds: dict[str, list[float]] = {name: [] for name in (*PARTS, "plain")}
-    memory = 0.0
     began = time.perf_counter()
     with Extraction(
         dataset=dataset, annotations=read_annotations(dataset), backbones=backbones, home=home, device=device
@@ -127,9 +124,7 @@ def measure_extraction(
                 "write": partial(_write_again, extraction, shard),
             }
             for name, step in steps.items():
-                with PeakMemory() as peak:
-                    seconds[name].append(seconds_of(step))
-                memory = max(memory, peak.mebibytes if name == "extraction" else 0)
+                seconds[name].append(seconds_of(step))
                 on_step(f"shard {shard + 1}/{len(plan.shards)}, {name}: {seconds[name][-1]:.1f} s")
             paths = [dataset.root / path for path in table["path"].head(plain_videos)]
             took = seconds_of(partial(plain.features_of, paths))
@@ -141,7 +136,6 @@ def measure_extraction(
         shards=len(plan.shards),
         start=start,
         extraction_total=sum(seconds["extraction"]),
-        peak_mib=memory,
         **{name: statistics.median(times) for name, times in seconds.items()},
     )
 

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine import median_seconds, run_module, seconds_of
+from bench.machine import PeakMemory, median_seconds, run_module, seconds_of
 from flows.extract_features import extract_features
 from flows.extraction import open_extraction
 from flows.server import prefect_server
@@ -73,6 +73,14 @@ def measure_repeat(catalog: Path, dataset: str, *, home: Path, repetitions: int,
         repetitions,
     )
     return RepeatSpeed(**seconds)
+
+
+def measure_peak(catalog: Path, dataset: str, *, home: Path, device: str) -> float:
+    """Peak memory of `dynaprop extract`, all its processes together, in MiB."""
+    arguments = ("extract", dataset, "--device", device, "--catalog", str(catalog))
+    with PeakMemory() as peak:
+        run_module("flows.cli", *arguments, DYNAPROP_HOME=str(home))
+    return peak.mebibytes
 
 
 def _extract(dataset: str, recipe: str, catalog: str, device: str) -> None:

@@ -60,7 +60,7 @@ def run_module(module: str, *arguments: str, **environment: str) -> None:
 
 
 class PeakMemory:
-    """Peak memory (proportional set size) of this process and its children while the body runs."""
+    """Peak memory (proportional set size) of all child processes together while the body runs."""
 
     def __init__(self) -> None:
         self.mebibytes = 0.0
@@ -81,7 +81,7 @@ class PeakMemory:
         while not done:  # once at the end at least
             done = self._done.wait(0.5)
             total = 0
-            for process in (me, *me.children(recursive=True)):
+            for process in me.children(recursive=True):
                 try:
                     total += process.memory_full_info().pss
                 except psutil.Error:  # it has ended meanwhile

@@ -4,8 +4,8 @@ import pytest
 
 from bench.cache_speed import measure_store, measure_training
 from bench.extraction_speed import copy_videos, measure_extraction
+from bench.forward_speed import measure_forward
 from bench.growth import measure
-from bench.precision_speed import measure_precision
 from pipeline.specs import BackboneSpec, DatasetSpec
 from tests.pipeline.videos import write_video
 
@@ -38,7 +38,6 @@ def test_extraction_is_compared_with_its_parts_and_the_plain_loop(home):
     assert len(told) == 12
     parts = (speed.decode, speed.student, speed.teacher, speed.write, speed.extraction, speed.plain, speed.start)
     assert all(seconds > 0 for seconds in parts)
-    assert speed.peak_mib > 100
     forward = speed.student + speed.teacher
     assert speed.efficiency == pytest.approx((speed.decode + forward) / speed.extraction)
 
@@ -50,9 +49,10 @@ def test_training_from_store_memory_and_videos(home):
     assert 0 < speed.in_memory < speed.from_videos
 
 
-def test_half_precision_is_near(home):
+def test_forward_in_other_ways(home):
     folder, dataset, *_ = home
-    speed = measure_precision(dataset, BACKBONES, home=folder, repetitions=1, device="cpu")
+    speed = measure_forward(dataset, BACKBONES, home=folder, repetitions=1, device="cpu")
+    assert min(speed.torch, speed.half) > 0
     assert speed.precision == "bf16"
     assert 0.9 < speed.cosine < 1
 
