@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import zip_longest
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -49,7 +50,7 @@ def extract_features(
             plan = extraction.plan(changes, on_video=progress.advance)
         with steps("extract", plan.clips_to_do, "clips") as progress:
             shards = list(plan.shards)
-            for shard, then in zip(shards, [*shards[1:], None], strict=True):
+            for shard, then in zip_longest(shards, shards[1:]):
                 extract_shard(extraction, shard, then, progress.advance)
         summary = extraction.summary()
     tell(summary)

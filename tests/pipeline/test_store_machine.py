@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -323,7 +324,7 @@ class StoreMachine(RuleBasedStateMachine):
         ) as work:
             plan = work.plan(work.changes(retry_failed=retry_failed))
             shards = list(plan.shards)
-            for shard, then in zip(shards, [*shards[1:], None], strict=True):
+            for shard, then in zip_longest(shards, shards[1:]):
                 work.extract_shard(shard, then=then)
             return work.summary()
 
