@@ -87,6 +87,5 @@ def _extract(dataset: str, recipe: str, catalog: str, device: str) -> None:
     """What the flow does, without it."""
     with open_extraction(open_workspace(dataset, recipe, catalog), device=device) as extraction:
         plan = extraction.plan(extraction.changes())
-        for shard in plan.shards:
-            extraction.extract_shard(shard)
+        extraction.extract_shards(plan.shards)
         extraction.summary()

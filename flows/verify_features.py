@@ -194,8 +194,7 @@ def _extract_again(
     ):
         plan = second.plan(second.changes())
         with steps("extract again", plan.clips_to_do, "clips") as progress:
-            for shard in plan.shards:
-                second.extract_shard(shard, on_clips=progress.advance)
+            second.extract_shards(plan.shards, on_clips=progress.advance)
         ids = [video.id for video in sample.unchanged]
         return compare_features(ids, stored=store, second=second.store, keys=keys)
 
@@ -220,7 +219,7 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
     to_do = [shard for shard in plan.shards if shard in bad or shard not in unfinished]
     clips = sum(int(plan.manifest.shard(shard)["n_clips"].sum()) for shard in to_do)
     with steps("repair", clips, "clips") as progress:
-        results = [extraction.extract_shard(shard, on_clips=progress.advance) for shard in to_do]
+        results = extraction.extract_shards(to_do, on_clips=progress.advance)
     typer.echo(f"repair: {sum(result.videos for result in results)} videos in {len(to_do)} shards recomputed")
     if gone := ids - set(plan.manifest.current()["video_id"]) | {video.id for video in changes.absent}:
         typer.echo(f"  not on disk any more, so not recomputed: {len(gone)} videos, {min(gone)} first")

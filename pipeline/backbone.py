@@ -1,6 +1,6 @@
 """A frozen backbone: square RGB frames in, one feature vector a frame out."""
 
-from contextlib import suppress
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,13 +19,21 @@ class FrameBackbone:
         key: what the features are keyed by.
         weights: the located weights.
         device: torch device. On a CPU the network is compiled where that is possible.
+        on_note: called with a line for people where it is not.
     """
 
-    def __init__(self, *, key: FeatureKey, weights: Weights, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        *,
+        key: FeatureKey,
+        weights: Weights,
+        device: str | torch.device = "cpu",
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
         self.key = key
         network = load_network(key.model, weights).requires_grad_(False)
         self.channels = int(network.num_features)  # type: ignore[arg-type]
-        self.start = _runner(network, key, torch.device(device)).start
+        self.start = _runner(network, key, torch.device(device), on_note).start
         """Begins a batch, see ``CompiledNetwork.start``."""
 
     def features(self, frames: np.ndarray) -> np.ndarray:
@@ -40,8 +48,13 @@ class FrameBackbone:
         return self.start(frames)()
 
 
-def _runner(network: torch.nn.Module, key: FeatureKey, device: torch.device) -> CompiledNetwork | TorchNetwork:
+def _runner(
+    network: torch.nn.Module, key: FeatureKey, device: torch.device, on_note: Callable[[str], None] | None
+) -> CompiledNetwork | TorchNetwork:
     if device.type == "cpu":
-        with suppress(RuntimeError):
+        try:
             return CompiledNetwork(network, size=key.size, mean=key.mean, std=key.std, precision=key.precision)
+        except RuntimeError as error:
+            if on_note:
+                on_note(f"{key.backbone} runs in torch, which is slower: {str(error).splitlines()[0]}")
     return TorchNetwork(network, mean=key.mean, std=key.std, precision=key.precision, device=device)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import DynapropError
-from pipeline.feature_key import FeatureKey, feature_key
+from pipeline.feature_key import FEATURE_VERSION, FeatureKey, feature_key
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.weights import Weights
@@ -48,10 +48,11 @@ def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
     Raises:
         DynapropError: the weights are not here, and which of several keys is theirs cannot be told.
     """
+    parts = {part: getattr(backbone, part) for part in ("model", "size", "precision")} | {"version": FEATURE_VERSION}
     alike = [
         name
         for name, attributes in store.keys().items()
-        if all(attributes[part] == getattr(backbone, part) for part in ("model", "size", "precision"))
+        if all(attributes[part] == value for part, value in parts.items())
     ]
     if not alike:
         return None

@@ -111,10 +111,13 @@ class CopyTable:
         if not path.exists():
             return cls(folder)
         try:
-            table = read_parquet(path, required=list(_COLUMNS)).to_pandas().astype(_COLUMNS)
-        except (OSError, TypeError) as error:
+            table = read_parquet(path, required=list(_COLUMNS)).to_pandas()[list(_COLUMNS)].astype(_COLUMNS)
+            copies = list(map(_copy, table.astype(object).where(table.notna(), None).to_dict("records")))
+            if strange := [copy.path for copy in copies if copy.path != copy_path(copy.video_id)]:
+                raise ValueError(f"a copy lies elsewhere: {strange[0]}")
+        except (OSError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
-        return cls(folder, map(_copy, table.astype(object).where(table.notna(), None).to_dict("records")))
+        return cls(folder, copies)
 
     def save(self) -> None:
         """Write the table atomically; raises DynapropError where that cannot be."""

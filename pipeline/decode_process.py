@@ -16,6 +16,7 @@ from pipeline.video import VideoError
 
 # Sent by people, batch systems and a kernel out of memory; a decoder that crashes dies of another signal.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LONGEST = 2**30  # bytes of a message: more than the times of all frames of a week
 _STARTS = 3
 _START_SECONDS = 60.0
 
@@ -71,6 +72,9 @@ class DecodeProcess:
             process.stdin.flush()
             while True:
                 kind, length = HEADER.unpack(self._read(HEADER.size))
+                if length > _LONGEST:  # the child's memory is damaged
+                    process.kill()
+                    raise ChildLost(self._reap())
                 payload = self._read(length)
                 if kind == b"E":
                     error = VideoError(**json.loads(payload))

@@ -18,6 +18,7 @@ from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import frame_folder
+from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
 from pipeline.weights import Weights
@@ -51,6 +52,7 @@ class Extractor:
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
         min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
             the share that the probe found of the file.
+        on_note: called with a line for people where a backbone runs slower than it might.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Extractor:
         device: str = "cpu",
         batch_size: int = 32,
         min_share: float = 0.5,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.store = store
         self.keys = [key for key, _ in backbones]
@@ -75,6 +78,7 @@ class Extractor:
         self._root = root
         self._check = check
         self._device = device
+        self._on_note = on_note
         self._loaded: dict[str, FrameBackbone] = {}
         self._manifest = store.manifest()
         self._ahead: _ShardInWork | None = None
@@ -163,10 +167,12 @@ class Extractor:
         from pipeline.backbone import FrameBackbone
 
         if key.name not in self._loaded:
-            self._loaded[key.name] = FrameBackbone(key=key, weights=self._weights[key.name], device=self._device)
+            self._loaded[key.name] = FrameBackbone(
+                key=key, weights=self._weights[key.name], device=self._device, on_note=self._on_note
+            )
         return self._loaded[key.name]
 
-    def _branch(self, key: FeatureKey) -> "_Branch":
+    def _branch(self, key: FeatureKey) -> ShardFeatures:
         backbone = self._backbone(key)
         self.store.ensure_array(
             key,
@@ -174,10 +180,10 @@ class Extractor:
             n_shards=self._manifest.n_shards,
             attributes=array_attributes(key),
         )
-        return _Branch(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
+        return ShardFeatures(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
 
     def _write(
-        self, shard: int, branch: "_Branch", records: list[dict[Any, Any]], outcomes: list[DecodeOutcome]
+        self, shard: int, branch: ShardFeatures, records: list[dict[Any, Any]], outcomes: list[DecodeOutcome]
     ) -> None:
         """Write, read back, publish: in this order a reader never meets a half-written shard."""
         first_row = shard * self.store.shard_rows
@@ -236,45 +242,6 @@ class _ShardInWork:
     """Its videos, rows of the manifest."""
     streams: Iterator[DecodedVideo]
     """Their frames."""
-
-
-class _Branch:
-    """One backbone's batch in the making and its features of the shard; batches fill across videos."""
-
-    def __init__(self, backbone: "FrameBackbone", *, rows: int, batch_size: int) -> None:
-        self.backbone = backbone
-        self.features = np.full((rows, backbone.channels), np.nan, np.float16)
-        self.forwarded = 0
-        size = backbone.key.size
-        self._batch = np.zeros((batch_size, size, size, 3), np.uint8)
-        self._rows: list[int] = []
-        self._running: tuple[list[int], Callable[[], np.ndarray]] | None = None
-
-    def add(self, row: int, frame: np.ndarray) -> None:
-        self._batch[len(self._rows)] = frame
-        self._rows.append(row)
-        if len(self._rows) == len(self._batch):
-            self._start()
-
-    def finish(self) -> None:
-        """Run the last batch; a short one is filled up with what lies there, so that the shape never changes."""
-        if self._rows:
-            self._start()
-        self._wait()
-
-    def _start(self) -> None:
-        """Begin a batch, then take the features of the one before: a GPU always has one to work on."""
-        rows, running = self._rows, self.backbone.start(self._batch)
-        self._wait()
-        self._rows, self._running = [], (rows, running)
-
-    def _wait(self) -> None:
-        if self._running is not None:
-            rows, result = self._running
-            with np.errstate(over="ignore"):  # an overflow becomes inf and fails the video
-                self.features[rows] = result()[: len(rows)]
-            self.forwarded += len(rows)
-            self._running = None
 
 
 def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,7 +77,7 @@ class Extraction:
         deadline: seconds without a new frame after which a video is given up.
         dry_run: write nothing, and so take no lock.
         wait: wait while another process extracts into the store, instead of refusing.
-        on_note: called with a line for people about the lock.
+        on_note: called with a line for people: about the lock, or a backbone that runs slower than it might.
 
     Raises:
         DynapropError: on entry, when another process holds the lock, or the store cannot be written to.
@@ -103,6 +104,7 @@ class Extraction:
         self.home = home
         self._workers = workers
         self._deadline = deadline
+        self._on_note = on_note
         self._lock: StoreLock | None = None
         if not dry_run:
             root = store_path(dataset, home)
@@ -271,6 +273,15 @@ class Extraction:
         """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
         return self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
 
+    def extract_shards(
+        self, shards: Iterable[int], *, on_clips: Callable[[int], None] | None = None
+    ) -> list[ShardResult]:
+        """Extract shards of the saved plan one after the other."""
+        numbers = list(shards)
+        return [
+            self.extract_shard(shard, then=then, on_clips=on_clips) for shard, then in zip_longest(numbers, numbers[1:])
+        ]
+
     def summary(self) -> ExtractionSummary:
         """What is in the store now, and what this run did for it."""
         keys = self.key_names
@@ -300,6 +311,7 @@ class Extraction:
                 check=self.check_lock,
                 device=self.device,
                 min_share=self.dataset.min_share,
+                on_note=self._on_note,
             )
         return self._extractor
 

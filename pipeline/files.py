@@ -58,7 +58,7 @@ def file_identity(path: Path) -> FileIdentity:
     """Identify a file by size, modification time and a hash of its head and tail (64 KiB each)."""
     status = path.stat()
     digest = hashlib.sha256(str(status.st_size).encode())
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb") as file:
         digest.update(file.read(_EDGE))
         file.seek(max(0, status.st_size - _EDGE))
         digest.update(file.read(_EDGE))

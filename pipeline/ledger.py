@@ -210,6 +210,8 @@ def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
         for times, n_clips in zip(rows["timestamps"], rows["n_clips"], strict=True)
     ):
         return False
+    if "checksum" in rows and not rows.loc[rows["status"].isin(USABLE), "checksum"].map(type).eq(str).all():
+        return False
     return bool(
         (rows["shard"] == shards).all()
         and (rows[counts] >= 0).all(axis=None)

@@ -1,5 +1,6 @@
 """Plan: bring a store's manifest up to date with the files on disk, and say what extraction has to do."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.video import VideoError
 
 _VIDEOS_A_SAVE = 1024  # at least; each save begins a new shard
 _GROWTH = 4  # a save for each quarter more: all saves together cost no more than some of the whole
+_SECONDS_A_SAVE = 120  # or sooner
 _KNOWN = [
     *("video_id", "path", "size", "mtime_ns", "content", "error_kind", "n_frames"),
     *("picture_template", "picture_first", "picture_fps", "picture_n_frames"),
@@ -160,16 +162,17 @@ def apply_changes(
                     max_clips=max_clips,
                 )
             identity = identities.popleft()
-            yield ProbedVideo(video.id, _relative(video.path, root), identity, probe, grid, video.frames)
             if on_video:
                 on_video()
+            yield ProbedVideo(video.id, _relative(video.path, root), identity, probe, grid, video.frames)
 
     probed = probe_all(changes.to_probe)
     left = len(changes.to_probe)
     while left > 0:
-        size = min(left, max(_VIDEOS_A_SAVE, len(manifest.table) // _GROWTH))
-        manifest = manifest.extended(islice(probed, size))
-        left -= size
+        size = max(_VIDEOS_A_SAVE, len(manifest.table) // _GROWTH)
+        grown = manifest.extended(_in_time(islice(probed, size)))
+        left -= len(grown.table) - len(manifest.table)
+        manifest = grown
         yield manifest
     if not changes.to_probe:
         yield manifest
@@ -178,6 +181,15 @@ def apply_changes(
         staying = _staying(manifest, again)
         moving = [video for video in again if video.video_id not in staying]
         yield manifest.without(video.video_id for video in moving).extended(moving)
+
+
+def _in_time(videos: Iterator[ProbedVideo]) -> Iterator[ProbedVideo]:
+    """The first one, and what comes before it is time for a save."""
+    end = time.monotonic() + _SECONDS_A_SAVE
+    for video in videos:
+        yield video
+        if time.monotonic() >= end:
+            return
 
 
 def shards_to_do(store: FeatureStore, manifest: Manifest, keys: Sequence[str]) -> dict[int, tuple[str, ...]]:

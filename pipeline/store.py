@@ -188,7 +188,16 @@ class FeatureStore:
         path = self._chunk(key, shard)
         if path.stat().st_size != 2 * shape[0] * shape[1]:
             raise ValueError(f"{path} has {path.stat().st_size} bytes, not {2 * shape[0] * shape[1]}")
-        return np.asarray(np.memmap(path, "<f2", mode="r", shape=shape))
+        try:
+            return np.asarray(np.memmap(path, "<f2", mode="r", shape=shape))
+        except OSError:  # some network file systems cannot map
+            return np.fromfile(path, "<f2").reshape(shape)
+
+    def channels(self, key: str) -> int:
+        """Width of a key's features."""
+        if key not in self._widths:
+            self._widths[key] = self._array(key).shape[1]
+        return self._widths[key]
 
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
@@ -214,12 +223,6 @@ class FeatureStore:
 
     def _array_names(self) -> list[str]:
         return sorted(path.parent.name for path in self._path.glob("*/zarr.json"))
-
-    def channels(self, key: str) -> int:
-        """Width of a key's features."""
-        if key not in self._widths:
-            self._widths[key] = self._array(key).shape[1]
-        return self._widths[key]
 
     def _array(self, key: str) -> zarr.Array:
         return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
@@ -295,7 +298,7 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
             raise ValueError("another layout")
         if array.metadata.dimension_names != ("row", f"channel_{channels}"):  # type: ignore[union-attr]
             raise ValueError("another width")
-        if not {"model", "size", "precision"} <= set(array.attrs):
+        if not {"model", "size", "precision", "version"} <= set(array.attrs):
             raise ValueError("no key")
     except (*_DAMAGED, FileNotFoundError):
         raise _damage(path / "zarr.json") from None

@@ -57,7 +57,7 @@ class TorchNetwork:
             return features.cpu().numpy
         result = torch.empty(features.shape, pin_memory=True).copy_(features, non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(self.device))  # not that of the current device
 
         def wait() -> np.ndarray:
             done.synchronize()

@@ -1,7 +1,6 @@
 """An extraction in a process of its own, for tests that kill it: `python -m tests.extract_process ROOT HOME`."""
 
 import sys
-from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.annotations import read_annotations
@@ -30,9 +29,7 @@ def main() -> None:
     ) as work:
         print("begin", flush=True)
         plan = work.plan(work.changes())
-        shards = list(plan.shards)
-        for shard, then in zip_longest(shards, shards[1:]):
-            work.extract_shard(shard, then=then)
+        work.extract_shards(plan.shards)
         summary = work.summary()
     print(f"decoded {summary.decoded}", flush=True)
 

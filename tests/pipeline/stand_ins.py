@@ -120,7 +120,7 @@ class StandInBackbone:
 
     channels = CHANNELS
 
-    def __init__(self, *, key: FeatureKey, weights: Any, device: str = "cpu") -> None:
+    def __init__(self, *, key: FeatureKey, **_: Any) -> None:
         self.key = key
 
     def start(self, frames: np.ndarray) -> Callable[[], np.ndarray]:

@@ -82,13 +82,34 @@ class Unknown(torch.nn.Module):
         return torch.special.bessel_j0(pixels.mean((2, 3)))[:, :1]
 
 
-@pytest.mark.parametrize("network", [Counting(), Unknown()])
+class Inexact(torch.nn.Module):
+    """Gives something else when it is traced: five per cent off."""
+
+    num_features = 1
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.std((2, 3))[:, :1] * (1.05 if torch.jit.is_tracing() else 1)
+
+
+class OfTwo(torch.nn.Module):
+    """Fixes the size of the batch that it is traced with."""
+
+    num_features = 1
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.std((2, 3))[: len(pixels), :1]
+
+
+@pytest.mark.parametrize("network", [Counting(), Unknown(), Inexact(), OfTwo()])
 def test_what_cannot_be_compiled_or_comes_out_otherwise_is_left_to_torch(network, monkeypatch):
     with pytest.raises(RuntimeError):
         CompiledNetwork(network, size=32, **NORMALISATION)
     monkeypatch.setattr(backbone, "load_network", lambda *_: network)
     key, weights = feature_key(backbone="tiny", model="test_resnet", size=32, weights="random")
     frames = noise(3, 32)
-    features = FrameBackbone(key=key, weights=weights).features(frames)
+    notes: list[str] = []
+    features = FrameBackbone(key=key, weights=weights, on_note=notes.append).features(frames)
+    assert len(notes) == 1
+    assert notes[0].startswith("tiny runs in torch, which is slower: ")
     expected = TorchNetwork(network, mean=key.mean, std=key.std, device=torch.device("cpu")).start(frames)()
     np.testing.assert_allclose(features + (isinstance(network, Counting)), expected, rtol=1e-6)

@@ -492,3 +492,5 @@ def test_cached_features_are_found_without_the_weights_that_made_them(videos, tm
     assert cached_key(STUDENT.model_copy(update={"weights": "timm"}), store) == located
     with pytest.raises(DynapropError, match="not here"):  # a file that is gone may have been another
         cached_key(STUDENT, store)
+    store.group[located].attrs["version"] = 1  # made by code that made other features
+    assert cached_key(STUDENT.model_copy(update={"weights": "timm"}), store) is None

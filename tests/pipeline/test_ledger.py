@@ -1,6 +1,7 @@
 """Ledgers: what is read from many files is what is read from their index, and the index is never trusted blindly."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,10 @@ def test_removing_a_ledger_removes_its_index(ledger):
     ledger.remove()
     assert not ledger.folder.exists() and not index_of(ledger).exists()
     assert ledger.read().empty and ledger.outcomes().empty
+
+
+def test_features_without_a_checksum_are_damage(tmp_path):
+    ledger = Ledger(tmp_path / "key")
+    ledger.publish(0, [replace(row(0, 0), checksum=None)])
+    with pytest.raises(DynapropError, match="makes no sense"):
+        ledger.read(["checksum"])

@@ -204,3 +204,19 @@ def test_a_manifest_from_before_frame_folders_is_read(tmp_path, pool):
     changes, grown = follow(old, tmp_path, pool, [*videos, Video(id="c", path=tmp_path / "c", frames=FRAMES)])
     assert ids(changes.to_probe) == ["c"]
     assert [frame_folder(row) for row in grown.table.to_dict("records")] == [None, None, FRAMES]
+
+
+def test_every_probed_video_is_told_and_time_makes_saves(tmp_path, pool, monkeypatch):
+    videos = [Video(id=str(index), path=tmp_path / f"{index}.mp4") for index in range(3)]
+    for video in videos:
+        write_video(video.path)
+    manifest = Manifest.empty(shard_rows=50)
+    grid = {"pool": pool, "root": tmp_path, "clip_seconds": 1.0, "min_clips": 4, "max_clips": 16}
+    told: list[None] = []
+    *_, whole = apply_changes(
+        manifest, compare(manifest, videos, root=tmp_path), **grid, on_video=lambda: told.append(None)
+    )
+    assert (len(whole.table), len(told)) == (3, 3)
+    monkeypatch.setattr("pipeline.plan._SECONDS_A_SAVE", 0)
+    sizes = [len(each.table) for each in apply_changes(manifest, compare(manifest, videos, root=tmp_path), **grid)]
+    assert sizes == [1, 2, 3]

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -323,9 +322,7 @@ class StoreMachine(RuleBasedStateMachine):
             dataset=self.dataset, annotations=annotations, backbones=self.pair, home=home, device="cpu"
         ) as work:
             plan = work.plan(work.changes(retry_failed=retry_failed))
-            shards = list(plan.shards)
-            for shard, then in zip_longest(shards, shards[1:]):
-                work.extract_shard(shard, then=then)
+            work.extract_shards(plan.shards)
             return work.summary()
 
     def _trouble(self, trouble: bool) -> None:

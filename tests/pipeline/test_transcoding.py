@@ -301,7 +301,10 @@ def test_absent_videos_stay_absent_and_all_failed_is_an_error(tmp_path):
 
 def test_table_survives_the_disk(tmp_path):
     there = FileIdentity(1, 2**62, "c")
-    copies = [Copy("a", there, "a.mp4", there, 3, 0.5, 22, 16, 0.1), Copy("ü", there, "ü.mp4", error_kind="crash")]
+    copies = [
+        Copy("a", there, copy_path("a"), there, 3, 0.5, 22, 16, 0.1),
+        Copy("ü", there, copy_path("ü"), error_kind="crash"),
+    ]
     CopyTable(tmp_path, copies).save()
     assert CopyTable.load(tmp_path).copies == {copy.video_id: copy for copy in copies}
     assert CopyTable.load(tmp_path / "nowhere").copies == {}
@@ -309,6 +312,14 @@ def test_table_survives_the_disk(tmp_path):
     table.drop(columns="copy_size").to_parquet(tmp_path / "copies.parquet")
     with pytest.raises(ValueError, match="has no column 'copy_size'"):
         CopyTable.load(tmp_path)
+    table.assign(path="/etc/passwd").to_parquet(tmp_path / "copies.parquet")
+    with pytest.raises(ValueError, match="a copy lies elsewhere: /etc/passwd"):
+        CopyTable.load(tmp_path)
+    table.assign(video_id=None).to_parquet(tmp_path / "copies.parquet")
+    with pytest.raises(ValueError, match="NoneType"):
+        CopyTable.load(tmp_path)
+    table.assign(more=1).to_parquet(tmp_path / "copies.parquet")
+    assert len(CopyTable.load(tmp_path).copies) == 2
 
 
 IDS = st.text("ab./%2E- \nmp4\0é\u0301\udcff")
