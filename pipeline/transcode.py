@@ -1,4 +1,4 @@
-"""Transcode: one video into a small copy that decodes fast, and the proof that it shows the same frames at the same times.
+"""Transcode: one video into a small copy that decodes fast, checked to show the same frames at the same times.
 
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
