@@ -142,7 +142,7 @@ def measure(form: Form, *, device: str) -> Speeds:
             catalog_path, "bench-flow", "tiny", scratch=scratch, repetitions=form.flow_repetitions, device=device
         )
         say("memory")
-        peak = measure_peak(catalog_path, "bench-flow", home=scratch / "peak", device=device)
+        peak = measure_peak(catalog_path, "bench", home=scratch / "peak", device=device)
     minutes = (time.monotonic() - began) / 60
     return Speeds(describe_machine(), minutes, extraction, forward, store, training, flow, repeat, peak)
 
@@ -272,7 +272,7 @@ def _plot(speeds: Speeds) -> None:
         left += share
     axes.axvline(1, color="black", linewidth=1)
     axes.set(yticks=[], xlabel="alone, as a part of the whole extraction's time", xlim=(0, max(1.0, left)))
-    axes.legend(ncols=len(shares), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.legend(ncols=len(shares), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize="small")
     figure.savefig(HERE / "speed.png", dpi=150)
 
 

@@ -121,6 +121,7 @@ class Workplace:
             "PYTHONPATH": str(REPOSITORY),
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(folder / "temporary"),
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # its own, for all programs, by default beside these
         }
         self.undisturbed = folder / "undisturbed"
         program = [sys.executable, "-m", "tests.extract_process", str(self.root), str(self.undisturbed)]
