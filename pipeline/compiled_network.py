@@ -3,12 +3,14 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-# What the CPU must be able to do, OpenVINO's name, and by how much features may differ from torch's in fp32, relative.
-_PRECISIONS = {"fp32": ("FP32", "f32", 1e-3), "fp16": ("FP16", "f16", 0.1), "bf16": ("BF16", "bf16", 0.1)}
+# What the CPU must be capable of, and what OpenVINO calls it then.
+_PRECISIONS = {"fp32": ("FP32", "f32"), "fp16": ("FP16", "f16"), "bf16": ("BF16", "bf16")}
+_DIFFERENCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.1}  # from torch's features in fp32, at most, relative
 
 
 class CompiledNetwork:
@@ -35,47 +37,18 @@ class CompiledNetwork:
         std: Sequence[float],
         precision: str = "fp32",
     ) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report each import
-        try:
-            import openvino
-            from openvino import preprocess
-        except ImportError as error:
-            raise RuntimeError(f"OpenVINO cannot be loaded: {error}") from error
-
-        core = openvino.Core()
-        capability, hint, difference = _PRECISIONS[precision]
-        if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise RuntimeError(f"this CPU has no {precision}")
         noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
         pixels = (torch.from_numpy(noise) / 255 - torch.tensor(mean)) / torch.tensor(std)
         pixels = pixels.permute(0, 3, 1, 2).contiguous()
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # tracing is deprecated, and fixes shapes, which are fixed here
-                traced = torch.jit.trace(network, pixels[:2], check_trace=False)
-                model = openvino.convert_model(traced, example_input=pixels[:2])
+            with torch.no_grad():
+                compiled = _compile(network, pixels[:2], mean=mean, std=std, precision=precision)
                 expected = network(pixels).numpy()
+            self._requests = [compiled.create_infer_request() for _ in range(2)]
+            difference = self.start(noise)() - expected  # another batch size than the trace's
         except Exception as error:  # OpenVINO's own have no common class
-            raise RuntimeError(f"this network cannot be compiled: {error}") from error
-        model.reshape([-1, 3, size, size])
-        steps = preprocess.PrePostProcessor(model)
-        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-        steps.input().model().set_layout(openvino.Layout("NCHW"))
-        steps.input().preprocess().convert_element_type(openvino.Type.f32)
-        steps.input().preprocess().mean([255 * value for value in mean]).scale([255 * value for value in std])
-        compiled = core.compile_model(
-            steps.build(),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": hint,
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                "ENABLE_CPU_PINNING": False,  # decode children share the cores
-            },
-        )
-        self._requests = [compiled.create_infer_request() for _ in range(2)]
-        found = self.start(noise)()  # another batch size than the trace's
-        if found.shape != expected.shape or not _norm(found - expected) <= difference * _norm(expected):
+            raise RuntimeError(f"it cannot be compiled: {error}") from error
+        if not np.linalg.norm(difference) <= _DIFFERENCE[precision] * np.linalg.norm(expected):
             raise RuntimeError("compiled it computes something else")
 
     def start(self, frames: np.ndarray) -> Callable[[], np.ndarray]:
@@ -87,12 +60,10 @@ class CompiledNetwork:
         Returns:
             A function without arguments that gives ``[b, channels]`` float32.
         """
-        import openvino
-
         request = self._requests[0]
         self._requests.reverse()
         request.wait()
-        request.start_async({0: openvino.Tensor(frames)})  # a copy
+        request.start_async(frames)  # which copies them
 
         def wait() -> np.ndarray:
             request.wait()
@@ -101,5 +72,32 @@ class CompiledNetwork:
         return wait
 
 
-def _norm(features: np.ndarray) -> float:
-    return float(np.linalg.norm(features))
+def _compile(
+    network: torch.nn.Module, example: torch.Tensor, *, mean: Sequence[float], std: Sequence[float], precision: str
+) -> Any:
+    """OpenVINO's compiled model, which takes uint8 frames; the network takes the example, ``[2, 3, size, size]``."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report each import
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    core = openvino.Core()
+    capability, hint = _PRECISIONS[precision]
+    if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ValueError(f"this CPU has no {precision}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and fixes shapes, which are fixed here
+        traced = torch.jit.trace(network, example, check_trace=False)
+        model = openvino.convert_model(traced, example_input=example)
+    model.reshape([-1, *example.shape[1:]])
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    normalise = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    normalise.mean([255 * value for value in mean]).scale([255 * value for value in std])
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # decode children share the cores
+    }
+    return core.compile_model(steps.build(), "CPU", options)
