@@ -52,7 +52,7 @@ def cached_key(backbone: BackboneSpec, store: FeatureStore) -> str | None:
     alike = [
         name
         for name, attributes in store.keys().items()
-        if all(attributes[part] == value for part, value in parts.items())
+        if all(attributes.get(part) == value for part, value in parts.items())
     ]
     if not alike:
         return None

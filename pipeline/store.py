@@ -298,7 +298,7 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
             raise ValueError("another layout")
         if array.metadata.dimension_names != ("row", f"channel_{channels}"):  # type: ignore[union-attr]
             raise ValueError("another width")
-        if not {"model", "size", "precision", "version"} <= set(array.attrs):
+        if not {"model", "size", "precision"} <= set(array.attrs):
             raise ValueError("no key")
     except (*_DAMAGED, FileNotFoundError):
         raise _damage(path / "zarr.json") from None
