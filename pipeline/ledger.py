@@ -210,15 +210,19 @@ def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
         for times, n_clips in zip(rows["timestamps"], rows["n_clips"], strict=True)
     ):
         return False
-    if "checksum" in rows and not rows.loc[rows["status"].isin(USABLE), "checksum"].map(type).eq(str).all():
+    if "checksum" in rows and not _are_texts(rows.loc[rows["status"].isin(USABLE), "checksum"]):
         return False
     return bool(
         (rows["shard"] == shards).all()
         and (rows[counts] >= 0).all(axis=None)
         and rows["status"].isin(_STATUS).all()
-        and rows["video_id"].map(type).eq(str).all()
+        and _are_texts(rows["video_id"])
         and not rows.duplicated(["shard", "video_id"]).any()
     )
+
+
+def _are_texts(values: pd.Series) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
