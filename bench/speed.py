@@ -1,7 +1,7 @@
 """`make bench`: how fast extraction, cache, training and orchestration are, as ratios taken in one run.
 
     python -m bench.speed            # under 20 minutes on 2 cores; writes results.json, speed.png, README
-    python -m bench.speed --quick    # under 3 minutes; prints only
+    python -m bench.speed --quick    # under 3 minutes; measures once, prints only
     python -m bench.speed --device cuda
 
 Needs UT-Interaction below $DYNAPROP_DATA.
@@ -56,7 +56,7 @@ class Form:
 
 
 FULL = Form(5, videos=12, plain_videos=4, store_shards=100, flow_videos=20, flow_repetitions=5, repetitions=5)
-QUICK = Form(5, videos=1, plain_videos=1, store_shards=20, flow_videos=20, flow_repetitions=1, repetitions=3)
+QUICK = Form(3, videos=1, plain_videos=1, store_shards=20, flow_videos=20, flow_repetitions=1, repetitions=1)
 
 
 @dataclass(frozen=True)
