@@ -103,7 +103,7 @@ class OwnServer:
                 ],
                 stdin=subprocess.PIPE,
                 pass_fds=(listening.fileno(),),
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"},
                 process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
             )
 
