@@ -180,6 +180,19 @@ def sweep(
 
 
 @app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server on loopback; 0 for any free one.")] = 4200,
+    limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time; others wait.")] = 1,
+    verbose: Verbose = False,
+) -> None:
+    """Offer all flows as deployments of a Prefect server with its UI, until Ctrl-C."""
+    with prefect_server(lambda: None, port=port, lasting=True):
+        from flows.serve import serve_flows
+
+        serve_flows(limit=limit, on_line=typer.echo)
+
+
+@app.command()
 def report(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs, or datasets (their newest run).")
@@ -251,7 +264,7 @@ def verify(
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130, 143 or 129 (Ctrl-C, SIGTERM, SIGHUP)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
-    prepare_environment(verbose=verbose)
+    prepare_environment(verbose=verbose or sys.argv[1:2] == ["serve"])
     with interruptible():
         code = _run(verbose)
     sys.exit(code)

@@ -20,16 +20,17 @@ T = TypeVar("T")
 
 
 @contextmanager
-def prefect_server(meanwhile: Callable[[], T]) -> Iterator[T]:
+def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool = False) -> Iterator[T]:
     """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback.
 
     Args:
         meanwhile: called while the server starts, which takes seconds; the body gets what it returns.
+        port, lasting: of its own server, see ``OwnServer``.
 
     Raises:
         DynapropError: no server answers.
     """
-    own = None if os.environ.get("PREFECT_API_URL") else _OwnServer()
+    own = None if os.environ.get("PREFECT_API_URL") else OwnServer(port=port, lasting=lasting)
     try:
         result = meanwhile()
         from prefect.settings import (  # its import takes a second, in which the server starts, too
@@ -52,7 +53,7 @@ def prefect_server(meanwhile: Callable[[], T]) -> Iterator[T]:
                     f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without"
                 ) from error
             return
-        own = own or _OwnServer()
+        own = own or OwnServer(port=port, lasting=lasting)
         auth = PREFECT_SERVER_API_AUTH_STRING.value()
         try:
             with temporary_settings({PREFECT_API_URL: own.url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
@@ -69,20 +70,40 @@ def prefect_server(meanwhile: Callable[[], T]) -> Iterator[T]:
             own.end()
 
 
-class _OwnServer:
-    """A server process on loopback that ends with this one, however this one ends."""
+class OwnServer:
+    """A server process on loopback that ends with this one, however this one ends.
 
-    def __init__(self) -> None:
+    Args:
+        port: to listen on; any free one by default.
+        lasting: with UI and schedules, for more than one command.
+
+    Raises:
+        DynapropError: the port is taken.
+    """
+
+    def __init__(self, *, port: int = 0, lasting: bool = False) -> None:
         # Bound here: the port is known at once, is nobody else's, and requests wait until the server has started.
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        try:
+            listening = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise DynapropError(f"port {port} of 127.0.0.1: {error.strerror}; name another one with --port") from None
+        with listening:
+            self.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            self.url = f"{self.address}/api"
             root = str(Path(__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flows.server", str(listening.fileno())],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "flows.server",
+                    str(listening.fileno()),
+                    *(["lasting"] if lasting else []),
+                ],
                 stdin=subprocess.PIPE,
                 pass_fds=(listening.fileno(),),
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"},
                 process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
             )
 
@@ -92,14 +113,16 @@ class _OwnServer:
 
 
 def main() -> None:
-    """Serve on the inherited socket until stdin closes: `python -m flows.server FD`."""
+    """Serve on the inherited socket until stdin closes: `python -m flows.server FD [lasting]`."""
     listening = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     import uvicorn
     from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(create_app(ephemeral=True), log_level="critical", lifespan="on")
+    config = uvicorn.Config(
+        create_app(ephemeral="lasting" not in sys.argv, final=True), log_level="critical", lifespan="on"
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
