@@ -12,9 +12,9 @@ import torch
 
 from pipeline.annotations import Video
 from pipeline.checksum import has_checksum
-from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
 from pipeline.ledger import USABLE
+from pipeline.object_path import readers
 from pipeline.store import FeatureStore
 
 
@@ -191,6 +191,6 @@ def _gather(store: FeatureStore, key: str, found: Sequence[_Found], branch: int,
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"
             ) from None
 
-    with ThreadPoolExecutor(usable_cores()) as threads:  # copying and hashing need no interpreter lock
+    with ThreadPoolExecutor(readers(store.root)) as threads:  # copying and hashing need no interpreter lock
         deque(threads.map(copy, by_shard), maxlen=0)
     return torch.from_numpy(features)
