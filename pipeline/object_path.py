@@ -154,7 +154,7 @@ class ObjectPath:
             if listed := "*" in part:
                 paths = [each for path in paths for each in path.iterdir() if fnmatchcase(each.name, part)]
             else:
-                paths = [path / part for path in paths]
+                paths = [path / part for path in paths if path._status is None]  # below an object there is nothing
         yield from paths if listed else (path for path in paths if path.exists())
 
     def open(self, mode: str = "rb") -> io.BytesIO:
@@ -221,15 +221,17 @@ class ObjectPath:
     @property
     def system(self) -> Any:
         """The file system of fsspec, one a process."""
-        return _system(self.protocol, os.getpid(), asynchronous=False)
+        return _system(self.protocol, os.getpid())
 
     @property
     def zarr_store(self) -> Any:
         """The place as a store of zarr."""
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
         from zarr.storage import FsspecStore
 
-        system = _system(self.protocol, os.getpid(), asynchronous=True)
-        return FsspecStore(fs=system, path=system._strip_protocol(str(self)))
+        # The same connections, from threads: those of an asynchronous one would be a second set, which nobody closes.
+        system = AsyncFileSystemWrapper(self.system, asynchronous=True)
+        return FsspecStore(fs=system, path=self.system._strip_protocol(str(self)))
 
     def _kind(self) -> str | None:
         """``file``, ``directory`` or None."""
@@ -322,25 +324,25 @@ def _reason(error: Exception) -> str:
     return f"the store does not answer as it should: {text}; when it does, the same command goes on"
 
 
+def forget_connections() -> None:
+    """Connect anew, with what the environment says now about endpoint and credentials."""
+    _system.cache_clear()
+
+
 @lru_cache
-def _system(protocol: str, _process: int, *, asynchronous: bool) -> Any:
+def _system(protocol: str, _process: int) -> Any:
     """fsspec's own cache has one a thread, each with its connections."""
     import fsspec
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if protocol in _S3:  # with one stream an object, none is asked for its size before it is read
         options |= {"max_concurrency": 1, "config_kwargs": {"max_pool_connections": _CONNECTIONS}}
     try:
-        system_type = fsspec.get_filesystem_class(protocol)
-        if system_type.async_impl:
-            return system_type(asynchronous=asynchronous, **options)
-        system = system_type(**options)
+        return fsspec.filesystem(protocol, **options)
     except ImportError as error:
         package = next((name for name in _PACKAGES if name in str(error)), None)
         advice = f"; run: pip install {_PACKAGES[package]}" if package else ""
         raise UsageError(f"{protocol}:// cannot be read here: {error}{advice}") from None
-    return AsyncFileSystemWrapper(system, asynchronous=True) if asynchronous else system
 
 
 def _status(entry: dict[str, Any]) -> ObjectStatus:

@@ -291,7 +291,7 @@ def _open_group(path: StoragePath, *, read_only: bool) -> tuple[zarr.Group, dict
     """Open a store's group; its attributes have the right types."""
     try:
         with reaching(path, *_DAMAGED):
-            group = zarr.open_group(_zarr_store(path), mode="r" if read_only else "r+")
+            group = zarr.open_group(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         attributes: dict[str, Any] = dict(group.attrs)
         types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
         if types != {"schema": int, "grid": dict, "shard_rows": int} or "dataset" not in attributes["grid"]:
@@ -309,7 +309,7 @@ def _open_array(path: StoragePath, *, shard_rows: int | None, read_only: bool) -
     """Open the array of a key, made as ``ensure_array`` makes it."""
     try:
         with reaching(path, *_DAMAGED):
-            array = zarr.open_array(_zarr_store(path), mode="r" if read_only else "r+")
+            array = zarr.open_array(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         channels = array.shape[1]
         if (array.chunks, array.dtype) != ((shard_rows, channels), np.float16):
             raise ValueError("another layout")
