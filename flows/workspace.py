@@ -106,7 +106,7 @@ def home() -> StoragePath:
         UsageError: it cannot be written to, or is a URL that makes no sense or names no bucket.
         DynapropError: the object store does not answer, or refuses.
     """
-    folder = storage_path(os.environ.get("DYNAPROP_HOME") or ".")
+    folder = _home()
     if not isinstance(folder, Path):
         folder.check()
         return folder
@@ -123,8 +123,15 @@ def files_home() -> Path:
 
     With a URL as home it is the current folder.
     """
+    if not isinstance(_home(), Path):
+        return Path.cwd()
     folder = home()
-    return folder if isinstance(folder, Path) else Path.cwd()
+    assert isinstance(folder, Path)
+    return folder
+
+
+def _home() -> StoragePath:
+    return storage_path(os.environ.get("DYNAPROP_HOME") or ".")
 
 
 def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:

@@ -6,7 +6,6 @@ without its file does not exist, whatever lies in the array.
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 from pipeline.errors import DynapropError
 from pipeline.files import file_state, publish_parquet, read_parquet, remove_folder, sync, writing
 from pipeline.ledger_index import LedgerIndex, State
-from pipeline.object_path import StoragePath, children, readers
+from pipeline.object_path import StoragePath, children, side_by_side
 
 OUTCOME = ("video_id", "shard", "row", "status", "error_kind", "error_detail")
 _REQUIRED = (*OUTCOME, "n_clips", "timestamps", "checksum")
@@ -171,8 +170,7 @@ class Ledger:
 
     def _joined(self, shards: Sequence[int], columns: Sequence[str] | None) -> tuple[pa.Table, pd.DataFrame]:
         """The rows of some files, checked, as both."""
-        with ThreadPoolExecutor(readers(self.folder)) as threads:
-            tables = list(threads.map(lambda shard: self._table(shard, columns), shards))
+        tables = list(side_by_side(self.folder, lambda shard: self._table(shard, columns), shards))
         try:
             table = pa.concat_tables(
                 [table.replace_schema_metadata() for table in tables], promote_options="permissive"

@@ -15,7 +15,7 @@ import threading
 import time
 
 from pipeline.errors import DynapropError
-from pipeline.object_path import ObjectPath, StoreUnavailable, reaching
+from pipeline.object_path import ObjectPath, StoreUnavailable, error_code, reaching
 
 _TRIES = 5
 _PAUSE = 2.0  # seconds, longer than two processes need to read a record and write theirs
@@ -51,6 +51,8 @@ class S3LockRecord:
         if self._unconditional is not None:
             return self._unconditional.swap(new, expected)
         content = new or b""
+        if not self._tested and self._read()[1] != expected:  # a store that heeds no condition would overwrite it
+            return None
         for _ in range(_TRIES):
             version = self._put(content, expected)
             if version is None:
@@ -88,11 +90,15 @@ class S3LockRecord:
         try:
             with reaching(self.path, FileExistsError, _Refusal):
                 try:
-                    return str(self.path.put(content, **conditions)["ETag"])
+                    answer = self.path.put(content, **conditions)
                 except OSError as error:
-                    if _code(error) in _REFUSED:
+                    if error_code(error) in _REFUSED:
                         raise _Refusal from error
                     raise
+            if "ETag" in answer:
+                return str(answer["ETag"])
+            found, version = self._read()  # by an s3fs that keeps the answer for itself
+            return version if found == content else None
         except (FileExistsError, _Refusal):
             return None
         except FileNotFoundError as error:
@@ -110,7 +116,7 @@ class S3LockRecord:
             return version
         self.caveat = _CAVEAT
         self._unconditional = UnconditionalLockRecord(self.path.parent)
-        return self._unconditional.confirm(content)
+        return self._unconditional.confirm(content, pause=_PAUSE)
 
 
 class UnconditionalLockRecord:
@@ -143,7 +149,7 @@ class UnconditionalLockRecord:
                 self.path.put(content)
         return self.confirm(content, pause=self._pause if expected != self._own else 0.0)
 
-    def confirm(self, content: bytes, *, pause: float = _PAUSE) -> str | None:
+    def confirm(self, content: bytes, *, pause: float) -> str | None:
         """The version of what has been written, if after a pause it is still there."""
         time.sleep(pause)
         found, version = self.read()
@@ -155,9 +161,3 @@ class UnconditionalLockRecord:
 
 class _Refusal(Exception):
     """A condition does not hold."""
-
-
-def _code(error: OSError) -> str:
-    """S3's name of an error that s3fs has translated."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))

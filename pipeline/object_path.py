@@ -8,20 +8,21 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, UsageError, did_you_mean
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*(::|://)", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z0-9+.:-]*)?://", re.IGNORECASE)
 _S3 = ("s3", "s3a")
 # A put is all or nothing there; of what else fsspec knows (ftp, sftp, smb, ...) readers could meet the half of a file.
 _PROTOCOLS = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "memory")
@@ -171,7 +172,7 @@ class ObjectPath:
         return self.read_bytes().decode()
 
     def put(self, data: bytes, **conditions: str) -> dict[str, Any]:
-        """Write the object in one request; returns what the store answers.
+        """Write the object in one request; returns what the store answers, and raises what fsspec raises.
 
         Args:
             data: its bytes.
@@ -211,11 +212,9 @@ class ObjectPath:
             return
         try:
             with reaching(self):
-                self.system.ls(f"{self.protocol}://{self.parts[0]}/{'/'.join(self.parts[1:])}", detail=True)
-        except FileNotFoundError as error:
-            with reaching(self):
-                there = self.system.exists(f"{self.protocol}://{self.parts[0]}")
-            if not there:
+                self.system.ls(str(self), detail=True)
+        except FileNotFoundError as error:  # perhaps only of what will be written
+            if error_code(error) == "NoSuchBucket":
                 raise UsageError(f"{self}: there is no bucket {self.parts[0]!r} (or it is not ours to see)") from error
 
     @property
@@ -244,6 +243,9 @@ class ObjectPath:
             return None
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 StoragePath = Path | ObjectPath
 """A folder or file of a disk, or a place in an object store."""
 
@@ -264,7 +266,7 @@ def storage_path(text: str) -> StoragePath:
     except ValueError:
         raise UsageError("a URL of a store makes no sense; write it as s3://bucket/folder") from None
     if has_password:  # it would stand in messages, tables and process lists
-        raise UsageError(f"a {protocol}:// URL holds a password; give credentials as the store's own tools take them")
+        raise UsageError(f"the {protocol}:// URL of a store holds a password; give credentials as its own tools take them")
     if protocol in ("file", "local"):
         return Path(unquote(parts.path)) if not parts.netloc else Path(unquote(f"/{parts.netloc}{parts.path}"))
     if protocol not in _PROTOCOLS:
@@ -292,9 +294,16 @@ def matching(place: StoragePath, pattern: str) -> list[StoragePath]:
     return sorted(place.glob(pattern), key=lambda path: path.parts)
 
 
-def readers(place: StoragePath) -> int:
-    """How many files of a place are best read side by side."""
-    return usable_cores() if isinstance(place, Path) else _READERS
+def side_by_side(place: StoragePath, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Call a function that reads files of a place for every item, several at a time; results in order.
+
+    After an error or an interrupt, what has not begun does not begin.
+    """
+    threads = ThreadPoolExecutor(usable_cores() if isinstance(place, Path) else _READERS)
+    try:
+        yield from threads.map(function, items)
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -314,6 +323,12 @@ def reaching(place: StoragePath, *passed: type[Exception]) -> Iterator[None]:
         if isinstance(place, Path) or isinstance(error, (FileNotFoundError, DynapropError, *passed)):
             raise
         raise StoreUnavailable(f"{place}: {_reason(error)}") from error
+
+
+def error_code(error: Exception) -> str:
+    """S3's own name of an error that s3fs has translated; empty of others."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _reason(error: Exception) -> str:

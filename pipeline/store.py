@@ -52,7 +52,7 @@ class FeatureStore:
         self.root = root
         self._read_only = read_only
         self._path = root / "features.zarr"
-        if root.is_file():
+        if isinstance(root, Path) and root.is_file():
             raise DynapropError(f"{root} is a file where a store should be; move it away")
         if not read_only and not (self._path / "zarr.json").exists():
             rows = _rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
