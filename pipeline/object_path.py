@@ -266,7 +266,9 @@ def storage_path(text: str) -> StoragePath:
     except ValueError:
         raise UsageError("a URL of a store makes no sense; write it as s3://bucket/folder") from None
     if has_password:  # it would stand in messages, tables and process lists
-        raise UsageError(f"the {protocol}:// URL of a store holds a password; give credentials as its own tools take them")
+        raise UsageError(
+            f"the {protocol}:// URL of a store holds a password; give credentials as its own tools take them"
+        )
     if protocol in ("file", "local"):
         return Path(unquote(parts.path)) if not parts.netloc else Path(unquote(f"/{parts.netloc}{parts.path}"))
     if protocol not in _PROTOCOLS:

@@ -1,7 +1,7 @@
 """Fixtures shared by all tests: where the real videos are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,9 @@ def s3_session() -> "Iterator[S3Server]":
     """One S3 server for all tests that need one."""
     from tests.s3_server import BUCKET, s3_server  # takes a second
 
+    forget_connections()
     with s3_server() as server:
-        server.client().create_bucket(Bucket=BUCKET)
+        server.client.create_bucket(Bucket=BUCKET)
         yield server
 
 
@@ -45,8 +46,13 @@ def s3(s3_session, monkeypatch) -> "Iterator[S3Server]":
     """The server with an empty bucket, and this process and its children set up to use it."""
     for name, value in s3_session.environment.items():
         monkeypatch.setenv(name, value)
-    forget_connections()
     s3_session.empty()
     yield s3_session
     s3_session.empty()
+
+
+@pytest.fixture
+def reconnect(s3) -> "Iterator[Callable[[], None]]":
+    """Call it after the environment has changed, which connections do not notice."""
+    yield forget_connections
     forget_connections()

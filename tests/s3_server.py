@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import boto3
@@ -46,6 +47,7 @@ class S3Server:
     def home(self) -> ObjectPath:
         return ObjectPath("s3", (BUCKET, "home"))
 
+    @cached_property
     def client(self) -> Any:
         """Amazon's own client, which knows nothing of ours."""
         return boto3.client(
@@ -58,20 +60,20 @@ class S3Server:
 
     def objects(self) -> dict[str, bytes]:
         """Every object below the home by its key."""
-        client, prefix = self.client(), "home/"
+        client, prefix = self.client, "home/"
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         return {key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object below the home."""
-        self.client().put_object(Bucket=BUCKET, Key=f"home/{key}", Body=data)
+        self.client.put_object(Bucket=BUCKET, Key=f"home/{key}", Body=data)
 
     def empty(self) -> None:
         """Delete all objects, and behave well again."""
         self.disturb, self.heeds_conditions = (lambda _method, _path: None), True
         for key in self.objects():
-            self.client().delete_object(Bucket=BUCKET, Key=f"home/{key}")
+            self.client.delete_object(Bucket=BUCKET, Key=f"home/{key}")
         self.requests.clear()
 
 

@@ -1,9 +1,10 @@
 """The command line with a home in an object store: the whole way, repair, and one line where the store is no help."""
 
+import io
+
 import pandas as pd
 import pytest
 
-from pipeline.object_path import forget_connections
 from tests.s3_server import SECRET
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -24,7 +25,7 @@ def test_the_whole_way_and_a_repair(dynaprop, workplace, s3, home):
     name = folder.removeprefix(f"{home}/runs/").removesuffix("/results.parquet")
     objects = s3.objects()
     for table in ("results", "predictions", "per_class", "frame_scores"):
-        assert len(pd.read_parquet(f"{home}/runs/{name}/{table}.parquet", storage_options={"use_listings_cache": False}))
+        assert len(pd.read_parquet(io.BytesIO(objects[f"runs/{name}/{table}.parquet"])))
     assert b"Dynamic-STE" in objects[f"runs/{name}/report.html"]
     assert any(key.endswith(".safetensors") for key in objects)
     assert {path.name for path in workplace.iterdir()} == {"catalog.yaml", "videos"}  # nothing is left beside it
@@ -68,7 +69,7 @@ def test_copies_are_files_below_the_current_folder(dynaprop, workplace, s3, home
 
 class TestOneLine:
     @pytest.fixture
-    def fails(self, dynaprop, monkeypatch):
+    def fails(self, dynaprop, monkeypatch, reconnect):
         """Run a command that must fail with one line, in an environment that is changed first; returns the line."""
 
         def run(*command: str, code: int, **environment: str | None) -> str:
@@ -77,7 +78,7 @@ class TestOneLine:
                     monkeypatch.delenv(name)
                 else:
                     monkeypatch.setenv(name, value)
-            forget_connections()
+            reconnect()
             outcome = dynaprop(*command)
             assert outcome.code == code, outcome.err
             (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]

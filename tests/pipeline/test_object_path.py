@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import file_state, publish_json, published, read_parquet, writing
-from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, forget_connections, storage_path
+from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, storage_path
 from pipeline.spec_types import expand_variables
 from tests.s3_server import SECRET
 
@@ -189,17 +189,17 @@ class TestWhereTheStoreCannotBeAsked:
             publish_json(nowhere / "a", 1)
         s3.home.check()  # nothing is in it yet
 
-    def test_no_credentials(self, s3, monkeypatch, tmp_path):
+    def test_no_credentials(self, s3, reconnect, monkeypatch, tmp_path):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
         monkeypatch.setenv("HOME", str(tmp_path))  # nor in a file
-        forget_connections()
+        reconnect()
         with pytest.raises(StoreUnavailable, match="the store refuses: Unable to locate credentials"):
             s3.home.check()
 
-    def test_nobody_there(self, s3, monkeypatch):
+    def test_nobody_there(self, s3, reconnect, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:9")
-        forget_connections()
+        reconnect()
         with pytest.raises(StoreUnavailable, match="does not answer") as error:
             s3.home.check()
         assert SECRET not in str(error.value)
