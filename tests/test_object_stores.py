@@ -228,7 +228,6 @@ class TestTorn:
             ("refuse", "manifest.parquet"),
             ("refuse", "/c/1/0"),
             ("refuse", "/000001.parquet"),
-            ("lose", "/c/1/0"),
             ("lose", "/000001.parquet"),
         ],
     )
