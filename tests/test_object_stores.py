@@ -278,7 +278,7 @@ class TestReading:
 
         def wait(method: str, path: str) -> None:
             if method == "GET" and "/c/" in path:
-                together.wait(60)
+                together.wait(20)
 
         s3.disturb = wait
         assert len(load(dataset, s3.home, key_names=key_names).split) == 6

@@ -128,6 +128,10 @@ class TestRequests:
         s3.put("a", b"1")
         assert path.exists()
         assert below(s3.home, s3.home.iterdir()) == ["a"]
+        s3.put("b", b"22")
+        s3.put("a", b"333")
+        assert below(s3.home, s3.home.iterdir()) == ["a", "b"]
+        assert (path.stat().st_size, path.read_bytes()) == (3, b"333")
 
 
 class TestUrls:
