@@ -40,6 +40,7 @@ def main() -> None:
         data["cores"] = usable_cores()
     _dynaprop("report", DATASET)
     run = find_run(DATASET, home() / "runs", [DATASET])
+    assert isinstance(run, Path)
     comparisons = pd.read_parquet(run / "figures" / "comparisons-ut-interaction-test.parquet")
     _picture(run / "report.html")
     data["comparisons"] = json.loads(comparisons.to_json(orient="records", double_precision=4))

@@ -320,11 +320,12 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
 def _show(reports: "list[RunReport]", folds: int, workspace: "Workspace") -> None:
     from flows.table import PREDICTED, print_results
     from heads.results import RunFolder
+    from pipeline.object_path import storage_path
 
     split = f"{folds} folds" if folds else "one split"
     metric = workspace.dataset.metric
     for report in reports:
-        run = RunFolder(Path(report.folder))
+        run = RunFolder(storage_path(report.folder))
         for asked in report.asked:
             results = run.rows_of(asked)
             # Resampling mAP takes minutes on a large dataset: that is the report's.

@@ -9,6 +9,7 @@ from flows.units import RunReport, Units
 from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 from heads.setting import Setting, expand
 from pipeline.errors import DynapropError
+from pipeline.object_path import StoreUnavailable
 from pipeline.specs import RecipeSpec, SweepSpec
 
 
@@ -68,6 +69,8 @@ def workspaces(
         try:
             require_features(workspace)
             found.append((workspace, experiments))
+        except StoreUnavailable:
+            raise
         except DynapropError as error:
             lacking[name] = error
     if not found:

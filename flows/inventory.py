@@ -1,7 +1,6 @@
 """What exists and what is cached: the table of `dynaprop datasets`, and its garbage collection."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import typer
 from rich.table import Table
@@ -12,12 +11,13 @@ from pipeline.cached import locate_backbone
 from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
 from pipeline.lock import StoreLock
-from pipeline.lock_record import LocalLockRecord
+from pipeline.lock_record import lock_record
+from pipeline.object_path import StoragePath
 from pipeline.plan import failed_videos, partial_videos
 from pipeline.store import FeatureStore, list_stores
 
 
-def print_datasets(catalog: Catalog, home: Path, *, failed: bool = False) -> None:
+def print_datasets(catalog: Catalog, home: StoragePath, *, failed: bool = False) -> None:
     """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences.
 
     Stores that cannot be read are named below the table.
@@ -58,7 +58,7 @@ def print_datasets(catalog: Catalog, home: Path, *, failed: bool = False) -> Non
             _print_failures(FeatureStore.existing(root))
 
 
-def collect_garbage(catalog: Catalog, home: Path) -> None:
+def collect_garbage(catalog: Catalog, home: StoragePath) -> None:
     """Delete the features of keys that no backbone of the catalog makes.
 
     A backbone whose weights cannot be found here keeps all keys of its model and size.
@@ -85,7 +85,7 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
             ]
             if not unnamed:
                 continue
-            with StoreLock(LocalLockRecord(root), name=str(root)):
+            with StoreLock(lock_record(root), name=str(root)):
                 for key in unnamed:
                     store.remove(key)
                     removed += 1
@@ -97,7 +97,7 @@ def collect_garbage(catalog: Catalog, home: Path) -> None:
         raise DynapropError("; ".join(failures))
 
 
-def _add(table: Table, name: str, there: str, stores: list[Path]) -> list[str]:
+def _add(table: Table, name: str, there: str, stores: list[StoragePath]) -> list[str]:
     """Add a dataset's stores; what is wrong with those that cannot be read."""
     damaged = []
     if not stores:

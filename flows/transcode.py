@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
-from flows.workspace import home, open_originals, read_videos
+from flows.workspace import files_home, open_originals, read_videos
 from pipeline.errors import DynapropError
 from pipeline.transcode import SHORT_SIDE
 from pipeline.transcoding import Transcoding, TranscodingSummary
@@ -36,7 +36,7 @@ def transcode(
     with Transcoding(
         dataset=spec,
         annotations=lambda: read_videos(spec),
-        home=home(),
+        home=files_home(),
         target=dataset,
         short_side=short_side,
         workers=workers,

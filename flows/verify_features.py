@@ -16,6 +16,7 @@ from pipeline.cached import cached_key, locate_backbone, open_store, store_path
 from pipeline.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out
 from pipeline.errors import DynapropError
 from pipeline.extraction import Extraction
+from pipeline.object_path import StoragePath
 from pipeline.plan import shards_to_do
 from pipeline.store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
 from pipeline.verify import verify_key
@@ -92,7 +93,7 @@ def repair_features(
     root = _require_store(workspace)
     with open_extraction(workspace, device=device, workers=workers, wait=wait) as extraction:
         for path in remove_damaged_metadata(root):
-            typer.echo(f"{path.relative_to(root)} was damaged and is written anew")
+            typer.echo(f"{str(path).removeprefix(f'{root}/')} was damaged and is written anew")
         for key in extraction.restore_arrays():
             typer.echo(f"the array {key} is described anew")
         if strays := remove_strays(root):
@@ -107,7 +108,7 @@ def repair_features(
     typer.echo("repair: what was wrong is right now")
 
 
-def _require_store(workspace: Workspace) -> Path:
+def _require_store(workspace: Workspace) -> StoragePath:
     root = store_path(workspace.dataset, workspace.home)
     if not root.exists():
         raise DynapropError(f"{workspace.target} has no features yet; run: dynaprop extract {workspace.quoted}")

@@ -10,6 +10,7 @@ from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
 from pipeline.errors import UsageError
+from pipeline.object_path import StoragePath, storage_path
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
@@ -25,7 +26,7 @@ class Workspace:
     catalog: Catalog
     dataset: DatasetSpec
     recipe: RecipeSpec
-    home: Path
+    home: StoragePath
     original: DatasetSpec
     """The dataset whose labels are read: the same, unless ``dataset`` consists of its transcoded copies."""
 
@@ -98,18 +99,39 @@ def read_videos(dataset: DatasetSpec) -> Annotations:
     return annotations
 
 
-def home() -> Path:
-    """Folder of ``stores/`` and ``runs/``: $DYNAPROP_HOME, else the current folder.
+def home() -> StoragePath:
+    """Folder of ``stores/`` and ``runs/``: $DYNAPROP_HOME, a path or a URL, else the current folder.
 
     Raises:
-        UsageError: it cannot be written to.
+        UsageError: it cannot be written to, or is a URL that makes no sense or names no bucket.
+        DynapropError: the object store does not answer, or refuses.
     """
-    folder = Path(os.environ.get("DYNAPROP_HOME") or ".").expanduser().absolute()
+    folder = _home()
+    if not isinstance(folder, Path):
+        folder.check()
+        return folder
+    folder = folder.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"DYNAPROP_HOME={folder}: {error.strerror}; name a folder that can be written") from None
     return folder
+
+
+def files_home() -> Path:
+    """Folder of the files that are no store and no results (``transcoded/``), which videos are read from: ``home``.
+
+    With a URL as home it is the current folder.
+    """
+    if not isinstance(_home(), Path):
+        return Path.cwd()
+    folder = home()
+    assert isinstance(folder, Path)
+    return folder
+
+
+def _home() -> StoragePath:
+    return storage_path(os.environ.get("DYNAPROP_HOME") or ".")
 
 
 def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
@@ -146,6 +168,6 @@ def open_workspace(
     own = entries.sweeps_of(sweep)[0].recipes if sweep is not None else ()
     recipe = recipe or (own or (DEFAULT_RECIPE,))[0]
     dataset = entries.dataset_or_folder(target)
-    return Workspace(
-        target, entries, locate_copies(dataset, home()), entries.recipe(recipe), home(), original=dataset.original()
-    )
+    original = dataset.original()
+    dataset = locate_copies(dataset, files_home())
+    return Workspace(target, entries, dataset, entries.recipe(recipe), home(), original=original)

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
@@ -14,6 +13,7 @@ from heads.evaluate import Model
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import published
+from pipeline.object_path import StoragePath
 
 Scalar = bool | int | float | str | None
 
@@ -87,7 +87,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path,
+    path: StoragePath,
     model: Model,
     *,
     class_names: tuple[str, ...],
@@ -122,7 +122,7 @@ def save_checkpoint(
         temporary.write_text(info.model_dump_json(indent=2) + "\n")
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+def load_checkpoint(path: StoragePath, *, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint, by the name it was saved under or by the name of either of its files.
 
     Raises:
@@ -149,7 +149,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     return Checkpoint(model=model.to(device).eval(), info=info)
 
 
-def _read_info(path: Path) -> CheckpointInfo:
+def _read_info(path: StoragePath) -> CheckpointInfo:
     try:
         info = CheckpointInfo.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -165,7 +165,7 @@ def _read_info(path: Path) -> CheckpointInfo:
     return info
 
 
-def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: Path) -> None:
+def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: StoragePath) -> None:
     expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -234,6 +234,6 @@ def _build_classifier(arguments: FrameClassifierArguments) -> FrameClassifier:
     return FrameClassifier(**arguments.model_dump(exclude={"kind"}))
 
 
-def _with(path: Path, suffix: str) -> Path:
+def _with(path: StoragePath, suffix: str) -> StoragePath:
     """``path`` with ``suffix`` put behind it, also where the name itself has dots."""
     return path.with_name(path.name + suffix)

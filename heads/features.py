@@ -3,7 +3,6 @@
 import hashlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 
 from pipeline.annotations import Video
 from pipeline.checksum import has_checksum
-from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
 from pipeline.ledger import USABLE
+from pipeline.object_path import side_by_side
 from pipeline.store import FeatureStore
 
 
@@ -191,6 +190,5 @@ def _gather(store: FeatureStore, key: str, found: Sequence[_Found], branch: int,
                 f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"
             ) from None
 
-    with ThreadPoolExecutor(usable_cores()) as threads:  # copying and hashing need no interpreter lock
-        deque(threads.map(copy, by_shard), maxlen=0)
+    deque(side_by_side(store.root, copy, by_shard), maxlen=0)  # copying and hashing need no interpreter lock
     return torch.from_numpy(features)

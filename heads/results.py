@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +19,8 @@ import pyarrow.parquet as pq
 
 from heads.setting import Setting
 from pipeline.errors import DynapropError
-from pipeline.files import publish_json, publish_parquet, published
+from pipeline.files import parquet_source, publish_json, publish_parquet, published
+from pipeline.object_path import StoragePath, matching
 
 SCHEMA_VERSION = 1
 
@@ -105,7 +105,7 @@ class RunFolder:
         path: ``runs/<run>``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self.path = path
         self._units = path / "units"
         self._asked = path / "asked"
@@ -160,24 +160,24 @@ class RunFolder:
         """
         wanted = None if columns is None else [*KEY, *columns]
         filters = [("experiment", "==", asked.experiment), ("split", "==", asked.split), ("seed", "in", asked.seeds)]
-        rows = pd.read_parquet(self.path / f"{table}.parquet", columns=wanted, filters=filters)
+        rows = pd.read_parquet(parquet_source(self.path / f"{table}.parquet"), columns=wanted, filters=filters)
         lines = rows[_SETTING].drop_duplicates()
         lines = lines[[setting in asked.settings for setting in _settings(lines)]]
         return rows.merge(lines, on=_SETTING)
 
-    def checkpoint(self, measured: Measured) -> Path:
+    def checkpoint(self, measured: Measured) -> StoragePath:
         """Where the model behind a row is kept, without suffix."""
         fold = "" if measured.fold is None else measured.fold
         return self.path / "checkpoints" / _safe(f"{measured.split}{fold}-seed{measured.seed}") / measured.setting.name
 
-    def _finished(self) -> list[Path]:
-        return sorted(marker.parent for marker in self._units.glob("*/done.json"))
+    def _finished(self) -> list[StoragePath]:
+        return [marker.parent for marker in matching(self._units, "*/done.json")]
 
     def _all_asked(self) -> list[Asked]:
-        return [_read_asked(file) for file in sorted(self._asked.glob("*.json"))]
+        return [_read_asked(file) for file in matching(self._asked, "*.json")]
 
 
-def _read_asked(file: Path) -> Asked:
+def _read_asked(file: StoragePath) -> Asked:
     try:
         entry = json.loads(file.read_text())
         settings = tuple(Setting(**setting) for setting in entry["settings"])
@@ -204,7 +204,7 @@ def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> 
             yield part.assign(experiment=experiment)[[*KEY, *(name for name in part if name not in KEY)]]
 
 
-def _publish_parts(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+def _publish_parts(path: StoragePath, parts: Iterable[pd.DataFrame]) -> None:
     """Write tables one below the other, few in memory at a time: the predictions of many videos are large."""
     writer = None
     with published(path) as temporary:
@@ -254,9 +254,9 @@ def _settings(frame: pd.DataFrame) -> list[Setting]:
     ]
 
 
-def _read(unit: Path, name: str) -> pd.DataFrame:
+def _read(unit: StoragePath, name: str) -> pd.DataFrame:
     try:
-        return pd.read_parquet(unit / f"{name}.parquet")
+        return pd.read_parquet(parquet_source(unit / f"{name}.parquet"))
     except (pa.ArrowException, OSError, ValueError):
         (unit / "done.json").unlink(missing_ok=True)
         sweeps = sorted({file.name.rpartition("-")[0] for file in unit.parents[1].glob("asked/*.json")})

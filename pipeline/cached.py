@@ -1,21 +1,20 @@
 """What datasets and backbones are called in the cache: the store of one, the feature key of the other."""
 
-from pathlib import Path
-
 from pipeline.errors import DynapropError
 from pipeline.feature_key import FEATURE_VERSION, FeatureKey, feature_key
+from pipeline.object_path import StoragePath
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.weights import Weights
 
 
-def store_path(dataset: DatasetSpec, home: Path) -> Path:
+def store_path(dataset: DatasetSpec, home: StoragePath) -> StoragePath:
     """Folder of the store: one a dataset and clip grid."""
     grid = f"clips-{dataset.clip_seconds:g}s-min{dataset.min_clips}-max{dataset.max_clips}"
     return home / "stores" / dataset.name / grid
 
 
-def open_store(dataset: DatasetSpec, home: Path, *, read_only: bool = False) -> FeatureStore:
+def open_store(dataset: DatasetSpec, home: StoragePath, *, read_only: bool = False) -> FeatureStore:
     """Open a dataset's store, or create it; see ``FeatureStore``."""
     grid = {
         "dataset": dataset.name,

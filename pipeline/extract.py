@@ -80,6 +80,7 @@ class Extractor:
         self._device = device
         self._on_note = on_note
         self._loaded: dict[str, FrameBackbone] = {}
+        self._described: set[str] = set()
         self._manifest = store.manifest()
         self._ahead: _ShardInWork | None = None
 
@@ -174,12 +175,14 @@ class Extractor:
 
     def _branch(self, key: FeatureKey) -> ShardFeatures:
         backbone = self._backbone(key)
-        self.store.ensure_array(
-            key,
-            channels=backbone.channels,
-            n_shards=self._manifest.n_shards,
-            attributes=array_attributes(key),
-        )
+        if key.name not in self._described:  # for all shards at once
+            self.store.ensure_array(
+                key,
+                channels=backbone.channels,
+                n_shards=self._manifest.n_shards,
+                attributes=array_attributes(key),
+            )
+            self._described.add(key.name)
         return ShardFeatures(backbone, rows=self.store.shard_rows, batch_size=self.batch_size)
 
     def _write(

@@ -18,8 +18,9 @@ from pipeline.errors import DynapropError
 from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.feature_key import FeatureKey
 from pipeline.lock import StoreLock
-from pipeline.lock_record import LocalLockRecord
+from pipeline.lock_record import lock_record
 from pipeline.manifest import Manifest
+from pipeline.object_path import StoragePath
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
@@ -61,7 +62,7 @@ class ExtractionSummary:
     """Frames that went through a backbone in this run, all branches together."""
     keys: dict[str, str]
     """Name of the feature key by backbone."""
-    store: Path
+    store: StoragePath
 
 
 class Extraction:
@@ -71,7 +72,7 @@ class Extraction:
         dataset: the dataset.
         annotations: its videos, or what reads them: after the lock was waited for they may be others.
         backbones: student and teacher, or any others.
-        home: folder of ``stores/``.
+        home: folder of ``stores/``, or its place in an object store.
         device: torch device, or ``auto``.
         workers: decode children; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
@@ -89,7 +90,7 @@ class Extraction:
         dataset: DatasetSpec,
         annotations: Annotations | Callable[[], Annotations],
         backbones: Sequence[BackboneSpec],
-        home: Path,
+        home: StoragePath,
         device: str = "auto",
         workers: int | None = None,
         deadline: float = 60.0,
@@ -108,7 +109,7 @@ class Extraction:
         self._lock: StoreLock | None = None
         if not dry_run:
             root = store_path(dataset, home)
-            self._lock = StoreLock(LocalLockRecord(root), name=str(root), wait=wait, on_note=on_note)
+            self._lock = StoreLock(lock_record(root), name=str(root), wait=wait, on_note=on_note)
         self._pool: DecodePool | None = None
         self._extractor: Extractor | None = None
         self._store: FeatureStore | None = None
@@ -327,6 +328,8 @@ class Extraction:
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
     def _check_room(self, needed: int) -> None:
+        if not isinstance(self.store.root, Path):
+            return  # an object store does not say
         free = shutil.disk_usage(self.store.root).free
         if needed + _DISK_RESERVE > free:
             raise DynapropError(

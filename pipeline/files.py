@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DynapropError
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
+from pipeline.object_path import StoragePath, reaching
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it
@@ -91,14 +94,15 @@ def folder_stamp(path: Path, names: Iterable[str]) -> tuple[int, int]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: StoragePath) -> Iterator[None]:
     """Say what could not be written and what to do about it.
 
     Raises:
-        DynapropError: the system refused: the disk is full, read-only or broken.
+        DynapropError: the system refused: the disk is full, read-only or broken, the object store is away.
     """
     try:
-        yield
+        with reaching(path):
+            yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DynapropError(
@@ -107,24 +111,34 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; afterwards it is durable and appears under its name at once, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+def published(path: StoragePath) -> Iterator[Path]:
+    """Give a temporary path to write to; afterwards it is durable and appears under its name at once, or not at all.
+
+    On a disk by fsync and rename, in an object store by one put of what was written beside us.
+    """
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent if isinstance(path, Path) else None
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=folder)
     os.close(handle)
     temporary = Path(name)
     temporary.chmod(0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
     try:
         yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        if isinstance(path, Path):
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        else:
+            path.upload(temporary)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
+def sync(path: StoragePath) -> None:
+    """Flush a file or folder to the disk; what an object store has confirmed is durable."""
+    if not isinstance(path, Path):
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -132,13 +146,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def publish_json(path: Path, value: Any) -> None:
+def publish_json(path: StoragePath, value: Any) -> None:
     """Write a JSON file atomically."""
     with published(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def publish_parquet(path: Path, frame: pd.DataFrame) -> None:
+def publish_parquet(path: StoragePath, frame: pd.DataFrame) -> None:
     """Write a parquet file atomically, each page of it with a checksum."""
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
     if any(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes):
@@ -152,7 +166,7 @@ def publish_parquet(path: Path, frame: pd.DataFrame) -> None:
             writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
 
 
-def read_parquet(path: Path, *, required: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(path: StoragePath, *, required: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Read a parquet file whose damage must not go unnoticed; files without checksums are read, too.
 
     Args:
@@ -174,3 +188,25 @@ def read_parquet(path: Path, *, required: Iterable[str], columns: Sequence[str] 
     if lacking := [name for name in required if name not in names]:
         raise ValueError(f"{path}: has no column {lacking[0]!r}")
     return table
+
+
+def parquet_source(path: StoragePath) -> Path | io.BytesIO:
+    """What pandas and pyarrow read a parquet file from; of an object store the whole object, in one request."""
+    return path if isinstance(path, Path) else path.open()
+
+
+def remove_folder(path: StoragePath) -> None:
+    """Delete a folder, or nothing where there is none; raises OSError, or as ``ObjectPath`` does."""
+    if not isinstance(path, Path):
+        path.remove_all()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def file_state(path: StoragePath) -> tuple[int, int, int]:
+    """What changes when a file is replaced: inode, bytes and modification time; of an object bytes and version."""
+    if isinstance(path, Path):
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    found = path.stat()
+    return 0, found.st_size, found.version

@@ -5,20 +5,17 @@ without its file does not exist, whatever lies in the array.
 """
 
 import re
-import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError
-from pipeline.files import publish_parquet, read_parquet, sync, writing
+from pipeline.files import file_state, publish_parquet, read_parquet, remove_folder, sync, writing
 from pipeline.ledger_index import LedgerIndex, State
+from pipeline.object_path import StoragePath, children, side_by_side
 
 OUTCOME = ("video_id", "shard", "row", "status", "error_kind", "error_detail")
 _REQUIRED = (*OUTCOME, "n_clips", "timestamps", "checksum")
@@ -70,7 +67,7 @@ class Ledger:
         folder: ``ledger/<key>`` of a store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StoragePath) -> None:
         self.folder = folder
         self._index = LedgerIndex(folder.with_name(f"{folder.name}.parquet"))
         self._remembered: tuple[object, pd.DataFrame] | None = None
@@ -81,13 +78,7 @@ class Ledger:
         Raises:
             DynapropError: there is no telling.
         """
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return set()
-        except OSError as error:
-            raise DynapropError(f"{self.folder} cannot be read: {error.strerror}; move it away") from None
-        return {int(Path(name).stem) for name in names if _FILE.fullmatch(name)}
+        return set(self._files())
 
     def has(self, shard: int, videos: pd.DataFrame) -> bool:
         """Whether a shard is done with these videos, rows of a manifest, in it; raises as ``read_shard`` does."""
@@ -151,13 +142,22 @@ class Ledger:
 
     def remove(self) -> None:
         """Delete all files; raises OSError."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        remove_folder(self.folder)
         self._index.path.unlink(missing_ok=True)
 
     def _state(self) -> State:
         """What changes when a file is replaced."""
-        return [(shard, *_size_and_time(self._path(shard))) for shard in sorted(self.published())]
+        return [(shard, *_size_and_time(path)) for shard, path in sorted(self._files().items())]
+
+    def _files(self) -> dict[int, StoragePath]:
+        """The files by shard; those of an object store know from the listing what else is asked of them."""
+        try:
+            paths = children(self.folder)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise DynapropError(f"{self.folder} cannot be read: {error.strerror}; move it away") from None
+        return {int(path.stem): path for path in paths if _FILE.fullmatch(path.name)}
 
     def _read_all(self, state: State, columns: Sequence[str] | None) -> pd.DataFrame:
         indexed = self._index.read(state, columns) if len(state) > 1 else None
@@ -170,8 +170,7 @@ class Ledger:
 
     def _joined(self, shards: Sequence[int], columns: Sequence[str] | None) -> tuple[pa.Table, pd.DataFrame]:
         """The rows of some files, checked, as both."""
-        with ThreadPoolExecutor(usable_cores()) as threads:
-            tables = list(threads.map(lambda shard: self._table(shard, columns), shards))
+        tables = list(side_by_side(self.folder, lambda shard: self._table(shard, columns), shards))
         try:
             table = pa.concat_tables(
                 [table.replace_schema_metadata() for table in tables], promote_options="permissive"
@@ -196,7 +195,7 @@ class Ledger:
             table = table.add_column(place, "n_missing", pa.array(np.zeros(len(table), np.int64)))
         return table
 
-    def _path(self, shard: int) -> Path:
+    def _path(self, shard: int) -> StoragePath:
         return self.folder / f"{shard:06d}.parquet"
 
 
@@ -225,9 +224,8 @@ def _are_texts(values: pd.Series) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(path: StoragePath) -> tuple[int, int]:
     try:
-        status = path.stat()
+        return file_state(path)[1:]
     except OSError:  # withdrawn meanwhile: reading it says so
         return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -6,17 +6,17 @@ It is derived, and counts only as long as it says of which files it was made and
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import published, writing
+from pipeline.files import parquet_source, published, writing
+from pipeline.object_path import StoragePath
 
 _STATE = b"ledger"  # key of the file's metadata
 
 State = Sequence[tuple[int, int, int]]
-"""Shard, bytes and modification time (ns) of every file of a ledger, in order."""
+"""Shard, bytes and modification time (ns; of an object its version) of every file of a ledger, in order."""
 
 
 class LedgerIndex:
@@ -26,7 +26,7 @@ class LedgerIndex:
         path: the file; it need not exist.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StoragePath) -> None:
         self.path = path
 
     def read(self, state: State, columns: Sequence[str] | None) -> pa.Table | None:
@@ -51,7 +51,7 @@ class LedgerIndex:
     def is_of(self, state: State) -> bool:
         """Whether the index is of these files."""
         with suppress(OSError, ValueError, pa.ArrowException):
-            return (pq.read_schema(self.path).metadata or {}).get(_STATE) == _encoded(state)
+            return (pq.read_schema(parquet_source(self.path)).metadata or {}).get(_STATE) == _encoded(state)
         return False
 
 

@@ -131,6 +131,8 @@ class StoreLock:
     def __enter__(self) -> Self:
         try:
             self._acquire()
+            if self._record.caveat is not None:
+                self._on_note(f"{self._name}: {self._record.caveat}")
             self._heart = threading.Thread(target=self._beat_on, name="store lock", daemon=True)
             self._heart.start()
         except BaseException:  # an interrupt, too, and it may come when the lock has just been taken

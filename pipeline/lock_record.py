@@ -8,10 +8,16 @@ from typing import Protocol
 
 from pipeline.errors import DynapropError
 from pipeline.files import writing
+from pipeline.object_lock_record import S3LockRecord, UnconditionalLockRecord
+from pipeline.object_path import StoragePath
 
 
 class LockRecord(Protocol):
     """Where the lock is kept. Both methods raise DynapropError when the place cannot be read or written."""
+
+    @property
+    def caveat(self) -> str | None:
+        """A line for people where the swap is not what it should be; known once the lock is held."""
 
     def read(self) -> tuple[bytes | None, str]:
         """What is there, None if nothing, and a version that tells it from whatever was or will be there."""
@@ -32,6 +38,8 @@ class LocalLockRecord:
     Args:
         folder: the store's folder; it is created.
     """
+
+    caveat = None
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "lock.json"
@@ -65,3 +73,10 @@ class LocalLockRecord:
             return self.read()[1]
         finally:
             os.close(guard)
+
+
+def lock_record(folder: StoragePath) -> LockRecord:
+    """Where the lock of a store lies."""
+    if isinstance(folder, Path):
+        return LocalLockRecord(folder)
+    return S3LockRecord(folder) if folder.protocol in ("s3", "s3a") else UnconditionalLockRecord(folder)

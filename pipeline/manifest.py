@@ -8,7 +8,6 @@ lacks have an entry too, of the error kind ``absent``. Labels and splits live el
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline.clips import ClipGrid
 from pipeline.errors import DynapropError
 from pipeline.files import FileIdentity, publish_parquet, read_parquet, writing
 from pipeline.frame_folder import FrameFolder
+from pipeline.object_path import StoragePath
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 
@@ -94,7 +94,7 @@ class Manifest:
         return cls(table, shard_rows=shard_rows)
 
     @classmethod
-    def load(cls, path: Path, *, shard_rows: int) -> Self:
+    def load(cls, path: StoragePath, *, shard_rows: int) -> Self:
         """Read the table, or begin an empty one.
 
         Raises:
@@ -116,7 +116,7 @@ class Manifest:
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
         return cls(table, shard_rows=shard_rows)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StoragePath) -> None:
         """Write the table atomically; raises DynapropError where that cannot be."""
         with writing(path):
             publish_parquet(path, self.table)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, mode
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import did_you_mean
+from pipeline.object_path import storage_path
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^${}]*))?\}")
 
@@ -21,14 +22,18 @@ def refuse(reason: str) -> PydanticCustomError:
 def expand_variables(text: str) -> str:
     """Replace ``${NAME}`` and ``${NAME:-default}`` by the environment's values.
 
-    As in a shell, the default also stands in for an empty value. No other use of ``$`` is accepted.
+    As in a shell, the default also stands in for an empty value. No other use of ``$`` is accepted. Where stores and
+    results go to a URL, ``${DYNAPROP_HOME}`` is the current folder: what the catalog names are files.
     """
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match["name"]) or match["default"]
         if found is None:
             raise refuse(f"the environment variable {match['name']} is not set (write ${{{match['name']}:-default}})")
-        return found
+        if match["name"] != "DYNAPROP_HOME" or "://" not in found:
+            return found
+        home = storage_path(found)
+        return str(home) if isinstance(home, Path) else "."
 
     if "$" in _VARIABLE.sub("", text):
         raise refuse(f"only ${{NAME}} and ${{NAME:-default}} are understood, not {text!r}")

@@ -4,11 +4,12 @@
 <root>/manifest.parquet   which rows belong to which video
 <root>/ledger/<key>/      a parquet file for every shard that is done
 <root>/ledger/<key>.parquet   all of them in one, derived from them (`LedgerIndex`)
+
+The root is a folder, or a place in an object store; zarr reads and writes both.
 """
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +18,10 @@ import zarr
 
 from pipeline.errors import DynapropError
 from pipeline.feature_key import FeatureKey
-from pipeline.files import sync, writing
+from pipeline.files import file_state, remove_folder, sync, writing
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
+from pipeline.object_path import StoragePath, StoreUnavailable, matching, reaching
 
 SCHEMA = 1
 
@@ -27,16 +29,16 @@ SCHEMA = 1
 _DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
-def list_stores(folder: Path) -> list[Path]:
+def list_stores(folder: StoragePath) -> list[StoragePath]:
     """Root of every store below ``stores/``, by dataset and clip grid: ``<dataset>/<grid>``."""
-    return [path.parents[1] for path in sorted(folder.glob("*/*/features.zarr/zarr.json"))]
+    return [path.parents[1] for path in matching(folder, "*/*/features.zarr/zarr.json")]
 
 
 class FeatureStore:
     """Frame features of one dataset on one clip grid.
 
     Args:
-        root: the store's folder.
+        root: the store's folder, or its place in an object store.
         grid: the rule that made the clip grid, kept in the group's attributes: ``dataset``, ``clip_seconds``,
             ``min_clips``, ``max_clips``.
         shard_rows: rows of a shard for a new store; an existing one keeps its own.
@@ -46,17 +48,19 @@ class FeatureStore:
         DynapropError: the folder holds no store, or one of another version or grid, or one that is damaged.
     """
 
-    def __init__(self, root: Path, *, grid: dict[str, Any], shard_rows: int, read_only: bool = False) -> None:
+    def __init__(self, root: StoragePath, *, grid: dict[str, Any], shard_rows: int, read_only: bool = False) -> None:
         self.root = root
         self._read_only = read_only
         self._path = root / "features.zarr"
-        if root.is_file():
+        if isinstance(root, Path) and root.is_file():
             raise DynapropError(f"{root} is a file where a store should be; move it away")
         if not read_only and not (self._path / "zarr.json").exists():
             rows = _rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
             with writing(root):
-                root.mkdir(parents=True, exist_ok=True)
-                zarr.create_group(self._path, attributes={"schema": SCHEMA, "grid": grid, "shard_rows": rows})
+                if isinstance(root, Path):
+                    root.mkdir(parents=True, exist_ok=True)
+                about = {"schema": SCHEMA, "grid": grid, "shard_rows": rows}
+                zarr.create_group(_zarr_store(self._path), attributes=about)
                 sync(self._path / "zarr.json")
                 sync(self._path)
         self.group, attributes = _open_group(self._path, read_only=read_only)
@@ -71,7 +75,7 @@ class FeatureStore:
         self._manifest: tuple[object, Manifest] | None = None
 
     @classmethod
-    def existing(cls, root: Path) -> Self:
+    def existing(cls, root: StoragePath) -> Self:
         """Open a store by its folder alone, to read it; raises as the constructor does."""
         _, attributes = _open_group(root / "features.zarr", read_only=True)
         return cls(root, grid=attributes["grid"], shard_rows=attributes["shard_rows"], read_only=True)
@@ -82,7 +86,7 @@ class FeatureStore:
         return str(self.group.attrs["grid"]["dataset"])  # type: ignore[index,call-overload]
 
     @property
-    def manifest_path(self) -> Path:
+    def manifest_path(self) -> StoragePath:
         return self.root / "manifest.parquet"
 
     def manifest(self) -> Manifest:
@@ -98,8 +102,7 @@ class FeatureStore:
                 f"folder {self.root} and extract again"
             )
         try:
-            status = self.manifest_path.stat()
-            state = status.st_ino, status.st_size, status.st_mtime_ns
+            state = file_state(self.manifest_path)
         except OSError:  # loading says what there is to say
             state = None
         if self._manifest is None or state is None or self._manifest[0] != state:
@@ -175,10 +178,13 @@ class FeatureStore:
     def read_shard(self, key: str, shard: int) -> np.ndarray:
         """All rows of a shard, ``[shard_rows, channels]`` float16; whether they count is the ledger's word."""
         begin = shard * self.shard_rows
-        return np.asarray(self._array(key)[begin : begin + self.shard_rows])
+        with reaching(self._path, ValueError):
+            return np.asarray(self._array(key)[begin : begin + self.shard_rows])
 
     def map_shard(self, key: str, shard: int) -> np.ndarray:
         """``read_shard`` without a copy: the chunk's file is the raw rows, so it is mapped into memory, read-only.
+
+        An object is read whole, in one request.
 
         Raises:
             OSError: the chunk does not exist.
@@ -186,12 +192,16 @@ class FeatureStore:
         """
         shape = self.shard_rows, self.channels(key)
         path = self._chunk(key, shard)
-        if path.stat().st_size != 2 * shape[0] * shape[1]:
-            raise ValueError(f"{path} has {path.stat().st_size} bytes, not {2 * shape[0] * shape[1]}")
+        source = path if isinstance(path, Path) else path.read_bytes()
+        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        if size != 2 * shape[0] * shape[1]:
+            raise ValueError(f"{path} has {size} bytes, not {2 * shape[0] * shape[1]}")
+        if not isinstance(source, Path):
+            return np.frombuffer(source, "<f2").reshape(shape)
         try:
-            return np.asarray(np.memmap(path, "<f2", mode="r", shape=shape))
+            return np.asarray(np.memmap(source, "<f2", mode="r", shape=shape))
         except OSError:  # some network file systems cannot map
-            return np.fromfile(path, "<f2").reshape(shape)
+            return np.fromfile(source, "<f2").reshape(shape)
 
     def channels(self, key: str) -> int:
         """Width of a key's features."""
@@ -215,25 +225,24 @@ class FeatureStore:
         """
         with writing(self.root):
             self.ledger(key).remove()
-            if (self._path / key).exists():
-                shutil.rmtree(self._path / key)
+            remove_folder(self._path / key)
 
-    def _chunk(self, key: str, shard: int) -> Path:
+    def _chunk(self, key: str, shard: int) -> StoragePath:
         return self._path / key / "c" / str(shard) / "0"
 
     def _array_names(self) -> list[str]:
-        return sorted(path.parent.name for path in self._path.glob("*/zarr.json"))
+        return [path.parent.name for path in matching(self._path, "*/zarr.json")]
 
     def _array(self, key: str) -> zarr.Array:
         return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
 
 
-def find_strays(root: Path) -> list[Path]:
-    """Temporary files in a store, which a killed process has left or a running one is writing."""
-    return sorted(root.rglob("*.partial"))
+def find_strays(root: StoragePath) -> list[Path]:
+    """Temporary files in a store, which a killed process has left or a running one is writing; objects have none."""
+    return sorted(root.rglob("*.partial")) if isinstance(root, Path) else []
 
 
-def remove_strays(root: Path) -> list[Path]:
+def remove_strays(root: StoragePath) -> list[Path]:
     """Delete what a killed process has left; only for who holds the store's lock."""
     strays = find_strays(root)
     with writing(root):
@@ -242,7 +251,7 @@ def remove_strays(root: Path) -> list[Path]:
     return strays
 
 
-def remove_damaged_metadata(root: Path) -> list[Path]:
+def remove_damaged_metadata(root: StoragePath) -> list[StoragePath]:
     """Delete each zarr.json of a store that cannot be read; only for who holds the lock.
 
     Nothing is lost with them: the group is created anew with the rows of its arrays, and an array by ``ensure_array``,
@@ -253,17 +262,21 @@ def remove_damaged_metadata(root: Path) -> list[Path]:
     """
     path = root / "features.zarr"
     _refuse_other_versions(path)
-    damaged = []
+    damaged: list[StoragePath] = []
     try:
         shard_rows = _open_group(path, read_only=True)[1]["shard_rows"]
         if _rows_of_arrays(path, witnesses=2) not in (None, shard_rows):
             raise _damage(path / "zarr.json")  # one word against that of all arrays
+    except StoreUnavailable:
+        raise
     except DynapropError:
         shard_rows = _rows_of_arrays(path)
         damaged += [path / "zarr.json"] if (path / "zarr.json").exists() else []
-    for metadata in sorted(path.glob("*/zarr.json")):
+    for metadata in matching(path, "*/zarr.json"):
         try:
             _open_array(metadata.parent, shard_rows=shard_rows, read_only=True)
+        except StoreUnavailable:
+            raise
         except DynapropError:
             damaged.append(metadata)
     with writing(root):
@@ -272,10 +285,16 @@ def remove_damaged_metadata(root: Path) -> list[Path]:
     return damaged
 
 
-def _open_group(path: Path, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
+def _zarr_store(path: StoragePath) -> Any:
+    """A place as zarr takes it."""
+    return path if isinstance(path, Path) else path.zarr_store
+
+
+def _open_group(path: StoragePath, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
     """Open a store's group; its attributes have the right types."""
     try:
-        group = zarr.open_group(path, mode="r" if read_only else "r+")
+        with reaching(path, *_DAMAGED):
+            group = zarr.open_group(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         attributes: dict[str, Any] = dict(group.attrs)
         types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
         if types != {"schema": int, "grid": dict, "shard_rows": int} or "dataset" not in attributes["grid"]:
@@ -289,10 +308,11 @@ def _open_group(path: Path, *, read_only: bool) -> tuple[zarr.Group, dict[str, A
     return group, attributes
 
 
-def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.Array:
+def _open_array(path: StoragePath, *, shard_rows: int | None, read_only: bool) -> zarr.Array:
     """Open the array of a key, made as ``ensure_array`` makes it."""
     try:
-        array = zarr.open_array(path, mode="r" if read_only else "r+")
+        with reaching(path, *_DAMAGED):
+            array = zarr.open_array(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         channels = array.shape[1]
         if (array.chunks, array.dtype) != ((shard_rows, channels), np.float16):
             raise ValueError("another layout")
@@ -305,7 +325,7 @@ def _open_array(path: Path, *, shard_rows: int | None, read_only: bool) -> zarr.
     return array
 
 
-def _rows_of_arrays(path: Path, *, witnesses: int = 1) -> int | None:
+def _rows_of_arrays(path: StoragePath, *, witnesses: int = 1) -> int | None:
     """Rows of a chunk that at least so many arrays of a group agree on; None where they differ or are fewer."""
     rows = []
     for metadata in path.glob("*/zarr.json"):
@@ -314,7 +334,7 @@ def _rows_of_arrays(path: Path, *, witnesses: int = 1) -> int | None:
     return rows[0] if len(rows) >= witnesses and len(set(rows)) == 1 else None
 
 
-def _refuse_other_versions(path: Path) -> None:
+def _refuse_other_versions(path: StoragePath) -> None:
     """Raise where a group's zarr.json, whatever else it says, names another schema."""
     with contextlib.suppress(*_DAMAGED, FileNotFoundError):
         schema = json.loads((path / "zarr.json").read_bytes())["attributes"]["schema"]
@@ -322,7 +342,7 @@ def _refuse_other_versions(path: Path) -> None:
             raise _other_version(path.parent, schema)
 
 
-def _other_version(root: Path, schema: int) -> DynapropError:
+def _other_version(root: StoragePath, schema: int) -> DynapropError:
     age, advice = ("a newer", "update dynaprop, or ") if schema > SCHEMA else ("an older", "")
     return DynapropError(
         f"{root}: made by {age} dynaprop (schema {schema} of the store, this one knows {SCHEMA}); "
@@ -330,5 +350,5 @@ def _other_version(root: Path, schema: int) -> DynapropError:
     )
 
 
-def _damage(path: Path) -> DynapropError:
+def _damage(path: StoragePath) -> DynapropError:
     return DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from pipeline.checksum import has_checksum
 from pipeline.errors import DynapropError
 from pipeline.manifest import Manifest
+from pipeline.object_path import StoreUnavailable, side_by_side
 from pipeline.store import FeatureStore
 
 
@@ -44,7 +46,7 @@ def verify_key(
         on_shard: called after each shard.
 
     Raises:
-        DynapropError: the manifest or the array's description is damaged.
+        DynapropError: the manifest or the array's description is damaged, or the store is away.
     """
     ledger = store.ledger(key)
     manifest = store.manifest()  # before the ledgers: what is published meanwhile has been in a manifest before
@@ -54,14 +56,21 @@ def verify_key(
     videos = 0
     problems: list[str] = []
     bad: list[int] = []
-    for shard in sorted(chosen):
+
+    def check(shard: int) -> tuple[int, list[str]]:
+        """Videos of a shard, and what is wrong with it."""
         try:
             rows = ledger.read_shard(shard)
+        except StoreUnavailable:
+            raise
         except DynapropError:
-            wrong = ["its ledger cannot be read"]
-        else:
-            videos += len(rows)
-            wrong = list(_wrong(store, key, shard, rows, manifest))
+            return 0, ["its ledger cannot be read"]
+        return len(rows), list(_wrong(store, key, shard, rows, manifest))
+
+    numbers = sorted(chosen)
+    checks = map(check, numbers) if isinstance(store.root, Path) else side_by_side(store.root, check, numbers)
+    for shard, (found, wrong) in zip(numbers, checks, strict=True):
+        videos += found
         problems += [f"{key}, shard {shard}: {line}" for line in wrong]
         if wrong:
             bad.append(shard)

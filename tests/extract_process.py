@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.annotations import read_annotations
 from pipeline.extraction import Extraction
+from pipeline.object_path import storage_path
 from pipeline.specs import BackboneSpec, DatasetSpec
 
 BACKBONES = (
@@ -23,9 +24,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    spec = dataset(Path(sys.argv[1]))
+    spec, home = dataset(Path(sys.argv[1])), storage_path(sys.argv[2])
     with Extraction(
-        dataset=spec, annotations=read_annotations(spec), backbones=BACKBONES, home=Path(sys.argv[2]), device="cpu"
+        dataset=spec, annotations=read_annotations(spec), backbones=BACKBONES, home=home, device="cpu"
     ) as work:
         print("begin", flush=True)
         plan = work.plan(work.changes())

@@ -18,6 +18,7 @@ from heads.report.sections import Pictures, make_section
 from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import publish_parquet, published
+from pipeline.object_path import StoragePath
 
 _MISSING_SHOWN = 50
 
@@ -39,7 +40,7 @@ class Report:
 
 
 def make_report(
-    folders: Sequence[Path],
+    folders: Sequence[StoragePath],
     *,
     metrics: Mapping[str, Metric],
     pictures: Pictures,
@@ -105,7 +106,7 @@ def make_report(
     return Report(html, [chart for section in sections for chart in section.charts], tables)
 
 
-def write_report(report: Report, output: Path) -> Path:
+def write_report(report: Report, output: StoragePath) -> StoragePath:
     """Write the page, and beside it ``figures/``: each chart as PNG, the data of charts and tables as parquet.
 
     Args:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +11,8 @@ import pyarrow as pa
 from heads.results import KEY
 from heads.summary import PAPER_NAMES, whole_seeds
 from pipeline.errors import DynapropError
+from pipeline.files import parquet_source
+from pipeline.object_path import StoragePath
 
 VARIANT = ["fusion_s", "fusion_t", "losses"]
 """Columns that tell the variants of one model apart (Tables 4 and 5)."""
@@ -47,7 +48,7 @@ class Runs:
         DynapropError: a folder without results, or with files that cannot be read.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[StoragePath]) -> None:
         self.folders = list(dict.fromkeys(folder.resolve() for folder in folders))
         self.settings = {folder: _settings(folder) for folder in self.folders}
         tables = {folder: self._read(folder, "results") for folder in self.folders}
@@ -116,7 +117,7 @@ class Runs:
         lists = (self.settings[f].get("missing", []) for f in self.folders if self.settings[f]["dataset"] == dataset)
         return sorted({str(video) for ids in lists for video in ids})
 
-    def _of(self, part: Part) -> list[Path]:
+    def _of(self, part: Part) -> list[StoragePath]:
         return [folder for folder in self.folders if self.settings[folder]["dataset"] == part.dataset]
 
     def _joined(
@@ -140,16 +141,16 @@ class Runs:
         joined = pd.concat(frames, ignore_index=True)
         return joined if table == "frame_scores" else whole_seeds(joined)
 
-    def _named(self, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    def _named(self, folder: StoragePath, table: pd.DataFrame) -> pd.DataFrame:
         names = {recipe: name for (run, recipe), name in self._names.items() if run == folder}
         types = {"fusion_s": "boolean", "fusion_t": "boolean"}
         return table.assign(recipe=table["recipe"].replace(names)).astype(types)
 
     @staticmethod
-    def _read(folder: Path, table: str, **options: Any) -> pd.DataFrame:
+    def _read(folder: StoragePath, table: str, **options: Any) -> pd.DataFrame:
         path = folder / f"{table}.parquet"
         try:
-            frame = pd.read_parquet(path, **options)
+            frame = pd.read_parquet(parquet_source(path), **options)
         except FileNotFoundError:
             raise DynapropError(f"{path} is not there; `dynaprop sweep` writes it") from None
         except (pa.ArrowException, OSError, ValueError):
@@ -164,7 +165,7 @@ class Runs:
         return frame
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(folder: StoragePath) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         settings = json.loads(path.read_text())
