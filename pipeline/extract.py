@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,16 @@ class ShardResult:
     """What one shard took."""
 
     shard: int
-    videos: int
+    videos: int = 0
     """Videos decoded; 0 when the shard was already published."""
-    failed: int
-    clips: int
+    clips: int = 0
     """Clips that went through at least one backbone."""
+    frames: int = 0
+    """Frames that went through a backbone, all branches together."""
+    failed: Mapping[str, VideoError] = field(default_factory=dict)
+    """Videos that cannot be used, by id."""
+    partial: Mapping[str, VideoError] = field(default_factory=dict)
+    """Usable videos of which something is missing, and what."""
 
 
 class Extractor:
@@ -73,7 +78,6 @@ class Extractor:
         self.pool = pool
         self.batch_size = batch_size
         self.min_share = min_share
-        self.forwarded_frames = 0
         self._weights = {key.name: weights for key, weights in backbones}
         self._root = root
         self._check = check
@@ -104,7 +108,7 @@ class Extractor:
         work = self._ahead or self._begin(shard)
         self._ahead = None
         if work is None:
-            return ShardResult(shard, 0, 0, 0)
+            return ShardResult(shard)
         records = work.records
         branches = [self._branch(key) for key in work.keys]
         sizes = work.sizes
@@ -124,14 +128,18 @@ class Extractor:
             outcomes.append(self._of_the_same_file(record, stream.outcome))
             if on_clips:
                 on_clips(record["n_clips"] - done)
+        rows: list[LedgerRow] = []
         for branch in branches:
             branch.finish()
-            self.forwarded_frames += branch.forwarded
-            self._write(shard, branch, records, outcomes)
-        failed = sum(
-            self._failure(record, outcome) is not None for record, outcome in zip(records, outcomes, strict=True)
+            rows += self._write(shard, branch, records, outcomes)
+        return ShardResult(
+            shard,
+            videos=len(records),
+            clips=sum(record["n_clips"] for record in records),
+            frames=sum(branch.forwarded for branch in branches),
+            failed=(failed := _errors(rows, "failed")),
+            partial={video: lack for video, lack in _errors(rows, "partial").items() if video not in failed},
         )
-        return ShardResult(shard, len(records), failed, sum(record["n_clips"] for record in records))
 
     def seconds_per_frame(self, key: str) -> float:
         """Measured time of one frame through the backbone of a key: the second of two batches."""
@@ -187,7 +195,7 @@ class Extractor:
 
     def _write(
         self, shard: int, branch: ShardFeatures, records: list[dict[Any, Any]], outcomes: list[DecodeOutcome]
-    ) -> None:
+    ) -> list[LedgerRow]:
         """Write, read back, publish: in this order a reader never meets a half-written shard."""
         first_row = shard * self.store.shard_rows
         rows = []
@@ -208,6 +216,7 @@ class Extractor:
         self.store.write_shard(key, shard, branch.features)
         self._check()
         self.store.ledger(key).publish(shard, rows)
+        return rows
 
     def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
         """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""
@@ -265,6 +274,11 @@ def array_attributes(key: FeatureKey) -> dict[str, Any]:
     from pipeline.networks import gmacs_per_frame
 
     return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
+
+
+def _errors(rows: Sequence[LedgerRow], status: str) -> dict[str, VideoError]:
+    found = (row for row in rows if row.status == status)
+    return {row.video_id: VideoError(str(row.error_kind), str(row.error_detail)) for row in found}
 
 
 def _share(record: dict[Any, Any], outcome: DecodeOutcome) -> float:

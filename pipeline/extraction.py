@@ -57,7 +57,7 @@ class ExtractionSummary:
     absent: tuple[str, ...]
     """Ids of the videos that the dataset lists and the disk lacks."""
     decoded: int
-    """Videos that this run began to decode, failed ones included."""
+    """Videos that this run decoded, failed ones included."""
     forwarded: int
     """Frames that went through a backbone in this run, all branches together."""
     keys: dict[str, str]
@@ -113,6 +113,7 @@ class Extraction:
         self._pool: DecodePool | None = None
         self._extractor: Extractor | None = None
         self._store: FeatureStore | None = None
+        self._results: list[ShardResult] = []
 
     def __enter__(self) -> Self:
         if self._lock is not None:
@@ -272,7 +273,13 @@ class Extraction:
         self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
     ) -> ShardResult:
         """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
-        return self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
+        result = self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
+        self.count(result)
+        return result
+
+    def count(self, result: ShardResult) -> None:
+        """Let a shard that another process has extracted count in this run's summary."""
+        self._results.append(result)
 
     def extract_shards(
         self, shards: Iterable[int], *, on_clips: Callable[[int], None] | None = None
@@ -296,8 +303,8 @@ class Extraction:
             failed=failed,
             partial=partial_videos(self.store, list(keys.values())),
             absent=absent,
-            decoded=self._pool.decoded_videos if self._pool else 0,
-            forwarded=self._extractor.forwarded_frames if self._extractor else 0,
+            decoded=sum(result.videos for result in self._results),
+            forwarded=sum(result.frames for result in self._results),
             keys=keys,
             store=self.store.root,
         )

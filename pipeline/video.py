@@ -48,6 +48,9 @@ class VideoError(Exception):
         self.kind = kind
         self.detail = " ".join(detail.split())
 
+    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str]]:
+        return VideoError, (self.kind, self.detail)  # between processes: pickle would give back the message alone
+
 
 def open_video(path: str | Path) -> av.container.InputContainer:
     """Open a local file as a video container, never as a playlist or a URL.
