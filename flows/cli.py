@@ -40,6 +40,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Decode processes; one 
 Deadline = Annotated[
     float, typer.Option(min=0.1, max=86400, help="Seconds without a new frame after which a video is given up.")
 ]
+Cluster = Annotated[str, typer.Option(help="Who extracts shards: a cluster of the catalog, or this process (inline).")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process extracts this dataset.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validate over K folds by group instead of the given split.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, from 0.")]
@@ -69,17 +70,18 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     wait: Wait = False,
+    cluster: Cluster = "inline",
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
-    with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
+    with prefect_server(lambda: _check(target, recipe, catalog, sweep, cluster)) as workspace:
         from flows.evaluate_sweep import evaluate_sweep
         from flows.extract_features import extract_features
         from flows.train_heads import train_heads
 
         first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
-        extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait)
+        extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait, cluster=cluster)
         train_heads(target, recipe, first_seed, folds, device=device, catalog=catalog)
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     _show(reports, folds, workspace)
@@ -96,6 +98,7 @@ def extract(
     workers: Workers = None,
     deadline: Deadline = 60.0,
     wait: Wait = False,
+    cluster: Cluster = "inline",
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
@@ -106,10 +109,10 @@ def extract(
 
         typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
-        with prefect_server(lambda: _check(target, recipe, catalog)):
+        with prefect_server(lambda: _check(target, recipe, catalog, cluster=cluster)):
             from flows.extract_features import extract_features
 
-            extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait)
+            extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait, cluster)
 
 
 @app.command()
@@ -296,11 +299,14 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (-v shows where)"
 
 
-def _check(target: str, recipe: str | None, catalog: str | None, sweep: str | None = None) -> "Workspace":
+def _check(
+    target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, cluster: str = "inline"
+) -> "Workspace":
     """Refuse unknown names before Prefect is imported, which takes seconds."""
     from flows.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep)
+    workspace.catalog.cluster(cluster)
     workspace.require_root()
     return workspace
 

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import zip_longest
+from typing import Any
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
 
 from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
 from flows.workspace import open_workspace
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import ShardResult
-from pipeline.extraction import Extraction, ExtractionSummary
+from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
+from pipeline.specs import INLINE
 
 
 @flow(name="extract-features", persist_result=False)
@@ -26,6 +31,7 @@ def extract_features(
     deadline: float = 60.0,
     catalog: str | None = None,
     wait: bool = False,
+    cluster: str = INLINE,
 ) -> dict[str, object]:
     """Decode every video once and cache the features of student and teacher.
 
@@ -38,10 +44,15 @@ def extract_features(
         deadline: seconds without a new frame after which a video is given up.
         catalog: path of the catalog file.
         wait: wait while another process extracts this dataset, instead of refusing.
+        cluster: name in the catalog of the workers that do it; ``inline`` for this process.
     """
     keep_listening()
     workspace = open_workspace(dataset, recipe, catalog)
-    with open_extraction(workspace, device=device, workers=workers, deadline=deadline, wait=wait) as extraction:
+    spec = workspace.catalog.cluster(cluster)
+    remote = spec.name != INLINE  # then the device is the workers' own
+    with open_extraction(
+        workspace, device="auto" if remote else device, workers=workers, deadline=deadline, wait=wait
+    ) as extraction:
         rows = extraction.store.shard_rows
         if rows != workspace.dataset.shard_rows:
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
@@ -49,9 +60,12 @@ def extract_features(
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
         with steps("extract", plan.clips_to_do, "clips") as progress:
-            shards = list(plan.shards)
-            for shard, then in zip_longest(shards, shards[1:]):
-                extract_shard(extraction, shard, then, progress.advance)
+            if remote and plan.shards:
+                from flows.cluster_extraction import extract_on_cluster  # Dask takes a second
+
+                extract_on_cluster(extract_shard, extraction, plan, spec, device=device, on_clips=progress.advance)
+            else:
+                extract_here(extraction, plan, on_clips=progress.advance)
         summary = extraction.summary()
     tell(summary)
     lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
@@ -79,10 +93,34 @@ def expect(
     )
 
 
-@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE, persist_result=False)
-def extract_shard(extraction: Extraction, shard: int, then: int | None, on_clips: Callable[[int], None]) -> ShardResult:
-    """Extract one shard, before another; nothing is done when the ledger has it."""
-    return extraction.extract_shard(shard, then=then, on_clips=on_clips)
+def extract_here(extraction: Extraction, plan: ExtractionPlan, *, on_clips: Callable[[int], None]) -> None:
+    """Extract all shards of a plan in this process, each decoded while the one before is written."""
+    shards = list(plan.shards)
+    for shard, then in zip_longest(shards, shards[1:]):
+        extract_shard(shard, plan.videos_of(shard), partial(extraction.extract_shard, then=then, on_clips=on_clips))
+
+
+def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
+    """Whether the failure of a shard is worth another try."""
+    error = state.data
+    if not isinstance(error, InfrastructureError):
+        return False
+    say(f"{run.name}: {error}; it is tried again")
+    return True
+
+
+@task(
+    name="extract-shard",
+    task_run_name="extract shard {shard:04d} ({videos} videos)",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retry_condition_fn=_may_help,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def extract_shard(shard: int, videos: int, extract: Callable[[int], ShardResult]) -> ShardResult:
+    """Extract one shard, here or elsewhere; nothing is done when the ledger has it."""
+    return extract(shard)
 
 
 def tell(summary: ExtractionSummary) -> None:

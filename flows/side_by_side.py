@@ -1,30 +1,61 @@
-"""Tasks side by side in the threads of this process: features stay in memory once, whatever the number of cores."""
+"""Task runs side by side in the threads of this process; the first that fails ends them all."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from functools import partial
 from typing import Any
-
-import torch
-from prefect import Task
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from pipeline.errors import DynapropError
 
 
 def run_side_by_side(
-    task: Task[..., Any], jobs: Sequence[dict[str, Any]], *, workers: int, on_frames: Callable[[int], None]
+    task: Callable[..., object], jobs: Iterable[dict[str, Any]], *, workers: int, stop: Callable[[], None]
 ) -> None:
-    """Run a task for every job; on matrices as small as the heads' cores do more apart than together.
+    """Run a task for every job; a run begins when there is a thread for it, and what has not begun never does.
 
     Args:
-        task: takes a job's values and ``on_frames`` as keyword arguments.
-        jobs: one task each.
-        workers: tasks at once; torch's threads are shared out among them.
-        on_frames: called with the frames newly done. After a failure or an interrupt it ends the other tasks.
+        task: takes a job's values as keyword arguments.
+        jobs: one task run each.
+        workers: task runs at a time.
+        stop: called after a failure or an interrupt: it ends those that are running.
 
     Raises:
-        BaseException: what the first task raises that fails.
+        BaseException: what the first task run raises that fails.
     """
+    threads = ThreadPoolExecutor(max(1, workers))
+    try:
+        # In a copy of this context, so that each knows the flow run that it is a part of.
+        futures = [threads.submit(copy_context().run, partial(task, **job)) for job in jobs]
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+            future.result()
+    except BaseException:
+        threads.shutdown(wait=False, cancel_futures=True)
+        stop()
+        raise
+    finally:
+        threads.shutdown()
+
+
+def train_side_by_side(
+    task: Callable[..., object],
+    jobs: Sequence[dict[str, Any]],
+    *,
+    workers: int,
+    on_frames: Callable[[int], None],
+) -> None:
+    """Run trainings: on matrices as small as the heads' cores do more apart than together.
+
+    Features stay in memory once, whatever the number of cores.
+
+    Args:
+        task: takes ``on_frames``, too, and calls it with the frames newly done.
+        jobs, workers: see ``run_side_by_side``; torch's threads are shared out among them.
+        on_frames: called with what they call theirs with.
+    """
+    import torch  # takes seconds, and shards of a cluster do without
+
     stopped = threading.Event()
 
     def advance(frames: int) -> None:
@@ -34,14 +65,7 @@ def run_side_by_side(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // max(1, workers)))
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=max(1, workers))
     try:
-        with runner:
-            try:
-                for future in [runner.submit(task, {**job, "on_frames": advance}) for job in jobs]:
-                    future.result()
-            except BaseException:
-                stopped.set()
-                raise
+        run_side_by_side(task, [{**job, "on_frames": advance} for job in jobs], workers=workers, stop=stopped.set)
     finally:
         torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cached_features import require_features
 from flows.progress import say, steps
-from flows.side_by_side import run_side_by_side
+from flows.side_by_side import train_side_by_side
 from flows.workspace import Workspace
 from heads.checkpoint import save_checkpoint
 from heads.features import FeatureSplit, load_features
@@ -136,7 +136,7 @@ class Units:
             with steps("train", sum(map(self._frames, units)), "frames") as progress:
                 jobs = [{"units": self, "unit": unit, "keep": keep} for unit in units]
                 workers = min(usable_cores(), len(units)) if self.device == "cpu" else 1
-                run_side_by_side(train_unit, jobs, workers=workers, on_frames=progress.advance)
+                train_side_by_side(train_unit, jobs, workers=workers, on_frames=progress.advance)
         finally:
             self.run.collect()
         return RunReport(str(self.run.path), tuple(asked))

@@ -16,11 +16,12 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.spec_types import is_folder
-from pipeline.specs import BackboneSpec, DatasetSpec, Entry, RecipeSpec, SweepSpec
+from pipeline.specs import INLINE, BackboneSpec, ClusterSpec, DatasetSpec, Entry, RecipeSpec, SweepSpec
 
 __all__ = [
     "BackboneSpec",
     "Catalog",
+    "ClusterSpec",
     "DatasetSpec",
     "RecipeSpec",
     "SweepSpec",
@@ -33,7 +34,7 @@ E = TypeVar("E", bound=Entry)
 
 _COPIES = re.compile(r"(?P<original>.+):(?P<short_side>[1-9][0-9]{0,3})p", re.DOTALL)
 _MOST_NODES = 100_000  # of the document, aliases written out
-_SECTIONS = ("datasets", "backbones", "recipes", "sweeps")
+_SECTIONS = ("datasets", "backbones", "recipes", "sweeps", "clusters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Catalog:
     backbones: Mapping[str, BackboneSpec]
     recipes: Mapping[str, RecipeSpec]
     sweeps: Mapping[str, SweepSpec]
+    clusters: Mapping[str, ClusterSpec]
 
     def dataset(self, name: str) -> DatasetSpec:
         """Raises UsageError if there is none of this name, as the other look-ups do."""
@@ -58,6 +60,12 @@ class Catalog:
 
     def sweep(self, name: str) -> SweepSpec:
         return _look_up(self.path, "sweep", self.sweeps, name)
+
+    def cluster(self, name: str) -> ClusterSpec:
+        """``inline`` is there without an entry, too."""
+        if name == INLINE:
+            return ClusterSpec(name=INLINE)
+        return _look_up(self.path, "cluster", self.clusters, name)
 
     def sweeps_of(self, name: str) -> tuple[SweepSpec, ...]:
         """The sweep of this name, or those that it includes."""
@@ -159,6 +167,7 @@ def load_catalog(path: Path | None = None) -> Catalog:
         backbones=_entries(file, document, "backbones", BackboneSpec),
         recipes=_entries(file, document, "recipes", RecipeSpec),
         sweeps=_entries(file, document, "sweeps", SweepSpec),
+        clusters=_entries(file, document, "clusters", ClusterSpec),
     )
     for recipe in catalog.recipes.values():
         for key in ("student", "teacher"):

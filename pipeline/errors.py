@@ -23,6 +23,10 @@ class UsageError(DynapropError):
     exit_code = 2
 
 
+class InfrastructureError(DynapropError):
+    """What the work stands on failed, such as a store or a worker; another try may help."""
+
+
 def _one_line(message: str) -> str:
     if not message.isprintable():
         message = "".join(

@@ -14,7 +14,7 @@ from pipeline.annotations import Annotations
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.feature_key import FeatureKey
 from pipeline.lock import StoreLock
@@ -22,6 +22,7 @@ from pipeline.lock_record import lock_record
 from pipeline.manifest import Manifest
 from pipeline.object_path import StoragePath
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
+from pipeline.remote import RemoteExtraction
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, remove_strays
 from pipeline.video import VideoError
@@ -42,6 +43,14 @@ class ExtractionPlan:
     """Shards that are not done, with the names of the feature keys that they lack."""
     clips_to_do: int
     bytes_to_write: int
+
+    def videos_of(self, shard: int) -> int:
+        """Videos of a shard."""
+        return len(self.manifest.shard(shard))
+
+    def clips_of(self, shard: int) -> int:
+        """Clips of a shard's videos."""
+        return int(self.manifest.shard(shard)["n_clips"].sum())
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class Extraction:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         self._device = device if device == "auto" else resolve_device(device)
+        self._specs = tuple(backbones)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
         self.dataset = dataset
         self._annotations = annotations
@@ -129,9 +139,7 @@ class Extraction:
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         """End the decode children, bring the ledgers' indexes up to date, then give back the lock."""
         try:
-            if self._pool is not None:
-                self._pool.close()
-                self._pool = None
+            self._close_pool()
             if kind is None and self._lock is not None and self._store is not None:
                 with suppress(DynapropError):  # readers can do without
                     for key in self.key_names.values():
@@ -177,14 +185,7 @@ class Extraction:
     def restore_arrays(self) -> list[str]:
         """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
         gone = self._gone_arrays()
-        for key in gone:
-            self.check_lock()
-            self.store.ensure_array(
-                key,
-                channels=_channels(key),
-                n_shards=self.store.manifest().n_shards,
-                attributes=array_attributes(key),
-            )
+        self._describe(gone)
         return [key.name for key in gone]
 
     def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
@@ -260,7 +261,7 @@ class Extraction:
         if not plan.shards:
             return 0.0
         extractor = self._open_extractor()
-        shard_clips = {shard: int(plan.manifest.shard(shard)["n_clips"].sum()) for shard in plan.shards}
+        shard_clips = {shard: plan.clips_of(shard) for shard in plan.shards}
         seconds = 0.0
         for key in {key for missing in plan.shards.values() for key in missing}:
             clips = sum(shard_clips[shard] for shard, missing in plan.shards.items() if key in missing)
@@ -273,9 +274,42 @@ class Extraction:
         self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
     ) -> ShardResult:
         """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
-        result = self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
+        try:
+            result = self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
+        except InfrastructureError:  # whoever tries again begins anew: what is half decoded is of no use
+            self._close_pool()
+            raise
         self.count(result)
         return result
+
+    def remove_strays(self) -> None:
+        """Delete temporary files of workers that were lost; only when no other one works."""
+        self.check_lock()
+        remove_strays(self.store.root)
+
+    def remote(self, *, device: str, peers: int) -> RemoteExtraction:
+        """What other processes need to extract shards of the saved plan; the arrays are made here, for all of them.
+
+        Args:
+            device: torch device of theirs, or ``auto``.
+            peers: how many of them share the cores of a machine.
+        """
+        if self._lock is None:
+            raise RuntimeError("a dry run does not write")
+        self._describe([key for key, _ in self.backbones.values()])
+        return RemoteExtraction(
+            store=str(self.store.root),
+            root=str(self.dataset.root),
+            backbones=self._specs,
+            keys=tuple(self.key_names.values()),
+            manifest_bytes=self.store.manifest_path.stat().st_size,
+            owner=self._lock.owner,
+            device=device,
+            decoders=self._workers,
+            peers=peers,
+            deadline=self._deadline,
+            min_share=self.dataset.min_share,
+        )
 
     def count(self, result: ShardResult) -> None:
         """Let a shard that another process has extracted count in this run's summary."""
@@ -309,6 +343,11 @@ class Extraction:
             store=self.store.root,
         )
 
+    def _close_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = self._extractor = None
+
     def _open_extractor(self) -> Extractor:
         if self._extractor is None:
             self._extractor = Extractor(
@@ -322,6 +361,17 @@ class Extraction:
                 on_note=self._on_note,
             )
         return self._extractor
+
+    def _describe(self, keys: Iterable[FeatureKey]) -> None:
+        """Create or grow the arrays of keys."""
+        for key in keys:
+            self.check_lock()
+            self.store.ensure_array(
+                key,
+                channels=_channels(key),
+                n_shards=self.store.manifest().n_shards,
+                attributes=array_attributes(key),
+            )
 
     def _gone_arrays(self) -> list[FeatureKey]:
         """Keys that have ledgers and no array; raises where one is damaged."""

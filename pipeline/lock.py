@@ -146,6 +146,11 @@ class StoreLock:
             self._heart.join()
         self._release()
 
+    @property
+    def owner(self) -> str:
+        """What the record calls this acquisition."""
+        return self._owner.owner
+
     def check(self) -> None:
         """Make sure that the lock is held, and stays so for as long as an owner may be silent.
 

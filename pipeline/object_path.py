@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipeline.cores import usable_cores
-from pipeline.errors import DynapropError, UsageError, did_you_mean
+from pipeline.errors import DynapropError, InfrastructureError, UsageError, did_you_mean
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z0-9+.:-]*)?://", re.IGNORECASE)
 _S3 = ("s3", "s3a")
@@ -35,7 +35,7 @@ _VERSIONS = ("ETag", "etag", "generation", "LastModified", "last_modified", "mti
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 
 
-class StoreUnavailable(DynapropError):
+class StoreUnavailable(InfrastructureError):
     """A store does not answer, or refuses: nothing is known about what is in it, and trying again may help."""
 
 

@@ -1,4 +1,4 @@
-"""Frozen, strictly typed entries of the catalog: datasets, backbones, recipes and sweeps.
+"""Frozen, strictly typed entries of the catalog: datasets, backbones, recipes, sweeps and clusters.
 
 The configuration stops here: what lies below takes plain keyword arguments, not these models.
 """
@@ -24,9 +24,13 @@ from pipeline.spec_types import (
     StrictModel,
     Triple,
     absolute_path,
+    expand_variables,
     is_folder,
     refuse,
 )
+
+INLINE = "inline"
+"""The cluster that is none."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -271,4 +275,38 @@ class SweepSpec(Entry):
             raise refuse("key 'recipes' lists the same value twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise refuse("key 'seeds' lists the same value twice")
+        return self
+
+
+class ClusterSpec(Entry):
+    """Where shards are extracted: ``inline``, in the command's own process, or by the workers of a Dask cluster."""
+
+    noun: ClassVar[str] = "cluster"
+
+    processes: Count | None = None
+    """So many worker processes on this machine."""
+    address: str | None = None
+    """Of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``; may hold environment variables."""
+    cuda: bool = False
+    """A worker for each GPU of this machine."""
+    resources: dict[str, Positive] | None = None
+    """What the task of a shard takes of its worker; by default one GPU where ``cuda``, else nothing."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        address = expand_variables(address)
+        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^\s/@]+:[0-9]+", address):
+            raise refuse(f"should be the address of a Dask scheduler, such as tcp://10.0.0.1:8786, not {address!r}")
+        return address
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "ClusterSpec":
+        kinds = [key for key in ("processes", "address", "cuda") if getattr(self, key)]
+        if self.name == INLINE and self.model_fields_set - {"name", "source"}:
+            raise refuse("is this process itself and has no keys; give the cluster another name")
+        if self.name != INLINE and len(kinds) != 1:
+            raise refuse(f"needs one of processes, address and cuda{', not ' + ' and '.join(kinds) if kinds else ''}")
         return self

@@ -75,10 +75,10 @@ class FeatureStore:
         self._manifest: tuple[object, Manifest] | None = None
 
     @classmethod
-    def existing(cls, root: StoragePath) -> Self:
-        """Open a store by its folder alone, to read it; raises as the constructor does."""
+    def existing(cls, root: StoragePath, *, read_only: bool = True) -> Self:
+        """Open a store by its folder alone, by default to read it; raises as the constructor does."""
         _, attributes = _open_group(root / "features.zarr", read_only=True)
-        return cls(root, grid=attributes["grid"], shard_rows=attributes["shard_rows"], read_only=True)
+        return cls(root, grid=attributes["grid"], shard_rows=attributes["shard_rows"], read_only=read_only)
 
     @property
     def dataset(self) -> str:

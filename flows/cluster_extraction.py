@@ -1,0 +1,52 @@
+"""Extraction by the workers of a cluster: each shard a task run here that waits for a task there."""
+
+from collections.abc import Callable
+
+from prefect import Task
+
+from flows.cluster import open_cluster
+from flows.progress import say
+from flows.side_by_side import run_side_by_side
+from pipeline import shard_worker
+from pipeline.extract import ShardResult
+from pipeline.extraction import Extraction, ExtractionPlan
+from pipeline.specs import ClusterSpec
+
+
+def extract_on_cluster(
+    task: Task[..., ShardResult],
+    extraction: Extraction,
+    plan: ExtractionPlan,
+    spec: ClusterSpec,
+    *,
+    device: str,
+    on_clips: Callable[[int], None],
+) -> None:
+    """Extract the shards of a saved plan.
+
+    Args:
+        task: takes ``shard``, ``videos`` and ``extract``, which it calls with the shard.
+        extraction: holds the store's lock.
+        plan: what is to do.
+        spec: the cluster.
+        device: torch device of the workers, or ``auto``.
+        on_clips: called with the clips newly done.
+    """
+    with open_cluster(spec, on_note=say) as cluster:
+        work = extraction.remote(device=device, peers=cluster.peers)
+        say(f"extract: {len(plan.shards)} shards by {cluster.workers} workers of cluster {spec.name!r}")
+
+        def extract(shard: int) -> ShardResult:
+            extraction.check_lock()
+            result = cluster.run(shard_worker.extract_shard, work, shard)
+            extraction.count(result)
+            on_clips(plan.clips_of(shard))
+            return result
+
+        jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)
+        try:
+            # Twice as many as workers: where a shard is done, the next one lies ready.
+            run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=cluster.stop)
+        finally:
+            cluster.run_everywhere(shard_worker.end, work.owner)
+    extraction.remove_strays()  # of workers that were lost

@@ -1,0 +1,31 @@
+"""An extraction as other processes see it, which extract some of its shards: see `shard_worker`."""
+
+from dataclasses import dataclass
+
+from pipeline.specs import BackboneSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteExtraction:
+    """All that a worker has to know; a few hundred bytes, sent with each shard."""
+
+    store: str
+    """Folder or URL, the same for all."""
+    root: str
+    """Folder of the videos, the same for all."""
+    backbones: tuple[BackboneSpec, ...]
+    keys: tuple[str, ...]
+    """Names of their feature keys: a worker with other weights is to refuse."""
+    manifest_bytes: int
+    """Size of the manifest that was planned with: network file systems may show an older one for a while."""
+    owner: str
+    """Who holds the store's lock."""
+    device: str
+    """Torch device, or ``auto``: the worker's own."""
+    decoders: int | None
+    """Decode children of a worker; by default its share of the cores of its machine."""
+    peers: int
+    """Workers of a machine, which share its cores."""
+    deadline: float
+    """Seconds without a new frame after which a video is given up."""
+    min_share: float

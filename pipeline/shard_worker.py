@@ -1,0 +1,114 @@
+"""Extraction of shards in a process that another one hands them to, and what it keeps from shard to shard.
+
+One process holds the store's lock, plans, and hands shards out; any number of workers extract them, wherever they see
+the videos and the store. A worker holds no lock of its own: before each write it reads whose the lock is.
+"""
+
+import os
+import socket
+import threading
+from collections import deque
+from pathlib import Path
+
+import torch
+
+from pipeline.cached import locate_backbone
+from pipeline.cores import usable_cores
+from pipeline.decode_pool import DecodePool
+from pipeline.device import resolve_device
+from pipeline.errors import DynapropError
+from pipeline.extract import Extractor, ShardResult
+from pipeline.lock import LockOwner
+from pipeline.lock_record import lock_record
+from pipeline.object_path import StoreUnavailable, storage_path
+from pipeline.remote import RemoteExtraction
+from pipeline.spec_types import is_folder
+from pipeline.store import FeatureStore
+
+_PATIENCE = 3.0  # seconds for a worker to come to the end of what it writes
+
+
+def extract_shard(work: RemoteExtraction, shard: int) -> ShardResult:
+    """Extract a shard in this process, one at a time; nothing is done where the ledger has it.
+
+    Backbones and decode children are kept for the next shard of the same extraction.
+
+    Raises:
+        DynapropError: this machine lacks videos, weights or the store, or the extraction is over.
+        StoreUnavailable: trying again may help.
+    """
+    global _kept
+    with _at_work:
+        try:
+            if _kept is None or _kept.work != work:
+                _drop()
+                _kept = _Worker(work)
+            return _kept.extractor.extract_shard(shard)
+        except BaseException:
+            _drop()  # half-read streams of frames are of no use
+            raise
+
+
+def end(owner: str) -> None:
+    """Write nothing more for an extraction, and drop what is kept for it; called where it ends, however it ends."""
+    _ended.append(owner)
+    kept = _kept
+    if kept is not None and kept.work.owner == owner:
+        kept.pool.close()
+    if _at_work.acquire(timeout=_PATIENCE):
+        try:
+            _drop()
+        finally:
+            _at_work.release()
+
+
+class _Worker:
+    """What a process keeps between the shards of one extraction."""
+
+    def __init__(self, work: RemoteExtraction) -> None:
+        self.work = work
+        host = socket.gethostname()
+        if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
+            raise DynapropError(f"worker {os.getpid()} on {host} sees no folder {work.root}: mount the videos there")
+        backbones = [locate_backbone(spec) for spec in work.backbones]
+        if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
+            raise DynapropError(
+                f"worker {os.getpid()} on {host} has other weights, or another version of dynaprop: its features would "
+                f"be {', '.join(keys)}, not {', '.join(work.keys)}"
+            )
+        self._record = lock_record(storage_path(work.store))
+        self.check()
+        store = FeatureStore.existing(storage_path(work.store), read_only=False)
+        if store.manifest_path.stat().st_size != work.manifest_bytes:
+            raise StoreUnavailable(f"{store.manifest_path}: {host} still sees an older one; try again")
+        cores = max(1, usable_cores() // work.peers)
+        torch.set_num_threads(cores)
+        self.pool = DecodePool(workers=work.decoders or cores, deadline=work.deadline)
+        self.extractor = Extractor(
+            store=store,
+            backbones=backbones,
+            root=work.root,
+            pool=self.pool,
+            check=self.check,
+            device=resolve_device(work.device),
+            min_share=work.min_share,
+        )
+
+    def check(self) -> None:
+        """Make sure that the extraction still goes on."""
+        content, _ = self._record.read()
+        holder = LockOwner.parse(content) if content is not None else None
+        if self.work.owner in _ended or holder is None or holder.owner != self.work.owner:
+            raise DynapropError(f"{self.work.store}: the extraction that this shard was for is over")
+
+
+_kept: _Worker | None = None
+_at_work = threading.Lock()
+_ended: deque[str] = deque(maxlen=100)
+
+
+def _drop() -> None:
+    global _kept
+    if _kept is not None:
+        _kept.pool.close()
+        _kept = None
