@@ -30,6 +30,7 @@ SMALL = {
         "short": {"rows": [{"models": ["teacher", "dynamic"], "frames": [[8, 2]]}], "seeds": 2},
         "both": {"include": ["short"]},
     },
+    "clusters": {"pool": {"processes": 2}},
 }
 
 
@@ -186,6 +187,18 @@ class TestValues:
     @pytest.mark.parametrize(("given", "seeds"), [(1, (0,)), (3, (0, 1, 2)), ([7, 5], (7, 5))])
     def test_seeds(self, tmp_path: Path, given: object, seeds: tuple[int, ...]) -> None:
         assert load(tmp_path, "sweeps", "short", seeds=given).sweep("short").seeds == seeds
+
+    def test_inline_is_there_and_is_none(self, tmp_path: Path) -> None:
+        catalog = load(tmp_path, "clusters", "pool")
+        inline = catalog.cluster("inline")
+        assert (inline.processes, inline.address, inline.cuda) == (None, None, False)
+        text = "clusters: {inline: {processes: 2}}"
+        assert "is this process itself and has no keys" in refused(load_catalog, write(tmp_path, text))
+
+    def test_address_from_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SCHEDULER", "tls://scheduler.lab:8786")
+        catalog = load(tmp_path, "clusters", "pool", processes=None, address="${SCHEDULER}", resources={"GPU": 1})
+        assert catalog.cluster("pool").address == "tls://scheduler.lab:8786"
 
     def test_list_format(self, tmp_path: Path) -> None:
         keys = {"format": "list", "classes": "../classes.txt", "test": "../test.txt"}
@@ -385,6 +398,13 @@ class TestEnvironment:
         ("sweeps", "short", {"seeds": 0}, "key 'seeds': should be a number of seeds (1 to 1000)"),
         ("sweeps", "short", {"seeds": True}, "key 'seeds': should be a number of seeds"),
         ("sweeps", "short", {"seeds": [1, "2"]}, "key 'seeds[1]': should be a whole number, not '2'"),
+        ("clusters", "pool", {"processes": 0}, "key 'processes': should be greater than or equal to 1"),
+        ("clusters", "pool", {"processes": None}, "needs one of processes, address and cuda"),
+        ("clusters", "pool", {"cuda": True}, "needs one of processes, address and cuda, not processes and cuda"),
+        ("clusters", "pool", {"processes": None, "address": "10.0.0.1:8786"}, "should be the address of a Dask sch"),
+        ("clusters", "pool", {"processes": None, "address": "${NO_SUCH}"}, "variable NO_SUCH is not set"),
+        ("clusters", "pool", {"resources": {"GPU": 0}}, "key 'resources.GPU': should be greater than 0"),
+        ("clusters", "pool", {"process": 2}, "unknown key 'process' (did you mean 'processes'?)"),
     ],
 )
 def test_wrong_entry(tmp_path: Path, section: str, name: str, changes: dict[str, object], expected: str) -> None:
@@ -487,6 +507,7 @@ class TestLookUp:
             ("backbone", "heavi", "heavy"),
             ("recipe", "par", "pair"),
             ("sweep", "shor", "short"),
+            ("cluster", "pol", "pool"),
         ],
     )
     def test_near_names(self, tmp_path: Path, kind: str, name: str, meant: str) -> None:
