@@ -4,7 +4,9 @@ A worker imports the pipeline alone. It needs no Prefect and reaches no Prefect 
 process, where each waits for what it has handed out.
 """
 
+import gc
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -14,6 +16,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import dask
 from distributed import Client, KilledWorker, LocalCluster, Worker
 from distributed.comm import CommClosedError
 
@@ -24,7 +27,7 @@ T = TypeVar("T")
 
 _ANSWER = 15.0  # seconds that a scheduler has to answer
 _FIRST_WORKER = 300.0  # seconds that a cluster has to bring up its first worker
-_GOODBYE = 3.0  # seconds to end
+_GOODBYE = 2.0  # seconds to end: whoever typed Ctrl-C waits
 
 
 class Cluster:
@@ -34,13 +37,15 @@ class Cluster:
         client: of Dask; it has at least one worker.
         name: for messages.
         resources: what a task takes of its worker.
+        own: the workers, where they were started here and are to end with the command.
 
     Raises:
         DynapropError: no worker has so much.
     """
 
-    def __init__(self, client: Client, *, name: str, resources: dict[str, float]) -> None:
+    def __init__(self, client: Client, *, name: str, resources: dict[str, float], own: LocalCluster | None) -> None:
         self._client = client
+        self._own = own
         self._name = name
         self._options = {"resources": resources} if resources else {}
         self._closed = False
@@ -81,15 +86,25 @@ class Cluster:
 
     def run_everywhere(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function in each worker now, beside its tasks; who does not answer in time is left alone."""
-        asking = threading.Thread(
-            target=self._client.run, args=(function, *arguments), kwargs={"on_error": "ignore"}, daemon=True
-        )
+
+        def ask() -> None:
+            with suppress(Exception):  # of a connection that is lost
+                self._client.run(function, *arguments, on_error="ignore")
+
+        asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(_GOODBYE)
 
-    def stop(self) -> None:
-        """End the connection: what ``run`` waits for is given up, and what no worker has begun never begins."""
+    def stop(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Give up what ``run`` waits for; what no worker has begun never begins.
+
+        Workers that were started here end; others call a function, see ``run_everywhere``.
+        """
         self._closed = True
+        if self._own is not None:
+            _kill_workers(self._own)
+        else:
+            self.run_everywhere(function, *arguments)
         _close(self._client)
 
 
@@ -108,20 +123,26 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
     # Dask logs what is answered here: lost workers are replaced, and errors are raised.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if spec.address is not None:
-        with _connected(spec.address, spec, on_note=on_note) as cluster:
+        with _connected(spec.address, spec, None, on_note=on_note) as cluster:
             yield cluster
         return
     with tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder:
-        local = _start(spec, folder)
+        with dask.config.set(temporary_directory=folder):
+            local = _start(spec)
         try:
-            with _connected(local.scheduler_address, spec, on_note=on_note) as cluster:
+            with _connected(local.scheduler_address, spec, local, on_note=on_note) as cluster:
                 yield cluster
         finally:
+            _kill_workers(local)
             _close(local)
+            del local
+            gc.collect()  # semaphores of its processes
 
 
 @contextmanager
-def _connected(address: str, spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterator[Cluster]:
+def _connected(
+    address: str, spec: ClusterSpec, own: LocalCluster | None, *, on_note: Callable[[str], None]
+) -> Iterator[Cluster]:
     try:
         client = Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, TimeoutError) as error:
@@ -138,19 +159,18 @@ def _connected(address: str, spec: ClusterSpec, *, on_note: Callable[[str], None
                 f"cluster {spec.name!r}: no worker has come to {address} in {_FIRST_WORKER:g} s; start some with "
                 f"`dask worker {address} --nthreads 1`"
             ) from error
-        yield Cluster(client, name=spec.name, resources=_resources(spec))
+        yield Cluster(client, name=spec.name, resources=_resources(spec), own=own)
     finally:
         _close(client)
 
 
-def _start(spec: ClusterSpec, folder: str) -> LocalCluster:
+def _start(spec: ClusterSpec) -> LocalCluster:
     """Workers on this machine, each with one thread, that end with this process, however it ends."""
     options: dict[str, Any] = {
         "threads_per_worker": 1,
         "host": "127.0.0.1",
         "dashboard_address": None,
         "worker_dashboard_address": None,
-        "local_directory": folder,
         "preload": [__name__],
         "resources": _resources(spec) or None,
         "silence_logs": logging.CRITICAL,
@@ -164,9 +184,17 @@ def _start(spec: ClusterSpec, folder: str) -> LocalCluster:
     return LocalCUDACluster(memory_limit=None, **options)
 
 
+def _kill_workers(local: LocalCluster) -> None:
+    """End workers at once: what they have published is whole, and asking them kindly takes longer than people wait."""
+    for nanny in local.workers.values():
+        nanny.close_gracefully()  # it does not start another worker
+        with suppress(ProcessLookupError):
+            if (pid := nanny.pid) is not None:
+                os.kill(pid, signal.SIGKILL)
+
+
 def _close(what: Client | LocalCluster) -> None:
-    """Close in time; what takes longer ends with this process, and has been told to write nothing more."""
-    with suppress(TimeoutError):
+    with suppress(TimeoutError):  # then it ends with this process
         what.close(timeout=_GOODBYE)
 
 

@@ -1,6 +1,7 @@
 """Extraction by the workers of a cluster: each shard a task run here that waits for a task there."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prefect import Task
 
@@ -44,9 +45,8 @@ def extract_on_cluster(
             return result
 
         jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)
-        try:
-            # Twice as many as workers: where a shard is done, the next one lies ready.
-            run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=cluster.stop)
-        finally:
-            cluster.run_everywhere(shard_worker.end, work.owner)
+        goodbye = partial(shard_worker.end, work.owner)
+        # Twice as many as workers: where a shard is done, the next one lies ready.
+        run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=partial(cluster.stop, goodbye))
+        cluster.run_everywhere(goodbye)
     extraction.remove_strays()  # of workers that were lost

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster, Worker
 
+from pipeline.extraction import Extraction
+from pipeline.object_path import StoreUnavailable
 from tests.conftest import REPOSITORY
 from tests.flows.test_ends import Terminal, Workplace, type_control_c, wait_for_ledgers
 from tests.test_kill import check, published_files, wait_until_gone
@@ -123,16 +126,6 @@ def test_a_command_that_is_killed_leaves_no_worker(place, tmp_path):
     terminal.process.kill()
     terminal.finish()
     wait_until_gone(terminal.process.pid)
-    check_resumes(place, tmp_path)
-
-
-def check_resumes(place: Workplace, home: Path) -> None:
-    """A killed extraction goes on, in one process."""
-    before = published_files(home)
-    code, shown = extract(place, home, "inline").finish()
-    assert code == 0, shown
-    assert before.items() <= published_files(home).items(), "a published shard was written again"
-    check(place.root, home, place.undisturbed)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +135,45 @@ def check_resumes(place: Workplace, home: Path) -> None:
         ("demanding", "error: cluster 'demanding': none of its 2 workers has TPU=1; start them with"),
     ],
 )
-def test_no_such_workers(place, tmp_path, cluster, expected):
-    code, shown = extract(place, tmp_path, cluster).finish()
-    assert code == 1, shown
-    assert expected in " ".join(shown.split())
-    assert "Traceback" not in shown
+def test_no_such_workers(dynaprop, workplace, gpus, monkeypatch, cluster, expected):
+    monkeypatch.setattr("flows.cluster._ANSWER", 0.5)
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus.scheduler_address))
+    done = dynaprop("extract", "tiny", "--cluster", cluster)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith(expected)
+    assert dynaprop("extract", "tiny").code == 0, "the lock was given back"
+
+
+def test_a_gpu_cluster_without_its_package(dynaprop, workplace, monkeypatch, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setitem(sys.modules, "dask_cuda", None)
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + "clusters: {gpus: {cuda: true}}\n")
+    done = dynaprop("extract", "tiny", "--cluster", "gpus")
+    assert (done.code, "pip install dask-cuda" in done.err) == (2, True)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("cluster", ["inline", "two"])
+def test_a_store_that_does_not_answer_is_tried_again_and_a_broken_video_is_not(
+    prefect_server, dynaprop, workplace, monkeypatch, cluster
+):
+    (workplace / "videos" / "a" / "broken.mp4").write_bytes(b"no video")
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
+    calls = []
+    read = Extraction.check_lock
+
+    def flaky(self: Extraction) -> None:
+        calls.append(self)
+        if len(calls) == 4:
+            raise StoreUnavailable("the store is away")
+        read(self)
+
+    monkeypatch.setattr(Extraction, "check_lock", flaky)
+    done = dynaprop("extract", "tiny", "--cluster", cluster)
+    assert done.code == 0, done.err
+    assert re.search(r"extract shard 00\d\d \(\d videos\): the store is away; it is tried again", done.err)
+    assert "features: 15 of 16 videos; this run decoded 15 videos" in done.err.replace("\n", " ")
