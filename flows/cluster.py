@@ -169,7 +169,7 @@ def _start(spec: ClusterSpec) -> LocalCluster:
     options: dict[str, Any] = {
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",  # with None its port is a fixed one
         "worker_dashboard_address": None,
         "preload": [__name__],
         "resources": _resources(spec) or None,

@@ -67,20 +67,23 @@ class _Worker:
 
     def __init__(self, work: RemoteExtraction) -> None:
         self.work = work
-        host = socket.gethostname()
+        who = f"worker {os.getpid()} on {socket.gethostname()}"
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
-            raise DynapropError(f"worker {os.getpid()} on {host} sees no folder {work.root}: mount the videos there")
+            raise DynapropError(f"{who} sees no folder {work.root}: mount the videos there")
+        root = storage_path(work.store)
+        if not (root / "manifest.parquet").exists():
+            raise DynapropError(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
         backbones = [locate_backbone(spec) for spec in work.backbones]
         if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
             raise DynapropError(
-                f"worker {os.getpid()} on {host} has other weights, or another version of dynaprop: its features would "
-                f"be {', '.join(keys)}, not {', '.join(work.keys)}"
+                f"{who} has other weights, or another version of dynaprop: its features would be {', '.join(keys)}, "
+                f"not {', '.join(work.keys)}"
             )
-        self._record = lock_record(storage_path(work.store))
+        self._record = lock_record(root)
         self.check()
-        store = FeatureStore.existing(storage_path(work.store), read_only=False)
+        store = FeatureStore.existing(root, read_only=False)
         if store.manifest_path.stat().st_size != work.manifest_bytes:
-            raise StoreUnavailable(f"{store.manifest_path}: {host} still sees an older one; try again")
+            raise StoreUnavailable(f"{store.manifest_path}: {who} still sees an older one; try again")
         cores = max(1, usable_cores() // work.peers)
         torch.set_num_threads(cores)
         self.pool = DecodePool(workers=work.decoders or cores, deadline=work.deadline)

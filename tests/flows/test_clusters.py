@@ -37,7 +37,7 @@ def gpus(tmp_path_factory) -> Iterator[LocalCluster]:
         threads_per_worker=4,
         resources={"GPU": 1},
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         memory_limit=0,
         local_directory=str(tmp_path_factory.mktemp("dask")),
     ) as cluster:
@@ -135,7 +135,7 @@ def test_a_command_that_is_killed_leaves_no_worker(place, tmp_path):
         ("demanding", "error: cluster 'demanding': none of its 2 workers has TPU=1; start them with"),
     ],
 )
-def test_no_such_workers(dynaprop, workplace, gpus, monkeypatch, cluster, expected):
+def test_no_such_workers(prefect_server, dynaprop, workplace, gpus, monkeypatch, cluster, expected):
     monkeypatch.setattr("flows.cluster._ANSWER", 0.5)
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus.scheduler_address))
@@ -145,7 +145,7 @@ def test_no_such_workers(dynaprop, workplace, gpus, monkeypatch, cluster, expect
     assert dynaprop("extract", "tiny").code == 0, "the lock was given back"
 
 
-def test_a_gpu_cluster_without_its_package(dynaprop, workplace, monkeypatch, tmp_path_factory):
+def test_a_gpu_cluster_without_its_package(prefect_server, dynaprop, workplace, monkeypatch, tmp_path_factory):
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
@@ -153,7 +153,7 @@ def test_a_gpu_cluster_without_its_package(dynaprop, workplace, monkeypatch, tmp
     catalog.write_text(catalog.read_text() + "clusters: {gpus: {cuda: true}}\n")
     done = dynaprop("extract", "tiny", "--cluster", "gpus")
     assert (done.code, "pip install dask-cuda" in done.err) == (2, True)
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("dynaprop-*")) == []
 
 
 @pytest.mark.parametrize("cluster", ["inline", "two"])

@@ -1,0 +1,154 @@
+"""Shards extracted for an extraction that another process holds the lock of, and when a worker has to refuse."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import shard_worker
+from pipeline.annotations import read_annotations
+from pipeline.errors import DynapropError, InfrastructureError
+from pipeline.extraction import Extraction
+from pipeline.lock_record import LocalLockRecord
+from pipeline.remote import RemoteExtraction
+from pipeline.store import FeatureStore
+from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
+
+__all__ = ["videos"]
+
+
+@pytest.fixture
+def extraction(videos, tmp_path) -> Iterator[Extraction]:
+    """A planned extraction of six videos in several shards; whatever a test has left at work is ended."""
+    dataset = spec(videos)
+    with Extraction(
+        dataset=dataset,
+        annotations=read_annotations(dataset),
+        backbones=(STUDENT, TEACHER),
+        home=tmp_path / "home",
+        device="cpu",
+        workers=1,
+    ) as extraction:
+        extraction.plan(extraction.changes())
+        yield extraction
+        shard_worker.end(extraction.remote(device="cpu", peers=1).owner)
+
+
+@pytest.fixture
+def work(extraction) -> RemoteExtraction:
+    return extraction.remote(device="cpu", peers=1)
+
+
+def shards(extraction: Extraction) -> list[int]:
+    return extraction.store.manifest().shards()
+
+
+def ledgers(extraction: Extraction) -> int:
+    store = FeatureStore.existing(extraction.store.root)
+    return sum(len(store.ledger(key).published()) for key in extraction.key_names.values())
+
+
+def test_the_store_is_the_same_and_what_is_done_is_not_done_again(extraction, work, videos, tmp_path):
+    results = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    assert len(results) > 1
+    assert sum(result.videos for result in results) == 6
+    assert sum(result.frames for result in results) == 2 * sum(result.clips for result in results)
+    again = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    assert [(result.videos, result.frames) for result in again] == [(0, 0)] * len(results)
+    extract(spec(videos), tmp_path / "inline")
+    root = extraction.store.root
+    other = FeatureStore.existing(tmp_path / "inline" / root.relative_to(tmp_path / "home"))
+    for key in extraction.key_names.values():
+        for shard in shards(extraction):
+            one, two = (np.array(store.read_shard(key, shard)) for store in (extraction.store, other))
+            np.testing.assert_array_equal(one.view(np.uint16), two.view(np.uint16))
+
+
+def test_backbones_and_decode_children_are_kept(extraction, work):
+    first, second, *_ = shards(extraction)
+    shard_worker.extract_shard(work, first)
+    kept = shard_worker._kept
+    shard_worker.extract_shard(work, second)
+    assert shard_worker._kept is kept
+    shard_worker.end(work.owner)
+    assert shard_worker._kept is None
+
+
+def test_failures_come_back_by_video(extraction, work, videos):
+    (videos / "a" / "0.mp4").write_bytes(b"gone since it was probed")
+    results = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    failed = {video: error.kind for result in results for video, error in result.failed.items()}
+    assert failed == {"a/0.mp4": "changed"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"root": "/nowhere/videos"}, "sees no folder /nowhere/videos: mount the videos there"),
+        ({"keys": ("other-1", "other-2")}, "has other weights, or another version of dynaprop"),
+        ({"owner": "somebody else"}, "the extraction that this shard was for is over"),
+        ({"store": "/nowhere/store"}, "sees no store /nowhere/store: it has to be on a shared disk"),
+    ],
+)
+def test_a_worker_that_sees_something_else_refuses(extraction, work, changes, expected):
+    with pytest.raises(DynapropError, match=expected) as caught:
+        shard_worker.extract_shard(replace(work, **changes), 0)
+    assert not isinstance(caught.value, InfrastructureError), "trying again would not help"
+    assert ledgers(extraction) == 0
+    assert not Path("/nowhere").exists()
+
+
+def test_an_older_manifest_may_be_the_new_one_soon(extraction, work):
+    with pytest.raises(InfrastructureError, match="still sees an older one"):
+        shard_worker.extract_shard(replace(work, manifest_bytes=work.manifest_bytes + 1), 0)
+
+
+def test_nothing_is_written_after_the_lock_has_changed_hands(extraction, work):
+    first, second, *_ = shards(extraction)
+    shard_worker.extract_shard(work, first)
+    record = LocalLockRecord(extraction.store.root)
+    content, _ = record.read()
+    record.path.write_bytes(content.replace(work.owner.encode(), b"0" * len(work.owner)))
+    with pytest.raises(DynapropError, match="is over"):
+        shard_worker.extract_shard(work, second)
+    record.path.write_bytes(content)
+    assert ledgers(extraction) == 2, "both branches of the first shard"
+    shard_worker.extract_shard(work, second)  # a refusal leaves nothing in the way
+
+
+def test_an_extraction_that_ends_meanwhile_is_ended(extraction, work, monkeypatch):
+    """`end` comes from another thread while a shard is decoded."""
+    first, second, *_ = shards(extraction)
+    shard_worker.extract_shard(work, first)
+    extractor = shard_worker._kept.extractor
+    begun = threading.Event()
+    begin = extractor._begin
+
+    def slow(shard: int) -> object:
+        in_work = begin(shard)
+        begun.set()
+        ended.wait(10)
+        return in_work
+
+    monkeypatch.setattr(extractor, "_begin", slow)
+    ended = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            shard_worker.extract_shard(work, second)
+        except DynapropError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(30)
+    threading.Timer(0.2, ended.set).start()
+    shard_worker.end(work.owner)
+    thread.join(30)
+    assert errors and ledgers(extraction) == 2
+    with pytest.raises(DynapropError, match="is over"):
+        shard_worker.extract_shard(work, second)
