@@ -10,11 +10,12 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from flows.evaluate_sweep import evaluate_sweep
 from flows.extract_features import extract_features
+from flows.reproduce import reproduce
 from flows.train_heads import train_heads
 from flows.transcode import transcode
 
 NAME = "local"
-FLOWS: tuple[Flow[..., Any], ...] = (extract_features, train_heads, evaluate_sweep, transcode)
+FLOWS: tuple[Flow[..., Any], ...] = (extract_features, train_heads, evaluate_sweep, reproduce, transcode)
 
 
 def deployments() -> list[RunnerDeployment]:
