@@ -51,3 +51,19 @@ def test_a_flow_runs_when_it_is_asked_for(workplace, tmp_path_factory):
     store = FeatureStore.existing(root)
     assert len(store.manifest().current()) == 15
     assert all(len(store.ledger(key).published()) == len(store.manifest().shards()) for key in list(store.keys()))
+
+
+def test_every_parameter_is_described_and_typed():
+    """The UI's form shows what the docstrings say."""
+    from flows.serve import deployments
+
+    found = {f"{each.flow_name}/{each.name}": each for each in deployments()}
+    flows = ("extract-features", "train-heads", "evaluate-sweep", "reproduce", "transcode")
+    assert list(found) == [f"{name}/local" for name in flows]
+    for name, deployment in found.items():
+        assert deployment.description
+        schema = deployment._parameter_openapi_schema
+        assert schema.required == ["dataset"]
+        for parameter, described in schema.properties.items():
+            assert described.get("description"), (name, parameter)
+            assert described.get("type") or all(one.get("type") for one in described["anyOf"]), (name, parameter)
