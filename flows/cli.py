@@ -195,7 +195,8 @@ def serve(
     with prefect_server(lambda: None, port=port, lasting=True):
         from flows.serve import serve_flows
 
-        serve_flows(limit=limit, on_line=typer.echo)
+        code = serve_flows(limit=limit)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -271,11 +272,16 @@ def verify(
         verify_features(workspace, deep=options)
 
 
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
+_STOPPED = "no longer serving; a flow that was running goes on where it stopped when it is asked for again"
+
+
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130, 143 or 129 (Ctrl-C, SIGTERM, SIGHUP)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
-    prepare_environment(verbose=verbose or sys.argv[1:2] == ["serve"])
-    with interruptible():
+    serving = sys.argv[1:2] == ["serve"]
+    prepare_environment(verbose=verbose or serving)
+    with interruptible(_STOPPED, patience=12.0) if serving else interruptible(_INTERRUPTED):
         code = _run(verbose)
     sys.exit(code)
 
