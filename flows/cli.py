@@ -281,7 +281,7 @@ def main() -> None:
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     serving = sys.argv[1:2] == ["serve"]
     prepare_environment(verbose=verbose or serving)
-    with interruptible(_STOPPED, patience=12.0) if serving else interruptible(_INTERRUPTED):
+    with interruptible(_STOPPED, patience=13.0) if serving else interruptible(_INTERRUPTED):
         code = _run(verbose)
     sys.exit(code)
 

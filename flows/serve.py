@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prefect.runner import Runner
 
 NAME = "local"
-_PATIENCE = 8.0  # seconds for flow runs to tidy up; Prefect looks every third one whether they have ended
+_PATIENCE = 10.0  # seconds for flow runs to tidy up; Prefect looks every third one whether they have ended
 
 
 def flows() -> "list[Flow[..., Any]]":
@@ -76,7 +76,7 @@ def serve_flows(*, limit: int) -> int:
         assert process.stdin is not None
         process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
+            process.wait(_PATIENCE + 1)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -86,23 +86,23 @@ def serve_flows(*, limit: int) -> int:
 
 def main() -> None:
     """Serve until stdin closes: `python -m flows.serve LIMIT`."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
+    from prefect.client.orchestration import get_client
     from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-    from flows.server import prefect_server
-    from pipeline.errors import DynapropError
+    from flows.server import no_answer
 
-    runner = Runner(limit=int(sys.argv[1]))
-    try:
-        with prefect_server(lambda: None):
-            for deployment in deployments():
-                runner.add_deployment(deployment)
-    except DynapropError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     url = PREFECT_API_URL.value()
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            error = no_answer(url)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+    runner = Runner(limit=int(sys.argv[1]))
+    for deployment in deployments():
+        runner.add_deployment(deployment)
     print(f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}")
     print("in another terminal, of any folder:")
     print(f"  export PREFECT_API_URL={shlex.quote(url)}")
@@ -128,9 +128,13 @@ async def _serve(runner: "Runner") -> None:
     await runner.start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)  # a killed process closes its pipes first
+    if os.getppid() == parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:  # nobody waits, and the server, which Prefect would first ask about its runs, may have ended as well
+        os.killpg(0, signal.SIGTERM)
     time.sleep(_PATIENCE)
     os.killpg(0, signal.SIGKILL)
 

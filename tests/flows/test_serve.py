@@ -1,56 +1,171 @@
 """`dynaprop serve`: flows run when `prefect deployment run` asks for them, and nothing is left behind."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
+
+from pipeline.lock import StoreLock
+from pipeline.lock_record import lock_record
 from pipeline.store import FeatureStore, list_stores
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
 
 
-def test_a_flow_runs_when_it_is_asked_for(workplace, tmp_path_factory):
-    environment = {
+@dataclass
+class Served:
+    """`dynaprop serve` on a free port, with everything of its own."""
+
+    process: subprocess.Popen[str]
+    environment: dict[str, str]
+    told: str = ""
+    url: str = ""
+
+    def wait_for(self, words: str) -> None:
+        """Read on until a line has these words."""
+        assert self.process.stdout is not None
+        line = ""
+        while words not in line:
+            line = self.process.stdout.readline()
+            assert line, self.told
+            self.told += line
+
+    def ask(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """`prefect deployment run`."""
+        command = [sys.executable, "-m", "prefect", "deployment", "run", *arguments]
+        environment = {**self.environment, "PREFECT_API_URL": self.url}
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def post(self, route: str) -> list[dict]:
+        """What the server's API finds."""
+        request = urllib.request.Request(
+            f"{self.url}/{route}/filter", data=b"{}", headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def serving(environment: dict[str, str], folder: Path) -> Iterator[Served]:
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        served = Served(process, environment)
+        try:
+            served.wait_for("transcode/local")
+            url = re.search(r"export PREFECT_API_URL=(http://127.0.0.1:\d+/api)", served.told)
+            assert url is not None
+            served.url = url[1]
+            yield served
+        finally:
+            process.kill()
+            for pid in session(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def environment(tmp_path_factory) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
         "PYTHONPATH": str(REPOSITORY),
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "TMPDIR": str(tmp_path_factory.mktemp("temporary")),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("torch")),  # its own, for all programs
     }
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
-    with subprocess.Popen(
-        command, cwd=workplace, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as served:
-        try:
-            assert served.stdout is not None
-            told = ""
-            while "transcode/local" not in told:
-                line = served.stdout.readline()
-                assert line, told
-                told += line
-            url = re.search(r"export PREFECT_API_URL=(http://127.0.0.1:\d+/api)", told)
-            assert url is not None
-            ask = [sys.executable, "-m", "prefect", "deployment", "run", "extract-features/local"]
-            done = subprocess.run(
-                [*ask, "-p", "dataset=tiny", "--watch"],
-                cwd=tmp_path_factory.mktemp("elsewhere"),
-                env={**environment, "PREFECT_API_URL": url[1]},
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "Completed" in done.stdout
-            served.send_signal(signal.SIGINT)
-            served.stdout.close()
-            assert served.wait(timeout=30) == 130
-            assert session(served.pid) == []
-        finally:
-            served.kill()
-    (root,) = list_stores(workplace / "stores")
-    store = FeatureStore.existing(root)
-    assert len(store.manifest().current()) == 15
-    assert all(len(store.ledger(key).published()) == len(store.manifest().shards()) for key in list(store.keys()))
+
+
+def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workplace, environment, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with serving(environment, workplace) as served:
+        done = served.ask("extract-features/local", "-p", "dataset=tiny", "--watch", folder=elsewhere)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Completed" in done.stdout
+        (root,) = list_stores(workplace / "stores")
+        store = FeatureStore.existing(root)
+        assert len(store.manifest().current()) == 15
+        assert all(len(store.ledger(key).published()) == len(store.manifest().shards()) for key in list(store.keys()))
+        served.wait_for("features: ")
+        logged: list[str] = []
+        end = time.monotonic() + 20
+        while not any(message.startswith("features: ") for message in logged):  # they are sent in batches
+            assert time.monotonic() < end, logged
+            time.sleep(0.1)
+            logged = [entry["message"] for entry in served.post("logs")]
+        for start in ("probe: 15 videos in ", "extract: 150 clips in ", "features: 15 of 15 videos"):
+            assert sum(message.startswith(start) for message in logged) == 1
+            assert served.told.count(start) == 1
+
+        with StoreLock(lock_record(root), name="the test"):  # so that the next one runs until it is interrupted
+            asked = ("extract-features/local", "-p", "dataset=tiny", "-p", "wait=true")
+            assert served.ask(*asked, folder=elsewhere).returncode == 0
+            served.wait_for("waiting for ")
+            assert len(session(served.process.pid)) == 4
+            served.process.send_signal(signal.SIGINT)
+            assert served.process.wait(timeout=60) == 130
+            assert session(served.process.pid) == []
+        assert served.process.stdout is not None
+        rest = served.process.stdout.read()
+        assert rest.splitlines()[-1].startswith("no longer serving; ")
+        assert "Traceback" not in rest
+    assert list(Path(environment["TMPDIR"]).rglob("*")) == []
+    with serving(environment, workplace) as served:
+        assert {run["state"]["name"] for run in served.post("flow_runs")} == {"Completed", "Cancelled"}
+        assert not any(deployment["paused"] for deployment in served.post("deployments"))
+        with StoreLock(lock_record(root), name="the test"):
+            assert served.ask(*asked, folder=elsewhere).returncode == 0
+            served.wait_for("waiting for ")
+            served.process.kill()
+            end = time.monotonic() + 60
+            while session(served.process.pid):
+                assert time.monotonic() < end, "something outlives a killed `dynaprop serve`"
+                time.sleep(0.1)
+
+
+def test_a_taken_port_is_one_clear_line(environment, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: port {port} of 127.0.0.1: Address already in use; name another one with --port\n"
+
+
+def test_a_server_that_does_not_answer_is_one_clear_line(environment, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    command = [sys.executable, "-m", "flows.cli", "serve"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**environment, "PREFECT_API_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: no Prefect server answers at {url}")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_every_parameter_is_described_and_typed():
