@@ -5,14 +5,16 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,8 @@ from pipeline.lock_record import lock_record
 from pipeline.store import FeatureStore, list_stores
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
+
+PREFECT = (sys.executable, "-m", "prefect")
 
 
 @dataclass
@@ -41,21 +45,18 @@ class Served:
             assert line, self.told
             self.told += line
 
-    def ask(self, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        """`prefect deployment run`."""
-        command = [sys.executable, "-m", "prefect", "deployment", "run", *arguments]
-        environment = {**self.environment, "PREFECT_API_URL": self.url}
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    def post(self, route: str) -> list[dict]:
-        """What the server's API finds."""
-        request = urllib.request.Request(
-            f"{self.url}/{route}/filter", data=b"{}", headers={"Content-Type": "application/json"}
-        )
+    def call(self, route: str, body: dict[str, object] | None = None) -> Any:
+        """The server's API: POST with a body, else GET."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{route}", data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
+
+    def start_waiting(self) -> None:
+        """Have a flow run that runs until it is interrupted, as its store is in use."""
+        deployment = self.call("deployments/name/extract-features/local")["id"]
+        self.call(f"deployments/{deployment}/create_flow_run", {"parameters": {"dataset": "tiny", "wait": True}})
+        self.wait_for("waiting for ")
 
 
 @contextmanager
@@ -96,9 +97,18 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 
 def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workplace, environment, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
     with serving(environment, workplace) as served:
-        done = served.ask("extract-features/local", "-p", "dataset=tiny", "--watch", folder=elsewhere)
+        done = subprocess.run(
+            [
+                sys.executable,
+                *["-m", "prefect", "deployment", "run", "extract-features/local", "-p", "dataset=tiny", "--watch"],
+            ],
+            cwd=tmp_path_factory.mktemp("elsewhere"),
+            env={**environment, "PREFECT_API_URL": served.url},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Completed" in done.stdout
         (root,) = list_stores(workplace / "stores")
@@ -106,20 +116,12 @@ def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workpl
         assert len(store.manifest().current()) == 15
         assert all(len(store.ledger(key).published()) == len(store.manifest().shards()) for key in list(store.keys()))
         served.wait_for("features: ")
-        logged: list[str] = []
-        end = time.monotonic() + 20
-        while not any(message.startswith("features: ") for message in logged):  # they are sent in batches
-            assert time.monotonic() < end, logged
-            time.sleep(0.1)
-            logged = [entry["message"] for entry in served.post("logs")]
-        for start in ("probe: 15 videos in ", "extract: 150 clips in ", "features: 15 of 15 videos"):
-            assert sum(message.startswith(start) for message in logged) == 1
-            assert served.told.count(start) == 1
-
-        with StoreLock(lock_record(root), name="the test"):  # so that the next one runs until it is interrupted
-            asked = ("extract-features/local", "-p", "dataset=tiny", "-p", "wait=true")
-            assert served.ask(*asked, folder=elsewhere).returncode == 0
-            served.wait_for("waiting for ")
+        with StoreLock(lock_record(root), name="the test"):
+            served.start_waiting()
+            logged = [entry["message"] for entry in served.call("logs/filter", {})]
+            for start in ("probe: 15 videos in ", "extract: 150 clips in ", "features: 15 of 15 videos"):
+                assert sum(message.startswith(start) for message in logged) == 1
+                assert served.told.count(start) == 1
             assert len(session(served.process.pid)) == 4
             served.process.send_signal(signal.SIGINT)
             assert served.process.wait(timeout=60) == 130
@@ -129,12 +131,22 @@ def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workpl
         assert rest.splitlines()[-1].startswith("no longer serving; ")
         assert "Traceback" not in rest
     assert list(Path(environment["TMPDIR"]).rglob("*")) == []
+    with closing(sqlite3.connect(Path(environment["PREFECT_HOME"]) / "prefect.db")) as database:
+        states = database.execute("SELECT state_name FROM flow_run ORDER BY created").fetchall()
+    assert states == [("Completed",), ("Cancelled",)]
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_serve_and_schedules_go_on_with_the_next(workplace, environment):
     with serving(environment, workplace) as served:
-        assert {run["state"]["name"] for run in served.post("flow_runs")} == {"Completed", "Cancelled"}
-        assert not any(deployment["paused"] for deployment in served.post("deployments"))
+        served.process.terminate()
+        assert served.process.wait(timeout=60) == 143
+    with serving(environment, workplace) as served:
+        assert [each["paused"] for each in served.call("deployments/filter", {})] == [False] * 5
+        root = workplace / "stores" / "tiny" / "clips-1s-min10-max20"
+        root.mkdir(parents=True)
         with StoreLock(lock_record(root), name="the test"):
-            assert served.ask(*asked, folder=elsewhere).returncode == 0
-            served.wait_for("waiting for ")
+            served.start_waiting()
             served.process.kill()
             end = time.monotonic() + 60
             while session(served.process.pid):
