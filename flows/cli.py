@@ -3,7 +3,6 @@
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,8 @@ from flows.server import prefect_server
 from pipeline.errors import DynapropError
 
 if TYPE_CHECKING:
-    from flows.units import RunReport
     from flows.workspace import Workspace
+    from pipeline.object_path import StoragePath
 
 app = typer.Typer(
     help="Efficient video action recognition: cache frame features once, then train and measure in minutes.",
@@ -75,17 +74,23 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
-    with prefect_server(lambda: _check(target, recipe, catalog, sweep, cluster)) as workspace:
-        from flows.evaluate_sweep import evaluate_sweep
-        from flows.extract_features import extract_features
-        from flows.train_heads import train_heads
+    with prefect_server(lambda: _check(target, recipe, catalog, sweep, cluster)):
+        from flows.reproduce import reproduce
+        from pipeline.object_path import storage_path
 
-        first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
-        extract_features(target, recipe, device=device, workers=workers, catalog=catalog, wait=wait, cluster=cluster)
-        train_heads(target, recipe, first_seed, folds, device=device, catalog=catalog)
-        reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
-    _show(reports, folds, workspace)
-    _write_page([report.folder for report in reports], catalog=catalog)
+        page = reproduce(
+            target,
+            recipe=recipe,
+            sweep=sweep,
+            folds=folds,
+            seeds=_seeds(seeds),
+            device=device,
+            workers=workers,
+            wait=wait,
+            cluster=cluster,
+            catalog=catalog,
+        )
+    _say_page(storage_path(page))
 
 
 @app.command()
@@ -148,6 +153,7 @@ def train(
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
     with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
+        from flows.table import print_reports
         from flows.train_heads import train_heads
 
         report = train_heads(
@@ -160,7 +166,7 @@ def train(
             device=device,
             catalog=catalog,
         )
-    _show([report], folds, workspace)
+    print_reports([report], folds=folds, workspace=workspace)
 
 
 @app.command()
@@ -177,9 +183,10 @@ def sweep(
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
     with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
         from flows.evaluate_sweep import evaluate_sweep
+        from flows.table import print_reports
 
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
-    _show(reports, folds, workspace)
+    print_reports(reports, folds=folds, workspace=workspace)
 
 
 @app.command()
@@ -192,7 +199,8 @@ def serve(
     with prefect_server(lambda: None, port=port, lasting=True):
         from flows.serve import serve_flows
 
-        serve_flows(limit=limit, on_line=typer.echo)
+        code = serve_flows(limit=limit)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -208,7 +216,11 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Write runs as one self-contained page, with its figures as PNG and their data as parquet beside it."""
-    _write_page(runs, videos=videos or (), output=output, catalog=catalog)
+    from flows.report import report as write_report
+
+    command = shlex.join(["dynaprop", *sys.argv[1:]])
+    page = write_report(runs, videos=videos or (), output=output, catalog=catalog, command=command)
+    _say_page(page)
 
 
 @app.command()
@@ -264,11 +276,16 @@ def verify(
         verify_features(workspace, deep=options)
 
 
+_INTERRUPTED = "interrupted; the same command goes on where it stopped"
+_STOPPED = "no longer serving; a flow that was running goes on where it stopped when it is asked for again"
+
+
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed), 2 (wrong use), 130, 143 or 129 (Ctrl-C, SIGTERM, SIGHUP)."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
-    prepare_environment(verbose=verbose or sys.argv[1:2] == ["serve"])
-    with interruptible():
+    serving = sys.argv[1:2] == ["serve"]
+    prepare_environment(verbose=verbose or serving)
+    with interruptible(_STOPPED, patience=13.0) if serving else interruptible(_INTERRUPTED):
         code = _run(verbose)
     sys.exit(code)
 
@@ -323,32 +340,7 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
     return tuple(range(count)) if count else None
 
 
-def _show(reports: "list[RunReport]", folds: int, workspace: "Workspace") -> None:
-    from flows.table import PREDICTED, print_results
-    from heads.results import RunFolder
-    from pipeline.object_path import storage_path
-
-    split = f"{folds} folds" if folds else "one split"
-    metric = workspace.dataset.metric
-    for report in reports:
-        run = RunFolder(storage_path(report.folder))
-        for asked in report.asked:
-            results = run.rows_of(asked)
-            # Resampling mAP takes minutes on a large dataset: that is the report's.
-            predictions = run.rows_of(asked, "predictions", columns=PREDICTED) if metric == "top1" else None
-            title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
-            print_results(results, title, headline=metric, predictions=predictions)
-        typer.echo(f"results: {report.folder}/results.parquet")
-    typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
-
-
-def _write_page(
-    runs: Sequence[str], *, videos: Sequence[str] = (), output: str | None = None, catalog: str | None
-) -> None:
-    from flows.report import report
-
-    command = shlex.join(["dynaprop", *sys.argv[1:]])
-    page = report(runs, videos=videos, output=output, catalog=catalog, command=command)
+def _say_page(page: "StoragePath") -> None:
     typer.echo(f"report:  {page}")
     typer.echo(f"figures: {page.parent}/figures")
 

@@ -16,9 +16,16 @@ _DEFAULTS = {
 
 
 def prepare_environment(*, verbose: bool) -> None:
-    """Keep Prefect quiet unless asked for, its telemetry off, and OpenMP from spinning."""
-    level = "INFO" if verbose else "CRITICAL"  # an error reaches the user as the command's own one line
+    """Keep Prefect quiet unless asked for, its telemetry off, and OpenMP from spinning.
+
+    Where the user names a server, flow runs send their log there, though the terminal stays quiet. On a command's own
+    temporary server nobody could read it.
+    """
+    # An error reaches the user as the command's own one line.
+    quiet = "INFO" if verbose else "CRITICAL"
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for part in ("", "SERVER_", "INTERNAL_"):
-        os.environ.setdefault(f"PREFECT_LOGGING_{part}LEVEL", level)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if os.environ.get("PREFECT_API_URL") else quiet)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", quiet)
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", quiet)
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # it has no level of its own on the terminal

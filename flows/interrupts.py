@@ -15,20 +15,26 @@ _PATIENCE = 3.5  # seconds for tidying up; children need one more to notice that
 
 _received: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is safe in a signal handler
 _first: list[int] = []
+_message: list[str] = []
 _terminals: list[int] = []
 _ending = threading.Lock()
 _listening = threading.Event()
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(message: str, *, patience: float = _PATIENCE) -> Iterator[None]:
     """Let the first signal raise KeyboardInterrupt in the body, and end the process after it.
 
     The exit code is a shell's for the signal: 130 (SIGINT), 143 (SIGTERM) or 129 (SIGHUP). It comes when the body has
     tidied up, or after some seconds anyway: children notice by themselves that their parent is gone. After the body
     signals are ignored.
+
+    Args:
+        message: said at the end, if a signal came.
+        patience: seconds for tidying up.
     """
-    threading.Thread(target=_end_in_time, name="interrupts", daemon=True).start()
+    _message[:] = [message]
+    threading.Thread(target=_end_in_time, args=(patience,), name="interrupts", daemon=True).start()
     _listening.set()
     keep_listening()
     _terminals[:] = filter(os.isatty, (1, 2))
@@ -70,9 +76,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         signal.default_int_handler(number, frame)
 
 
-def _end_in_time() -> None:
+def _end_in_time(patience: float) -> None:
     if number := _received.get():
-        time.sleep(_PATIENCE)
+        time.sleep(patience)
         _end(number)
 
 
@@ -81,5 +87,5 @@ def _end(number: int) -> None:
     _ending.acquire()  # for good: whoever comes second waits for the end
     with suppress(OSError, ValueError):  # the terminal is closed
         sys.stdout.flush()
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
+        print(*_message, file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -1,5 +1,9 @@
-"""Progress on the terminal: a bar with rate and time left for what takes longer than two seconds, else one line."""
+"""Progress on the terminal: a bar with rate and time left for what takes longer than two seconds, else one line.
 
+Inside of flows the lines stand in the flow run's log, too; where that log is shown on the terminal, they do so once.
+"""
+
+import logging
 import sys
 import threading
 import time
@@ -12,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
+
+_Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 _PATIENCE = 2.0  # seconds before a bar shows
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
@@ -26,6 +32,7 @@ class Steps:
         self.unit = unit
         self.done = 0
         self.began = time.monotonic()
+        self._log = _run_log()  # here: threads that advance know of no flow run
         self._bar: Progress | None = None
         self._last_line = self.began
         self._lock = threading.Lock()
@@ -44,7 +51,7 @@ class Steps:
         elif now - self._last_line > _LINE_EVERY:
             self._last_line = now
             left = (self.total - self.done) * (now - self.began) / max(self.done, 1)
-            console.print(f"{self.label}: {self.done}/{self.total} {self.unit}, {self._rate()}, {_clock(left)} left")
+            _tell(f"{self.label}: {self.done}/{self.total} {self.unit}, {self._rate()}, {_clock(left)} left", self._log)
 
     def finish(self, *, completed: bool) -> None:
         """Take the bar away and say in one line what was done."""
@@ -52,7 +59,7 @@ class Steps:
             self._bar.stop()
         if self.total and completed:
             seconds = time.monotonic() - self.began
-            console.print(f"{self.label}: {self.done} {self.unit} in {_clock(seconds)} ({self._rate()})")
+            _tell(f"{self.label}: {self.done} {self.unit} in {_clock(seconds)} ({self._rate()})", self._log)
 
     def _draw(self) -> None:
         if self._bar is None:
@@ -86,8 +93,36 @@ def steps(label: str, total: int, unit: str) -> Iterator[Steps]:
 
 def say(message: str) -> None:
     """One line for the user, beside the results, which go to stdout."""
-    console.print(message, markup=False, soft_wrap=True)
+    _tell(message, _run_log())
     sys.stderr.flush()
+
+
+def _tell(message: str, log: _Log | None) -> None:
+    if log is not None:
+        log.info(message)
+    if log is None or not _is_shown(log):
+        console.print(message, markup=False, soft_wrap=True)
+
+
+def _run_log() -> _Log | None:
+    """The log of the flow run that this is part of; none outside of flows, where Prefect need not be loaded at all."""
+    if "prefect.context" not in sys.modules:
+        return None
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return None
+
+
+def _is_shown(log: _Log) -> bool:
+    """Whether the log's lines come to this process' terminal: in deployments, and with ``--verbose``."""
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
+    return log.isEnabledFor(logging.INFO) and any(handler.level <= logging.INFO for handler in handlers)
 
 
 class _Rate(ProgressColumn):

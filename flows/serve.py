@@ -1,38 +1,143 @@
-"""All flows as deployments `<flow>/local`, run by this process for whoever asks the Prefect server."""
+"""All flows as deployments `<flow>/local`, run beside this process for whoever asks the Prefect server.
 
+What asks the server and starts the flow runs is a process group of its own. It ends when its stdin closes, that is with
+`dynaprop serve`, however that one ends: Ctrl-C in a terminal reaches the command alone, and a flow run that does not
+end in time when it is asked to is killed.
+"""
+
+import asyncio
+import logging
+import os
 import shlex
-from collections.abc import Callable
-from typing import Any
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from prefect import Flow, serve
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
-
-from flows.evaluate_sweep import evaluate_sweep
-from flows.extract_features import extract_features
-from flows.train_heads import train_heads
-from flows.transcode import transcode
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
 
 NAME = "local"
-FLOWS: tuple[Flow[..., Any], ...] = (extract_features, train_heads, evaluate_sweep, transcode)
+_PATIENCE = 10.0  # seconds for flow runs to tidy up; Prefect looks every third one whether they have ended
 
 
-def deployments() -> list[RunnerDeployment]:
+def flows() -> "list[Flow[..., Any]]":
+    """All flows, in the order in which one needs them."""
+    from flows.evaluate_sweep import evaluate_sweep
+    from flows.extract_features import extract_features
+    from flows.reproduce import reproduce
+    from flows.train_heads import train_heads
+    from flows.transcode import transcode
+
+    return [extract_features, train_heads, evaluate_sweep, reproduce, transcode]
+
+
+def deployments() -> "list[RunnerDeployment]":
     """One deployment a flow, which a process loads by its module: it need not start in this folder."""
-    return [flow.to_deployment(NAME, entrypoint_type=EntrypointType.MODULE_PATH) for flow in FLOWS]  # type: ignore[misc]
+    from prefect.deployments.runner import EntrypointType
+
+    # Prefect pauses schedules when serving ends; the next time they go on.
+    return [
+        flow.to_deployment(NAME, entrypoint_type=EntrypointType.MODULE_PATH, paused=False)  # type: ignore[misc]
+        for flow in flows()
+    ]
 
 
-def serve_flows(*, limit: int, on_line: Callable[[str], None]) -> None:
+def serve_flows(*, limit: int) -> int:
     """Run what is asked for until interrupted.
 
     Args:
         limit: flow runs at a time; others wait.
-        on_line: called with lines for people: where the UI is, and how to ask for each flow.
+
+    Returns:
+        The exit code of the process that served, which has ended by itself and said why.
     """
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "flows.serve", str(limit)],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **settings, "PYTHONPATH": path},
+        process_group=0,
+    )
+    try:
+        return process.wait()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE + 1)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with suppress(OSError):  # it is somebody else's, too
+            (Path(tempfile.gettempdir()) / "runner_storage").rmdir()
+
+
+def main() -> None:
+    """Serve until stdin closes: `python -m flows.serve LIMIT`."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+    from prefect.client.orchestration import get_client
+    from prefect.runner import Runner
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+
+    from flows.server import no_answer
+
     url = PREFECT_API_URL.value()
-    on_line(f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}")
-    on_line("in another terminal, of any folder:")
-    on_line(f"  export PREFECT_API_URL={shlex.quote(url)}")
-    for flow in FLOWS:
-        on_line(f"  prefect deployment run {flow.name}/{NAME} -p dataset=sample --watch")
-    serve(*deployments(), limit=limit, print_starting_message=False)
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            error = no_answer(url)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+    runner = Runner(limit=int(sys.argv[1]))
+    for deployment in deployments():
+        runner.add_deployment(deployment)
+    print(f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}")
+    print("in another terminal, of any folder:")
+    print(f"  export PREFECT_API_URL={shlex.quote(url)}")
+    for flow in flows():
+        print(f"  prefect deployment run {flow.name}/{NAME} -p dataset=sample --watch", flush=True)
+    logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # flow runs speak for themselves
+    asyncio.run(_serve(runner))
+    os._exit(0)  # Python's own end takes seconds with torch loaded
+
+
+async def _serve(runner: "Runner") -> None:
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        if not runner.started:
+            os._exit(0)
+        if not stopping:
+            stopping.append(loop.create_task(runner.astop()))
+
+    # After the handler of Runner.start, which blocks the loop that is to notice the end of flow runs.
+    loop.call_soon(loop.add_signal_handler, signal.SIGTERM, stop)
+    await runner.start()
+
+
+def _end_with_parent(parent: int) -> None:
+    os.read(0, 1)
+    time.sleep(0.5)  # a killed process closes its pipes first
+    if os.getppid() == parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:  # nobody waits, and the server, which Prefect would first ask about its runs, may have ended as well
+        os.killpg(0, signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

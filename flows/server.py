@@ -49,9 +49,7 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
             except RuntimeError as error:
                 if "Failed to reach API" not in str(error):
                     raise
-                raise DynapropError(
-                    f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without"
-                ) from error
+                raise no_answer(url) from error
             return
         own = own or OwnServer(port=port, lasting=lasting)
         auth = PREFECT_SERVER_API_AUTH_STRING.value()
@@ -70,6 +68,11 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
             own.end()
 
 
+def no_answer(url: str) -> DynapropError:
+    """That nothing answers at the address that Prefect's settings name."""
+    return DynapropError(f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without")
+
+
 class OwnServer:
     """A server process on loopback that ends with this one, however this one ends.
 
@@ -86,7 +89,8 @@ class OwnServer:
         try:
             listening = socket.create_server(("127.0.0.1", port))
         except OSError as error:
-            raise DynapropError(f"port {port} of 127.0.0.1: {error.strerror}; name another one with --port") from None
+            reason = os.strerror(error.errno or 0)  # Python's own text repeats the address
+            raise DynapropError(f"port {port} of 127.0.0.1: {reason}; name another one with --port") from None
         with listening:
             self.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
             self.url = f"{self.address}/api"

@@ -1,17 +1,46 @@
-"""The results table on the terminal."""
+"""Results tables on the terminal."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from heads.metric import Interval
+from heads.results import RunFolder
 from heads.summary import dynamic_minus, setting_label, summarise
+from pipeline.object_path import storage_path
 
-PREDICTED = ("video_id", "labels", "predicted")
-"""Columns of the predictions that tell top-1."""
+if TYPE_CHECKING:
+    from flows.units import RunReport
+    from flows.workspace import Workspace
+
+_PREDICTED = ("video_id", "labels", "predicted")  # columns of the predictions that tell top-1
+
+
+def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Workspace") -> None:
+    """Print a table an experiment of what a flow was asked for, and where the results are.
+
+    Args:
+        reports: of one dataset, one a recipe.
+        folds: 0 for one split.
+        workspace: of that dataset.
+    """
+    split = f"{folds} folds" if folds else "one split"
+    metric = workspace.dataset.metric
+    for report in reports:
+        run = RunFolder(storage_path(report.folder))
+        for asked in report.asked:
+            results = run.rows_of(asked)
+            # Resampling mAP takes minutes on a large dataset: that is the report's.
+            predictions = run.rows_of(asked, "predictions", columns=_PREDICTED) if metric == "top1" else None
+            title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
+            print_results(results, title, headline=metric, predictions=predictions)
+        typer.echo(f"results: {report.folder}/results.parquet")
+    typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
 
 
 def print_results(

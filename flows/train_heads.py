@@ -28,8 +28,9 @@ def train_heads(
         recipe: name in the catalog.
         seeds: one training each.
         folds: 0 for the given split, else folds by group.
-        n_s, n_t: frames of student and teacher; the recipe's by default.
-        models: names in ``heads.setting.MODELS``.
+        n_s: student frames; the recipe's by default.
+        n_t: teacher frames; the recipe's by default.
+        models: of student, student-kd, teacher, static-avg, static-weighted, dynamic and dynamic-shuffled.
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
     """

@@ -1,0 +1,92 @@
+"""Flow `reproduce`: the whole way from videos to a page, every step a flow of its own."""
+
+import shlex
+from collections.abc import Sequence
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.evaluate_sweep import evaluate_sweep
+from flows.extract_features import extract_features
+from flows.interrupts import keep_listening
+from flows.report import report
+from flows.table import print_reports
+from flows.train_heads import train_heads
+from flows.workspace import open_workspace
+from pipeline.specs import INLINE
+
+
+@flow(name="reproduce", persist_result=False)
+def reproduce(
+    dataset: str,
+    recipe: str = "lite",
+    sweep: str = "default",
+    folds: int = 0,
+    seeds: tuple[int, ...] | None = None,
+    device: str = "auto",
+    retry_failed: bool = False,
+    workers: int | None = None,
+    deadline: float = 60.0,
+    wait: bool = False,
+    cluster: str = INLINE,
+    catalog: str | None = None,
+) -> str:
+    """Extract features, train the heads, sweep, print the results and write the report.
+
+    What an earlier run has done is not done again, whether that one failed, was interrupted or came to its end.
+
+    Args:
+        dataset: name in the catalog, or a folder of videos.
+        recipe: name in the catalog.
+        sweep: name in the catalog: an experiment, or ``all``.
+        folds: 0 for the given split, else folds by group.
+        seeds: of the sweep, instead of its own; checkpoints are kept of its own first one.
+        device: auto, cpu, cuda or cuda:N.
+        retry_failed: try videos again that failed before.
+        workers: decode processes; one a core by default.
+        deadline: seconds without a new frame after which a video is given up.
+        wait: wait while another process extracts this dataset, instead of refusing.
+        cluster: name in the catalog of the workers that extract; ``inline`` for this process.
+        catalog: path of the catalog file.
+
+    Returns:
+        The report's page.
+    """
+    keep_listening()
+    workspace = open_workspace(dataset, recipe, catalog, sweep=sweep)
+    extract_features(
+        dataset,
+        recipe=recipe,
+        device=device,
+        retry_failed=retry_failed,
+        workers=workers,
+        deadline=deadline,
+        wait=wait,
+        cluster=cluster,
+        catalog=catalog,
+    )
+    first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
+    train_heads(dataset, recipe=recipe, seeds=first_seed, folds=folds, device=device, catalog=catalog)
+    reports = evaluate_sweep(
+        dataset, recipe=recipe, sweep=sweep, folds=folds, seeds=seeds, device=device, catalog=catalog
+    )
+    print_reports(reports, folds=folds, workspace=workspace)
+    seeds = seeds if seeds == tuple(range(len(seeds or ()))) else None  # others have no option
+    command = _command(dataset, recipe=recipe, experiment=sweep, folds=folds, seeds=len(seeds or ()), catalog=catalog)
+    return write_report([one.folder for one in reports], catalog=catalog, command=command)
+
+
+@task(name="write-report", task_run_name="write report", cache_policy=NO_CACHE, persist_result=False)
+def write_report(runs: Sequence[str], catalog: str | None, command: str) -> str:
+    """Write the page of some run folders; returns its file."""
+    return str(report(runs, catalog=catalog, command=command))
+
+
+def _command(dataset: str, **options: str | int | None) -> str:
+    """What makes the same page, for the page: the options that decide what is on it and are not the default."""
+    defaults = {"recipe": "lite", "experiment": "default"}
+    words = ["dynaprop", "run", dataset]
+    for name, value in options.items():
+        if value and value != defaults.get(name):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
