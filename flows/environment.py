@@ -22,3 +22,7 @@ def prepare_environment(*, verbose: bool) -> None:
         os.environ.setdefault(name, value)
     for part in ("", "SERVER_", "INTERNAL_"):
         os.environ.setdefault(f"PREFECT_LOGGING_{part}LEVEL", level)
+    if os.environ.get("PREFECT_API_URL") and not verbose:  # somebody can read the runs' logs there
+        for runs in ("FLOW", "TASK"):
+            os.environ.setdefault(f"PREFECT_LOGGING_LOGGERS_PREFECT_{runs}_RUNS_LEVEL", "INFO")
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", level)

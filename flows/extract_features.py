@@ -1,5 +1,6 @@
 """Flow `extract-features`: videos in, frame features of both branches in the store."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import zip_longest
@@ -7,6 +8,7 @@ from itertools import zip_longest
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import log_shard, progress_artifact, show_failures
 from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
@@ -48,11 +50,17 @@ def extract_features(
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
-        with steps("extract", plan.clips_to_do, "clips") as progress:
-            shards = list(plan.shards)
+        shards = list(plan.shards)
+        sizes = {shard: len(plan.manifest.shard(shard)) for shard in shards}
+        name = f"{workspace.dataset.name}-{workspace.recipe.name}"
+        with (
+            steps("extract", plan.clips_to_do, "clips") as progress,
+            progress_artifact(progress, plan, sizes, name=name) as on_shard,
+        ):
             for shard, then in zip_longest(shards, shards[1:]):
-                extract_shard(extraction, shard, then, progress.advance)
+                on_shard(extract_shard(extraction, shard, sizes[shard], then, progress.advance))
         summary = extraction.summary()
+    show_failures(summary, name=name)
     tell(summary)
     lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
     return {"usable": summary.usable, **lacking, "decoded": summary.decoded, **summary.keys}
@@ -79,10 +87,20 @@ def expect(
     )
 
 
-@task(name="extract-shard", task_run_name="extract shard {shard:04d}", cache_policy=NO_CACHE, persist_result=False)
-def extract_shard(extraction: Extraction, shard: int, then: int | None, on_clips: Callable[[int], None]) -> ShardResult:
+@task(
+    name="extract-shard",
+    task_run_name="extract shard {shard:04d} ({videos} videos)",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def extract_shard(
+    extraction: Extraction, shard: int, videos: int, then: int | None, on_clips: Callable[[int], None]
+) -> ShardResult:
     """Extract one shard, before another; nothing is done when the ledger has it."""
-    return extraction.extract_shard(shard, then=then, on_clips=on_clips)
+    began = time.monotonic()
+    result = extraction.extract_shard(shard, then=then, on_clips=on_clips)
+    log_shard(result, seconds=time.monotonic() - began)
+    return result
 
 
 def tell(summary: ExtractionSummary) -> None:

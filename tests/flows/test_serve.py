@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import httpx
+
 from pipeline.store import FeatureStore, list_stores
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
@@ -30,6 +32,8 @@ def test_a_flow_runs_when_it_is_asked_for(workplace, tmp_path_factory):
                 told += line
             url = re.search(r"export PREFECT_API_URL=(http://127.0.0.1:\d+/api)", told)
             assert url is not None
+            settings = httpx.get(url[1].removesuffix("api") + "ui-settings").raise_for_status().json()
+            assert settings["api_url"] == url[1]  # else pages ask port 4200
             ask = [sys.executable, "-m", "prefect", "deployment", "run", "extract-features/local"]
             done = subprocess.run(
                 [*ask, "-p", "dataset=tiny", "--watch"],
