@@ -35,16 +35,24 @@ MISSING = ("/favicon.ico", "/ico/undefined.svg")  # what Prefect's own pages ask
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="dynaprop-") as scratch:
         environment = prepare(Path(scratch))
-        with served(environment) as (api, environment):
-            for flow in ("extract-features", "evaluate-sweep"):
-                run(flow, environment)
-            with browser(Path(scratch) / "chromium") as window:
-                for name, path, expected, tab, height in pages(api):
-                    show(window, api.removesuffix("/api") + path, expected, tab, height)
-                    save(window, HERE / f"ui-{name}.png")
-                    complain(window, api)
+        with (
+            served(environment) as (api, environment),
+            browser(Path(scratch) / "chromium") as window,
+        ):
+
+            def take(name: str, path: str, expected: str, tab: str = "", *, height: int) -> None:
+                show(window, api.removesuffix("/api") + path, expected, tab, height)
+                save(window, HERE / f"ui-{name}.png")
+                complain(window, api)
+
+            with running("extract-features", environment):
+                take("progress", half_way(api), " left", height=480)
+            with running("evaluate-sweep", environment):
+                pass
+            for name, path, expected, tab, height in pages(api):
+                take(name, path, expected, tab, height=height)
 
 
 def prepare(scratch: Path) -> dict[str, str]:
@@ -83,7 +91,9 @@ def served(environment: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
             process.send_signal(signal.SIGINT)
 
 
-def run(flow: str, environment: dict[str, str]) -> None:
+@contextmanager
+def running(flow: str, environment: dict[str, str]) -> Iterator[None]:
+    """A run of a deployment, from before the body until it is completed."""
     command = [
         sys.executable,
         "-m",
@@ -95,7 +105,19 @@ def run(flow: str, environment: dict[str, str]) -> None:
         "dataset=weizmann",
         "--watch",
     ]
-    subprocess.run(command, env=environment, check=True)
+    with subprocess.Popen(command, env=environment) as process:
+        yield
+    if process.returncode:
+        raise SystemExit(f"{flow} failed")
+
+
+def half_way(api: str) -> str:
+    """Wait until half of the extraction is done; the path of the artifact that says so."""
+    while True:
+        for one in rows_of(api, "artifacts"):
+            if one["key"] == "weizmann-lite-extraction" and float(one["data"]) > 50:
+                return f"/artifacts/artifact/{one['id']}"
+        time.sleep(1)
 
 
 def rows_of(api: str, what: str, **filters: Any) -> list[dict[str, Any]]:
@@ -117,8 +139,7 @@ def pages(api: str) -> list[tuple[str, str, str, str, int]]:
         ("run", page, "walk/zoe_walk.avi", "", 1100),
         ("tasks", page, "extract shard 0001 (10 videos)", "Task Runs", HEIGHT),
         ("artifacts", "/artifacts", "weizmann-lite-failures", "", 600),
-        ("progress", artifacts["weizmann-lite-extraction"], "missing_frames", "", 600),
-        ("failures", artifacts["weizmann-lite-failures"], "run/zoe_run.avi", "", 600),
+        ("failures", artifacts["weizmann-lite-failures"], "run/zoe_run.avi", "", 480),
         ("results", artifacts["weizmann-lite-default-results"], "Dynamic-STE", "", HEIGHT),
         ("accuracy-cost", artifacts["weizmann-lite-default-accuracy-cost"], "Measured here", "", HEIGHT),
     ]

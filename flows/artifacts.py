@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from uuid import UUID
@@ -32,6 +32,9 @@ MOST_ROWS = 1000
 MOST_LINES = 100
 """about single videos in the log of one task"""
 
+# What Markdown takes for more than a letter: _ at the ends of a word, - and its like where they begin a list.
+_SIGN = re.compile(r"[\\`*\[\]<>~&]|(?<!\w)_|_(?!\w)|^[-+#](?=[-\s]|$)")
+
 _EVERY = 3.0  # seconds between two updates of a progress artifact, more where a hundredth of the time so far is more
 _SELDOM = 60.0  # seconds, and never more than that
 _PATIENCE = 10.0  # seconds for the last one
@@ -45,6 +48,12 @@ def watched() -> bool:
 def artifact_key(*parts: str) -> str:
     """A key as Prefect takes them, of names of the catalog: small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def table_row(columns: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
+    """A row of a table artifact, escaped: Prefect's UI takes a cell for Markdown, and would even load pictures."""
+    cells = (_SIGN.sub(r"\\\g<0>", text) for text in texts)
+    return dict(zip(columns, cells, strict=True))
 
 
 @contextmanager
@@ -101,15 +110,18 @@ class ExtractionProgress:
         """Videos, clips, rate and time left, and failures by kind so far, in Markdown."""
         done, total, seconds = self._steps.done, self._steps.total, self.seconds()
         with self._lock:
-            text = f"**{self._done:,} of {self._videos:,} videos**, {done:,} of {total:,} clips"
+            videos = self._done
             kinds = {"failed": Counter(self._failed.values()), "partial": Counter(self._partial.values())}
         if not total:
             text = "**Nothing to do**: all features are there"
         elif self._state == "running":
-            text += f", {per_second(done, seconds, 'clips')}"
+            videos = max(videos, int(self._videos * done / total))  # shards are many videos, which are of many lengths
+            text = f"**About {videos:,} of {self._videos:,} videos**, {done:,} of {total:,} clips, "
+            text += per_second(done, seconds, "clips")
             text += f", {clock((total - done) * seconds / done)} left" if done else ""
         else:
-            text += f" in {clock(seconds)} ({per_second(done, seconds, 'clips')})"
+            text = f"**{videos:,} of {self._videos:,} videos**, {done:,} of {total:,} clips in {clock(seconds)} "
+            text += f"({per_second(done, seconds, 'clips')})"
             text += ", interrupted" if self._state == "interrupted" else ""
         lines = [
             f"{status}: {', '.join(f'{count:,} {kind}' for kind, count in counts.most_common())}"
@@ -188,18 +200,18 @@ def show_failures(summary: ExtractionSummary, *, name: str) -> None:
     if not watched():
         return
     rows = [
-        {"video": video, "status": status, "kind": error.kind, "detail": error.detail}
+        (video, status, error.kind, error.detail)
         for status, errors in (("failed", summary.failed), ("partial", summary.partial))
         for video, error in errors.items()
     ]
-    absent = {"status": "absent", "kind": ABSENT, "detail": "listed, but not on disk"}
-    rows += [{"video": video, **absent} for video in summary.absent]
+    rows += [(video, "absent", ABSENT, "listed, but not on disk") for video in summary.absent]
     text = f"{summary.usable:,} of {summary.videos:,} videos are usable: **{len(summary.failed):,} failed**, "
     text += f"{len(summary.partial):,} partial; {len(summary.absent):,} absent"
     if len(rows) > MOST_ROWS:
         text += f"\n\nThe first {MOST_ROWS:,} of {len(rows):,} are below; `dynaprop datasets --failed` names all"
     with harmless():
-        create_table_artifact(rows[:MOST_ROWS], artifact_key(name, "failures"), text)
+        table = [table_row(("video", "status", "kind", "detail"), row) for row in rows[:MOST_ROWS]]
+        create_table_artifact(table, artifact_key(name, "failures"), text)
 
 
 def log_shard(result: ShardResult, *, seconds: float) -> None:

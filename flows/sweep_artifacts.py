@@ -5,7 +5,7 @@ from base64 import b64encode
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.artifacts import artifact_key, harmless, watched
+from flows.artifacts import artifact_key, harmless, table_row, watched
 from flows.table import results_table
 from flows.units import RunReport
 from heads.report.compare import Metric
@@ -28,7 +28,7 @@ def show_results(report: RunReport, *, name: str, metric: Metric) -> None:
         with harmless():
             table = results_table(run.rows_of(asked), headline=metric)
             create_table_artifact(
-                [dict(zip(table.columns, row, strict=True)) for row in table.rows],
+                [table_row(table.columns, row) for row in table.rows],
                 artifact_key(name, asked.experiment, "results"),
                 f"{name}, **{asked.experiment}**, {asked.split}: {table.caption}\n\n`{report.folder}/results.parquet`",
             )
