@@ -1,6 +1,6 @@
 """The pictures of docs/ui.md: Prefect's UI after an extraction and a sweep of Weizmann, in headless Chromium.
 
-    python docs/screenshots.py        # four minutes on 2 cores
+    python docs/screenshots.py        # four or five minutes on 2 cores
 
 Needs Weizmann below $DYNAPROP_DATA, and Chromium with its driver. Two videos are added that nobody can use as they are.
 Everything else is real: `dynaprop serve` on a free port, `prefect deployment run`, and the pages that they lead to.

@@ -51,7 +51,10 @@ def artifact_key(*parts: str) -> str:
 
 
 def table_row(columns: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
-    """A row of a table artifact, escaped: Prefect's UI takes a cell for Markdown, and would even load pictures."""
+    """A row of a table artifact, escaped: Prefect's UI takes a cell for Markdown, and would even load pictures.
+
+    Its second UI does not, and shows the backslashes, which names seldom need.
+    """
     cells = (_SIGN.sub(r"\\\g<0>", text) for text in texts)
     return dict(zip(columns, cells, strict=True))
 
