@@ -22,6 +22,7 @@ def extract_on_cluster(
     *,
     device: str,
     on_clips: Callable[[int], None],
+    on_shard: Callable[[ShardResult], None],
 ) -> None:
     """Extract the shards of a saved plan.
 
@@ -32,6 +33,7 @@ def extract_on_cluster(
         spec: the cluster.
         device: torch device of the workers, or ``auto``.
         on_clips: called with the clips newly done.
+        on_shard: called with each shard that is done, from several threads.
     """
     with open_cluster(spec, on_note=say) as cluster:
         work = extraction.remote(device=device, peers=cluster.peers)
@@ -42,6 +44,7 @@ def extract_on_cluster(
             result = cluster.run(shard_worker.extract_shard, work, shard)
             extraction.count(result)
             on_clips(plan.clips_of(shard))
+            on_shard(result)
             return result
 
         jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)

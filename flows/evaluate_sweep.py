@@ -5,6 +5,7 @@ from prefect import flow
 from flows.cached_features import require_features
 from flows.interrupts import keep_listening
 from flows.progress import say
+from flows.sweep_artifacts import show_results
 from flows.units import RunReport, Units
 from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 from heads.setting import Setting, expand
@@ -46,6 +47,9 @@ def evaluate_sweep(
         units = Units(workspace, folds=folds, device=device)
         asked = [units.ask(spec.name, settings_of(spec, workspace.recipe), seeds or spec.seeds) for spec in sweeps]
         reports.append(units.do(asked))
+        show_results(
+            reports[-1], name=f"{workspace.dataset.name}-{workspace.recipe.name}", metric=workspace.dataset.metric
+        )
     return reports
 
 

@@ -1,5 +1,6 @@
 """Flow `extract-features`: videos in, frame features of both branches in the store."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
+from flows.artifacts import log_shard, progress_artifact, show_failures
 from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
@@ -59,14 +61,22 @@ def extract_features(
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
-        with steps("extract", plan.clips_to_do, "clips") as progress:
+        name = f"{workspace.dataset.name}-{workspace.recipe.name}"
+        sizes = {shard: plan.videos_of(shard) for shard in plan.shards}
+        with (
+            steps("extract", plan.clips_to_do, "clips") as progress,
+            progress_artifact(progress, plan, sizes, name=name) as on_shard,
+        ):
             if remote and plan.shards:
                 from flows.cluster_extraction import extract_on_cluster  # Dask takes a second
 
-                extract_on_cluster(extract_shard, extraction, plan, spec, device=device, on_clips=progress.advance)
+                extract_on_cluster(
+                    extract_shard, extraction, plan, spec, device=device, on_clips=progress.advance, on_shard=on_shard
+                )
             else:
-                extract_here(extraction, plan, on_clips=progress.advance)
+                extract_here(extraction, plan, on_clips=progress.advance, on_shard=on_shard)
         summary = extraction.summary()
+    show_failures(summary, name=name)
     tell(summary)
     lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
     return {"usable": summary.usable, **lacking, "decoded": summary.decoded, **summary.keys}
@@ -93,11 +103,18 @@ def expect(
     )
 
 
-def extract_here(extraction: Extraction, plan: ExtractionPlan, *, on_clips: Callable[[int], None]) -> None:
+def extract_here(
+    extraction: Extraction,
+    plan: ExtractionPlan,
+    *,
+    on_clips: Callable[[int], None],
+    on_shard: Callable[[ShardResult], None],
+) -> None:
     """Extract all shards of a plan in this process, each decoded while the one before is written."""
     shards = list(plan.shards)
     for shard, then in zip_longest(shards, shards[1:]):
-        extract_shard(shard, plan.videos_of(shard), partial(extraction.extract_shard, then=then, on_clips=on_clips))
+        extract = partial(extraction.extract_shard, then=then, on_clips=on_clips)
+        on_shard(extract_shard(shard, plan.videos_of(shard), extract))
 
 
 def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
@@ -120,7 +137,10 @@ def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> 
 )
 def extract_shard(shard: int, videos: int, extract: Callable[[int], ShardResult]) -> ShardResult:
     """Extract one shard, here or elsewhere; nothing is done when the ledger has it."""
-    return extract(shard)
+    began = time.monotonic()
+    result = extract(shard)
+    log_shard(result, seconds=time.monotonic() - began)
+    return result
 
 
 def tell(summary: ExtractionSummary) -> None:

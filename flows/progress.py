@@ -51,7 +51,7 @@ class Steps:
         elif now - self._last_line > _LINE_EVERY:
             self._last_line = now
             left = (self.total - self.done) * (now - self.began) / max(self.done, 1)
-            _tell(f"{self.label}: {self.done}/{self.total} {self.unit}, {self._rate()}, {_clock(left)} left", self._log)
+            _tell(f"{self.label}: {self.done}/{self.total} {self.unit}, {self._rate()}, {clock(left)} left", self._log)
 
     def finish(self, *, completed: bool) -> None:
         """Take the bar away and say in one line what was done."""
@@ -59,7 +59,7 @@ class Steps:
             self._bar.stop()
         if self.total and completed:
             seconds = time.monotonic() - self.began
-            _tell(f"{self.label}: {self.done} {self.unit} in {_clock(seconds)} ({self._rate()})", self._log)
+            _tell(f"{self.label}: {self.done} {self.unit} in {clock(seconds)} ({self._rate()})", self._log)
 
     def _draw(self) -> None:
         if self._bar is None:
@@ -76,7 +76,7 @@ class Steps:
         self._bar.update(self._bar.task_ids[0], completed=self.done)
 
     def _rate(self) -> str:
-        return _per_second(self.done, time.monotonic() - self.began, self.unit)
+        return per_second(self.done, time.monotonic() - self.began, self.unit)
 
 
 @contextmanager
@@ -128,13 +128,15 @@ def _is_shown(log: _Log) -> bool:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         elapsed = time.monotonic() - task.fields["began"]
-        return Text(_per_second(int(task.completed), elapsed, task.fields["unit"]))
+        return Text(per_second(int(task.completed), elapsed, task.fields["unit"]))
 
 
-def _per_second(done: int, seconds: float, unit: str) -> str:
+def per_second(done: int, seconds: float, unit: str) -> str:
+    """A rate for people."""
     rate = done / max(seconds, 1e-9)
     return f"{rate:.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A length of time for people."""
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

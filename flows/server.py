@@ -18,6 +18,8 @@ from pipeline.errors import DynapropError
 
 T = TypeVar("T")
 
+_passing: set[str] = set()  # URLs of servers that end with this process's command
+
 
 @contextmanager
 def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool = False) -> Iterator[T]:
@@ -52,6 +54,8 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
                 raise no_answer(url) from error
             return
         own = own or OwnServer(port=port, lasting=lasting)
+        if not lasting:
+            _passing.add(own.url)
         auth = PREFECT_SERVER_API_AUTH_STRING.value()
         try:
             with temporary_settings({PREFECT_API_URL: own.url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
@@ -71,6 +75,11 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
 def no_answer(url: str) -> DynapropError:
     """That nothing answers at the address that Prefect's settings name."""
     return DynapropError(f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without")
+
+
+def can_be_looked_at(url: str | None) -> bool:
+    """Whether the server at a URL outlasts this process's command, so that somebody may look at its runs."""
+    return bool(url) and url not in _passing
 
 
 class OwnServer:
@@ -107,7 +116,14 @@ class OwnServer:
                 ],
                 stdin=subprocess.PIPE,
                 pass_fds=(listening.fileno(),),
-                env={**os.environ, "PYTHONPATH": path, "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"},
+                env={
+                    "PREFECT_UI_API_URL": self.url,  # where pages in a browser ask; by default at port 4200
+                    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages ask amplitude.com, analytics or not
+                    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+                    **os.environ,
+                    "PYTHONPATH": path,
+                    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+                },
                 process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
             )
 

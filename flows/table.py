@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -43,28 +44,35 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
     typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
 
 
-def print_results(
-    results: pd.DataFrame, title: str, *, headline: str = "top1", predictions: pd.DataFrame | None = None
-) -> None:
-    """Print models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and both costs.
+@dataclass(frozen=True)
+class ResultsTable:
+    """Models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and both costs, as texts."""
+
+    columns: tuple[str, ...]
+    """The first is the model, and its texts are no numbers."""
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+    """Videos, seeds, and what the signs mean."""
+
+
+def results_table(
+    results: pd.DataFrame, *, headline: str = "top1", predictions: pd.DataFrame | None = None
+) -> ResultsTable:
+    """A line a setting.
 
     Args:
         results: rows of ``results.parquet`` of one dataset and one kind of split.
-        title: stands above the table.
         headline: ``top1`` or ``map``, the metric that comes first.
         predictions: of the same rows; then a last column compares the whole Dynamic-STE's top-1 with each line.
     """
     metrics = {"top1": "top-1 %", "map": "mAP %"} if headline == "top1" else {"map": "mAP %", "top1": "top-1 %"}
-    table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    for name in ("n_s", "n_t", *metrics.values(), "GFLOPs (paper)", "GMACs (measured)"):
-        table.add_column(name, justify="right")
+    columns = ["model", "n_s", "n_t", *metrics.values(), "GFLOPs (paper)", "GMACs (measured)"]
     summary = summarise(results)
     gaps = dynamic_minus(summary, predictions) if predictions is not None else [None] * len(summary)
     if any(gaps):
-        table.add_column("Dynamic-STE minus it", justify="right")
-    for row, gap in zip(summary.to_dict("records"), gaps, strict=True):
-        table.add_row(
+        columns.append("Dynamic-STE minus it")
+    rows = tuple(
+        (
             setting_label(row),
             _frames(row["n_s"], row["n_s_used"]),
             _frames(row["n_t"], row["n_t_used"]),
@@ -73,8 +81,21 @@ def print_results(
             f"{row['gmacs_measured']:.2f}",
             *([_gap(gap)] if any(gaps) else []),
         )
-    table.caption = _caption(summary, compared=any(gaps))
-    table.caption_justify = "left"
+        for row, gap in zip(summary.to_dict("records"), gaps, strict=True)
+    )
+    return ResultsTable(tuple(columns), rows, _caption(summary, compared=any(gaps)))
+
+
+def print_results(
+    results: pd.DataFrame, title: str, *, headline: str = "top1", predictions: pd.DataFrame | None = None
+) -> None:
+    """Print a ``results_table`` under a title."""
+    made = results_table(results, headline=headline, predictions=predictions)
+    table = Table(title=title, title_justify="left", caption=made.caption, caption_justify="left")
+    for column in made.columns:
+        table.add_column(column, justify="left" if column == made.columns[0] else "right")
+    for row in made.rows:
+        table.add_row(*row)
     print_table(table)
 
 

@@ -5,7 +5,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib
@@ -89,8 +90,17 @@ Draw = Callable[[Figure, Look, bool], None]
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of the report."""
+    """A figure of the report; each of its forms is drawn when it is first asked for.
 
+    Args:
+        draw: the drawing.
+        height: inches, on a wide screen.
+        narrow_height: inches, on a narrow one; ``height`` by default.
+        draw_png, png_height: for the PNG, where it shows more than the page's picture.
+    """
+
+    draw: Draw
+    _: KW_ONLY
     name: str
     """Stem of its files."""
     title: str
@@ -98,49 +108,31 @@ class Chart:
     alt: str
     """What the picture shows, for those who cannot see it."""
     data: pd.DataFrame
-    png: bytes
-    light: str
-    """SVG as a data URI, as are the other three."""
-    dark: str
-    light_narrow: str
-    dark_narrow: str
+    height: float
+    narrow_height: float | None = None
+    draw_png: Draw | None = None
+    png_height: float | None = None
 
+    @cached_property
+    def png(self) -> bytes:
+        return _png(self.draw_png or self.draw, self.png_height or self.height)
 
-def make_chart(
-    draw: Draw,
-    *,
-    name: str,
-    title: str,
-    caption: str,
-    alt: str,
-    data: pd.DataFrame,
-    height: float,
-    narrow_height: float | None = None,
-    draw_png: Draw | None = None,
-    png_height: float | None = None,
-) -> Chart:
-    """Draw a chart in all its forms.
+    @cached_property
+    def light(self) -> str:
+        """SVG as a data URI, as are the other three."""
+        return _svg(self.draw, LIGHT, _WIDE, self.height)
 
-    Args:
-        draw: the drawing.
-        name, title, caption, alt, data: as in ``Chart``.
-        height: inches, on a wide screen.
-        narrow_height: inches, on a narrow one; ``height`` by default.
-        draw_png, png_height: for the PNG, where it shows more than the page's picture.
-    """
-    narrow = narrow_height or height
-    return Chart(
-        name=name,
-        title=title,
-        caption=caption,
-        alt=alt,
-        data=data,
-        png=_png(draw_png or draw, png_height or height),
-        light=_svg(draw, LIGHT, _WIDE, height),
-        dark=_svg(draw, DARK, _WIDE, height),
-        light_narrow=_svg(draw, LIGHT, _NARROW, narrow),
-        dark_narrow=_svg(draw, DARK, _NARROW, narrow),
-    )
+    @cached_property
+    def dark(self) -> str:
+        return _svg(self.draw, DARK, _WIDE, self.height)
+
+    @cached_property
+    def light_narrow(self) -> str:
+        return _svg(self.draw, LIGHT, _NARROW, self.narrow_height or self.height)
+
+    @cached_property
+    def dark_narrow(self) -> str:
+        return _svg(self.draw, DARK, _NARROW, self.narrow_height or self.height)
 
 
 def plain(text: str, length: int = 30) -> str:

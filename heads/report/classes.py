@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from heads.report.chart import Chart, Look, grid_of, make_chart, plain
+from heads.report.chart import Chart, Look, grid_of, plain
 from heads.summary import PAPER_NAMES
 
 MANY = 30
@@ -78,7 +78,7 @@ def class_chart(gains: pd.DataFrame, *, name: str, title: str, about: str) -> Ch
         alt += f" The largest gain is {100 * best['gain']:.1f} points, for {best['class_name']}."
     which = f"The {_SHOWN} classes that gain and the {_SHOWN} that lose most. " if many else ""
     caption = f"{which}{about} Above Student in {up} of {len(gains)} classes, below in {down}. Means over seeds."
-    return make_chart(draw, name=name, title=title, caption=caption, alt=alt, data=gains, height=height)
+    return Chart(draw, name=name, title=title, caption=caption, alt=alt, data=gains, height=height)
 
 
 def confusion(predictions: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:
@@ -143,7 +143,7 @@ def confusion_chart(counts: np.ndarray, class_names: Sequence[str], *, name: str
     if pairs := confused_pairs(confusion_table(counts, class_names)):
         worst = pairs[0]
         alt += f" Most often {worst['true_class']} is taken for {worst['predicted_class']}."
-    return make_chart(
+    return Chart(
         draw,
         name=name,
         title=title,

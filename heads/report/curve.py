@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from heads.published import DATASET_NAMES, family_of, published_rows
-from heads.report.chart import MARKERS, Chart, Look, grid_of, make_chart
+from heads.report.chart import MARKERS, Chart, Look, grid_of
 from heads.report.compare import Metric
 from heads.report.runs import experiments
 from heads.report.tables import METRIC_NAMES
@@ -75,7 +75,7 @@ def cost_curve(results: pd.DataFrame, *, dataset: str, metric: Metric, name: str
     ]
     columns = [*points.columns, "method", "backbone", "source"]
     data = pd.concat([points, published], ignore_index=True).reindex(columns=columns)
-    return make_chart(
+    return Chart(
         draw,
         name=name,
         title=f"Accuracy and cost, {recipe}",

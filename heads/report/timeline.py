@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from heads.report.chart import MARKERS, Chart, Look, grid_of, make_chart, plain
+from heads.report.chart import MARKERS, Chart, Look, grid_of, plain
 from heads.summary import PAPER_NAMES
 
 LEFT, RIGHT, LEFT_NARROW = 0.075, 0.99, 0.13
@@ -119,7 +119,7 @@ def timeline(scores: pd.DataFrame, video_id: str, *, pictures: Sequence[Picture]
         course = "above" if gap >= 0 else "below"
         caption += f" Dynamic-STE's mean probability of the true class is {abs(gap):.2f} {course} Student's."
     alt = f"Probability of {true_class} in each student frame of {video_id} over {end:.1f} seconds. {caption}"
-    chart = make_chart(
+    chart = Chart(
         draw,
         name=name,
         title=true_class,

@@ -77,6 +77,7 @@ def dynaprop(workplace, monkeypatch, capsys) -> Command:
 
     if url := PREFECT_API_URL.value():  # the session's server: commands need not start one of their own
         monkeypatch.setenv("PREFECT_API_URL", url)
+        monkeypatch.setattr("flows.server._passing", {url})  # and show as little in its UI as there
 
     def command(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dynaprop", *arguments])

@@ -102,7 +102,8 @@ def check_deployments() -> None:
     assert set(found) == wanted
     for (flow, pool), deployment in found.items():
         assert deployment.work_pool_name == pool
-        assert deployment.parameters == ({"device": "cuda"} if pool == "gpu" else {})
+        extracts = {"cluster": "gpus"} if flow in ("extract-features", "reproduce") else {}
+        assert deployment.parameters == ({"device": "cuda", **extracts} if pool == "gpu" else {})
         assert set(deployment.parameters) <= set(deployment.parameter_openapi_schema["properties"])
         assert all("description" in each for each in deployment.parameter_openapi_schema["properties"].values()), flow
         assert deployment.job_variables["working_dir"] == "."  # else stores/ would lie in a temporary folder

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.lock import StoreLock
@@ -98,6 +99,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workplace, environment, tmp_path_factory):
     with serving(environment, workplace) as served:
+        settings = httpx.get(served.url.removesuffix("api") + "ui-settings").raise_for_status().json()
+        assert settings["api_url"] == served.url  # else pages ask port 4200
         done = subprocess.run(
             [
                 sys.executable,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from heads.report.chart import file_stem, make_chart, plain
+from heads.report.chart import Chart, file_stem, plain
 from heads.report.classes import class_chart, class_gains, confused_pairs, confusion, confusion_table
 from heads.report.curve import cost_curve, curve_experiment
 from heads.report.timeline import mean_gains, telling_videos, timeline
@@ -125,7 +125,7 @@ def test_names_of_any_kind_are_drawn_as_they_are():
         axes = figure.subplots()
         axes.set_yticks(range(len(ODD)), [plain(name) for name in ODD])
 
-    chart = make_chart(draw, name="n", title="t", caption="c", alt="a", data=pd.DataFrame(), height=2)
+    chart = Chart(draw, name="n", title="t", caption="c", alt="a", data=pd.DataFrame(), height=2)
     for uri in (chart.light, chart.dark, chart.light_narrow, chart.dark_narrow):
         text = list(svg_of(uri).itertext())
         assert "<script>alert(1)</script>" in text

@@ -1,0 +1,56 @@
+"""What an operator sees of a sweep in Prefect's UI: the results as tables, and accuracy over cost as a picture."""
+
+from base64 import b64encode
+
+import pandas as pd
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.artifacts import artifact_key, harmless, table_row, watched
+from flows.table import results_table
+from flows.units import RunReport
+from heads.report.compare import Metric
+from heads.results import RunFolder
+from pipeline.object_path import storage_path
+
+
+def show_results(report: RunReport, *, name: str, metric: Metric) -> None:
+    """One table an experiment, and one picture.
+
+    Args:
+        report: what was asked for, and where the results are.
+        name: of the dataset and recipe.
+        metric: the headline.
+    """
+    if not watched():
+        return
+    run = RunFolder(storage_path(report.folder))
+    for asked in report.asked:
+        with harmless():
+            table = results_table(run.rows_of(asked), headline=metric)
+            create_table_artifact(
+                [table_row(table.columns, row) for row in table.rows],
+                artifact_key(name, asked.experiment, "results"),
+                f"{name}, **{asked.experiment}**, {asked.split}: {table.caption}\n\n`{report.folder}/results.parquet`",
+            )
+    with harmless():
+        _show_curve(pd.concat([run.rows_of(asked) for asked in report.asked]), name=name, metric=metric)
+
+
+def _show_curve(results: pd.DataFrame, *, name: str, metric: Metric) -> None:
+    from heads.report.curve import cost_curve, curve_experiment  # matplotlib takes a second
+
+    experiment = curve_experiment(results)
+    chart = cost_curve(
+        results[results["experiment"] == experiment],
+        dataset=str(results["dataset"].iloc[0]),
+        metric=metric,
+        name=experiment,
+        about=name,
+    )
+    # Inside Markdown, both of Prefect's UIs show a picture that is its own address. Image artifacts are for addresses
+    # that all browsers can reach: they print this one below the picture, 100,000 letters on one line. PNG, since the
+    # SVG has no paper of its own: its letters are dark, and so may be the UI.
+    picture = f"![{chart.alt}](data:image/png;base64,{b64encode(chart.png).decode()})"
+    create_markdown_artifact(
+        f"{picture}\n\n{chart.caption}", artifact_key(name, experiment, "accuracy-cost"), f"{chart.title}, {experiment}"
+    )
