@@ -13,6 +13,8 @@ from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan
 from pipeline.specs import ClusterSpec
 
+_LEAST_AT_ONCE = 32  # shards handed out: a cluster that grows on demand has to see some
+
 
 def extract_on_cluster(
     task: Task[..., ShardResult],
@@ -49,7 +51,7 @@ def extract_on_cluster(
 
         jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)
         goodbye = partial(shard_worker.end, work.owner)
-        # Twice as many as workers: where a shard is done, the next one lies ready.
-        run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=partial(cluster.stop, goodbye))
+        at_once = max(_LEAST_AT_ONCE, 2 * cluster.workers)  # where a shard is done, the next one lies ready
+        run_side_by_side(task, jobs, workers=at_once, stop=partial(cluster.stop, goodbye))
         cluster.run_everywhere(goodbye)
     extraction.remove_strays()  # of workers that were lost
