@@ -217,7 +217,7 @@ def show_failures(summary: ExtractionSummary, *, name: str) -> None:
         create_table_artifact(table, artifact_key(name, "failures"), text)
 
 
-def log_shard(result: ShardResult, *, seconds: float) -> None:
+def log_shard(result: ShardResult) -> None:
     """Write a line a failed or partial video (at most ``MOST_LINES``) and one of the shard into the task's log.
 
     They are logfmt, for machines: ``video="a/1.mp4" shard=12 status=failed kind=timeout detail="..."``.
@@ -229,7 +229,7 @@ def log_shard(result: ShardResult, *, seconds: float) -> None:
         _log_videos("partial", result.partial, where=f" shard={result.shard}")
         get_run_logger().info(
             f"shard={result.shard} videos={result.videos} clips={result.clips} frames={result.frames} "
-            f"failed={len(result.failed)} partial={len(result.partial)} seconds={seconds:.1f}"
+            f"failed={len(result.failed)} partial={len(result.partial)} seconds={result.seconds:.1f}"
         )
 
 

@@ -7,9 +7,12 @@ process, where each waits for what it has handed out.
 import gc
 import logging
 import os
+import pickle
 import signal
+import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -17,79 +20,85 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, Worker
+from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
 from distributed.comm import CommClosedError
 
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
+from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker, UsageError
 from pipeline.specs import ClusterSpec
 
 T = TypeVar("T")
 
 _ANSWER = 15.0  # seconds that a scheduler has to answer
-_FIRST_WORKER = 300.0  # seconds that a cluster has to bring up its first worker
-_GOODBYE = 2.0  # seconds to end: whoever typed Ctrl-C waits
+_FIRST_WORKER = 300.0  # seconds that a cluster has to bring up a worker
+_LOOK_EVERY = 20.0  # seconds between looks whether there still are workers
+_GOODBYE = 1.5  # seconds to end: whoever typed Ctrl-C waits
 
 
 class Cluster:
     """A connection to workers, each of which runs one task at a time.
 
     Args:
-        client: of Dask; it has at least one worker.
+        client: of Dask.
         name: for messages.
-        resources: what a task takes of its worker.
+        resources: what a task takes of its worker; there is a worker that has it.
         own: the workers, where they were started here and are to end with the command.
-
-    Raises:
-        DynapropError: no worker has so much.
+        on_note: called with a line for people.
     """
 
-    def __init__(self, client: Client, *, name: str, resources: dict[str, float], own: LocalCluster | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        name: str,
+        resources: dict[str, float],
+        own: LocalCluster | None,
+        on_note: Callable[[str], None],
+    ) -> None:
         self._client = client
-        self._own = own
         self._name = name
-        self._options = {"resources": resources} if resources else {}
+        self._resources = resources
+        self._own = own
+        self._on_note = on_note
         self._closed = False
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        self._unfit: set[str] = set()
+        self._noting = threading.Lock()
+        workers = fit_workers(client, resources)
         self.workers = len(workers)
-        self.peers = max(Counter(worker["host"] for worker in workers).values())
+        self.peers = max(Counter(worker["host"] for worker in workers.values()).values())
         """Workers of the machine that has most of them."""
-        for resource, amount in resources.items():
-            if all(worker["resources"].get(resource, 0) < amount for worker in workers):
-                raise DynapropError(
-                    f"cluster {name!r}: none of its {self.workers} workers has {resource}={amount:g}; start them with "
-                    f'`dask worker ... --resources "{resource}={amount:g}"`, or change resources in the catalog'
-                )
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a worker and wait for what it returns; from any thread.
 
-        A task whose worker is lost goes to another one, three times.
+        A task whose worker is lost goes to another one, three times. A worker that is unfit gets no other task.
 
         Raises:
-            InfrastructureError: the worker was lost each time, or the connection to it.
-            DynapropError: the cluster is gone, or was closed meanwhile, or its workers lack dynaprop.
-            Exception: what the function raises.
+            InfrastructureError: the connection was lost, or what the function raises of this kind.
+            DynapropError: the cluster is gone, or was closed meanwhile, or no worker is left that is fit.
+            Exception: what else the function raises.
         """
-        try:
-            return self._client.submit(function, *arguments, pure=False, **self._options).result()
-        except (KilledWorker, CommClosedError, TimeoutError) as error:
-            raise InfrastructureError(f"cluster {self._name!r}: {_why(error)}") from error
-        except ModuleNotFoundError as error:
-            raise DynapropError(
-                f"cluster {self._name!r}: a worker cannot import {error.name}; install this version of dynaprop there"
-            ) from error
-        except (CancelledError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and self._client.status == "running":
-                raise
-            reason = "was closed" if self._closed else "is gone; when it is back, the same command goes on"
-            raise DynapropError(f"cluster {self._name!r} {reason}") from error
+        while True:
+            try:
+                worker, answer = self._answer(self._submit(function, arguments))
+            except Exception as error:
+                raise self._explained(error) from error
+            if not isinstance(answer, UnfitWorker):
+                return answer
+            with self._noting:
+                if worker not in self._unfit:
+                    self._unfit.add(worker)
+                    self._on_note(f"cluster {self._name!r}: a worker is left out: {answer}")
+            if not fit_workers(self._client, self._resources).keys() - self._unfit:
+                raise DynapropError(f"cluster {self._name!r}: no worker can extract this dataset; {answer}")
 
     def run_everywhere(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function in each worker now, beside its tasks; who does not answer in time is left alone."""
+        """Call a function beside the tasks of each worker that knows its module; who does not answer is left alone."""
 
         def ask() -> None:
             with suppress(Exception):  # of a connection that is lost
-                self._client.run(function, *arguments, on_error="ignore")
+                self._client.run(
+                    _call_if_loaded, function.__module__, function.__qualname__, *arguments, on_error="ignore"
+                )
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
@@ -107,6 +116,81 @@ class Cluster:
             self.run_everywhere(function, *arguments)
         _close(self._client)
 
+    def _submit(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> Future[Any]:
+        options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+        if self._unfit:
+            options["workers"] = list(fit_workers(self._client, self._resources).keys() - self._unfit)
+        # The scheduler unpickles tasks, and need not have dynaprop: bytes that call the function where they are read.
+        return self._client.submit(pickle.loads, pickle.dumps(_Call(function, arguments)), pure=False, **options)
+
+    def _answer(self, future: Future[Any]) -> tuple[str, Any]:
+        """Wait for a task for as long as there are workers."""
+        alone = 0.0
+        while True:
+            try:
+                return future.result(timeout=_LOOK_EVERY)
+            except TimeoutError:
+                if future.done():  # it is the task's own
+                    raise
+            alone = 0.0 if fit_workers(self._client, self._resources) else alone + _LOOK_EVERY
+            if alone == _LOOK_EVERY:
+                with self._noting:
+                    self._on_note(f"cluster {self._name!r}: no worker is left; waiting for one")
+            if alone > _FIRST_WORKER:
+                raise DynapropError(
+                    f"cluster {self._name!r}: no worker for {alone:g} s; when there is one, give the same command again"
+                )
+
+    def _explained(self, error: Exception) -> Exception:
+        """What an error of Dask means for people; any other as it is."""
+        name = f"cluster {self._name!r}"
+        if self._closed:
+            return DynapropError(f"{name} was closed")
+        if isinstance(error, KilledWorker):
+            lost = error.allowed_failures + 1
+            return DynapropError(f"{name}: {lost} workers were lost with the same task; is their memory too small?")
+        if isinstance(error, CommClosedError | TimeoutError):
+            return InfrastructureError(f"{name}: no connection ({str(error) or type(error).__name__})")
+        if isinstance(error, ModuleNotFoundError):
+            return DynapropError(f"{name}: a worker cannot import {error.name}; install this version of dynaprop there")
+        if isinstance(error, CancelledError) or self._client.status != "running":
+            return DynapropError(f"{name}: its scheduler is gone; when it is back, give the same command again")
+        return error
+
+
+def fit_workers(client: Client, resources: dict[str, float]) -> dict[str, Any]:
+    """Workers that have what a task takes, by address."""
+    assert client.scheduler is not None
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return {
+        address: worker
+        for address, worker in workers.items()
+        if all(worker["resources"].get(name, 0) >= amount for name, amount in resources.items())
+    }
+
+
+class _Call:
+    """A call that is made where it is unpickled, with the worker's address and what an unfit one says."""
+
+    def __init__(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        return _call, self._call
+
+
+def _call(function: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[str, object]:
+    address = get_worker().address
+    try:
+        return address, function(*arguments)
+    except UnfitWorker as error:
+        return address, error
+
+
+def _call_if_loaded(module: str, name: str, *arguments: Any) -> None:
+    if module in sys.modules:
+        getattr(sys.modules[module], name)(*arguments)
+
 
 @contextmanager
 def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterator[Cluster]:
@@ -117,20 +201,21 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         on_note: called with a line for people.
 
     Raises:
-        UsageError: dask-cuda is not installed.
+        UsageError: dask-cuda is not installed, or the address is none.
         DynapropError: no scheduler answers, or no worker comes.
     """
-    # Dask logs what is answered here: lost workers are replaced, and errors are raised.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if spec.address is not None:
-        with _connected(spec.address, spec, None, on_note=on_note) as cluster:
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":  # what they log is answered here: errors are raised, workers replaced
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    if (address := spec.scheduler()) is not None:
+        with _connected(address, spec, None, on_note=on_note) as cluster:
             yield cluster
         return
     with tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder:
         with dask.config.set(temporary_directory=folder):
             local = _start(spec)
         try:
-            with _connected(local.scheduler_address, spec, local, on_note=on_note) as cluster:
+            with _connected(local, spec, local, on_note=on_note) as cluster:
                 yield cluster
         finally:
             _kill_workers(local)
@@ -141,27 +226,41 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
 
 @contextmanager
 def _connected(
-    address: str, spec: ClusterSpec, own: LocalCluster | None, *, on_note: Callable[[str], None]
+    to: str | LocalCluster, spec: ClusterSpec, own: LocalCluster | None, *, on_note: Callable[[str], None]
 ) -> Iterator[Cluster]:
+    resources = _resources(spec)
     try:
-        client = Client(address, timeout=_ANSWER, set_as_default=False)
+        client = Client(to, timeout=_ANSWER, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise DynapropError(
-            f"cluster {spec.name!r}: no Dask scheduler answers at {address}; start one with `dask scheduler`"
+            f"cluster {spec.name!r}: no Dask scheduler answers at {to}; start one with `dask scheduler`"
         ) from error
     try:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            on_note(f"cluster {spec.name!r}: waiting for its first worker")
-        try:
-            client.wait_for_workers(1, timeout=_FIRST_WORKER)
-        except TimeoutError as error:
-            raise DynapropError(
-                f"cluster {spec.name!r}: no worker has come to {address} in {_FIRST_WORKER:g} s; start some with "
-                f"`dask worker {address} --nthreads 1`"
-            ) from error
-        yield Cluster(client, name=spec.name, resources=_resources(spec), own=own)
+        _wait_for_workers(client, spec.name, resources, on_note=on_note)
+        yield Cluster(client, name=spec.name, resources=resources, own=own, on_note=on_note)
     finally:
         _close(client)
+
+
+def _wait_for_workers(
+    client: Client, name: str, resources: dict[str, float], *, on_note: Callable[[str], None]
+) -> None:
+    """Wait for the first worker that has what a task takes."""
+    takes = ",".join(f"{resource}={amount:g}" for resource, amount in resources.items())
+    wanted = f"worker with {takes}" if takes else "worker"
+    option = f' --resources "{takes}"' if takes else ""
+    end = time.monotonic() + _FIRST_WORKER
+    told = False
+    while not fit_workers(client, resources):
+        if not told:
+            on_note(f"cluster {name!r}: waiting for a {wanted}: `dask worker SCHEDULER --nthreads 1{option}`")
+            told = True
+        if time.monotonic() > end:
+            raise DynapropError(
+                f"cluster {name!r}: no {wanted} has come in {_FIRST_WORKER:g} s; start some with "
+                f"`dask worker SCHEDULER --nthreads 1{option}`, or change the cluster in the catalog"
+            )
+        time.sleep(0.5)
 
 
 def _start(spec: ClusterSpec) -> LocalCluster:
@@ -174,6 +273,7 @@ def _start(spec: ClusterSpec) -> LocalCluster:
         "preload": [__name__],
         "resources": _resources(spec) or None,
         "silence_logs": logging.CRITICAL,
+        "security": True,  # certificates of its own, in memory: who reaches a scheduler runs code
     }
     if not spec.cuda:
         return LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
@@ -202,12 +302,6 @@ def _resources(spec: ClusterSpec) -> dict[str, float]:
     if spec.resources is None:
         return {"GPU": 1} if spec.cuda else {}
     return dict(spec.resources)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, KilledWorker):
-        return f"the worker of a task was lost {error.allowed_failures + 1} times (out of memory, or preempted?)"
-    return f"a worker cannot be reached ({str(error) or type(error).__name__})"
 
 
 def dask_setup(worker: Worker) -> None:

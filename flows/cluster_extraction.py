@@ -44,14 +44,16 @@ def extract_on_cluster(
         def extract(shard: int) -> ShardResult:
             extraction.check_lock()
             result = cluster.run(shard_worker.extract_shard, work, shard)
+            if not result.videos:  # a worker has published it, and its answer was lost with the worker
+                result = extraction.published(shard)
             extraction.count(result)
             on_clips(plan.clips_of(shard))
             on_shard(result)
             return result
 
         jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)
-        goodbye = partial(shard_worker.end, work.owner)
+        goodbye = shard_worker.end, work.owner
         at_once = max(_LEAST_AT_ONCE, 2 * cluster.workers)  # where a shard is done, the next one lies ready
-        run_side_by_side(task, jobs, workers=at_once, stop=partial(cluster.stop, goodbye))
-        cluster.run_everywhere(goodbye)
+        run_side_by_side(task, jobs, workers=at_once, stop=partial(cluster.stop, *goodbye))
+        cluster.run_everywhere(*goodbye)
     extraction.remove_strays()  # of workers that were lost

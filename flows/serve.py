@@ -92,7 +92,7 @@ def main() -> None:
     from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-    from flows.server import no_answer
+    from flows.server import no_answer, without_password
 
     url = PREFECT_API_URL.value()
     with get_client(sync_client=True) as client:
@@ -103,6 +103,7 @@ def main() -> None:
     runner = Runner(limit=int(sys.argv[1]))
     for deployment in deployments():
         runner.add_deployment(deployment)
+    url = without_password(url)
     print(f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}")
     print("in another terminal, of any folder:")
     print(f"  export PREFECT_API_URL={shlex.quote(url)}")

@@ -5,6 +5,7 @@ Ctrl-C, and takes up to five seconds to end. What runs report they have reported
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -74,7 +75,13 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
 
 def no_answer(url: str) -> DynapropError:
     """That nothing answers at the address that Prefect's settings name."""
+    url = without_password(url)
     return DynapropError(f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without")
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def can_be_looked_at(url: str | None) -> bool:
@@ -120,6 +127,7 @@ class OwnServer:
                     "PREFECT_UI_API_URL": self.url,  # where pages in a browser ask; by default at port 4200
                     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages ask amplitude.com, analytics or not
                     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+                    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,  # by default any page that a browser shows
                     **os.environ,
                     "PYTHONPATH": path,
                     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",

@@ -65,7 +65,9 @@ class Catalog:
         """``inline`` is there without an entry, too."""
         if name == INLINE:
             return ClusterSpec(name=INLINE)
-        return _look_up(self.path, "cluster", self.clusters, name)
+        spec = _look_up(self.path, "cluster", self.clusters, name)
+        spec.scheduler()  # refused before the work begins
+        return spec
 
     def sweeps_of(self, name: str) -> tuple[SweepSpec, ...]:
         """The sweep of this name, or those that it includes."""

@@ -27,6 +27,10 @@ class InfrastructureError(DynapropError):
     """What the work stands on failed, such as a store or a worker; another try may help."""
 
 
+class UnfitWorker(InfrastructureError):
+    """A worker of a cluster lacks something; another one may have it."""
+
+
 def _one_line(message: str) -> str:
     if not message.isprintable():
         message = "".join(

@@ -1,5 +1,6 @@
 """Extraction: one shard's videos in, its rows of features written whole, then its ledger."""
 
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import pandas as pd
 from pipeline.checksum import checksum
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodedVideo, DecodeOutcome, DecodePool
+from pipeline.errors import InfrastructureError
 from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
@@ -42,6 +44,8 @@ class ShardResult:
     """Videos that cannot be used, by id."""
     partial: Mapping[str, VideoError] = field(default_factory=dict)
     """Usable videos of which something is missing, and what."""
+    seconds: float = 0.0
+    """From the first frame that was waited for to the last ledger."""
 
 
 class Extractor:
@@ -102,6 +106,9 @@ class Extractor:
             shard: number of the shard.
             then: the shard that will be extracted next, if any: its decoding begins before this one is written.
             on_clips: called with the number of clips newly done.
+
+        Raises:
+            InfrastructureError: the disk of the videos, or the store, has gone; trying again may help.
         """
         if self._ahead is not None and self._ahead.shard != shard:
             raise ValueError(f"shard {self._ahead.shard} was to follow, not {shard}")
@@ -109,6 +116,7 @@ class Extractor:
         self._ahead = None
         if work is None:
             return ShardResult(shard)
+        began = time.monotonic()
         records = work.records
         branches = [self._branch(key) for key in work.keys]
         sizes = work.sizes
@@ -128,6 +136,7 @@ class Extractor:
             outcomes.append(self._of_the_same_file(record, stream.outcome))
             if on_clips:
                 on_clips(record["n_clips"] - done)
+        self._require_videos(records)
         rows: list[LedgerRow] = []
         for branch in branches:
             branch.finish()
@@ -139,6 +148,7 @@ class Extractor:
             frames=sum(branch.forwarded for branch in branches),
             failed=(failed := _errors(rows, "failed")),
             partial={video: lack for video, lack in _errors(rows, "partial").items() if video not in failed},
+            seconds=time.monotonic() - began,
         )
 
     def seconds_per_frame(self, key: str) -> float:
@@ -196,7 +206,10 @@ class Extractor:
     def _write(
         self, shard: int, branch: ShardFeatures, records: list[dict[Any, Any]], outcomes: list[DecodeOutcome]
     ) -> list[LedgerRow]:
-        """Write, read back, publish: in this order a reader never meets a half-written shard."""
+        """Write, read back, publish: in this order a reader never meets a half-written shard.
+
+        What another process has published meanwhile, who was given the shard when this one seemed lost, stays.
+        """
         first_row = shard * self.store.shard_rows
         rows = []
         for record, outcome in zip(records, outcomes, strict=True):
@@ -213,10 +226,20 @@ class Extractor:
             rows.append(_ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
         key = branch.backbone.key.name
         self._check()
+        if self.store.ledger(key).has(shard, self._manifest.shard(shard)):
+            return rows
         self.store.write_shard(key, shard, branch.features)
         self._check()
         self.store.ledger(key).publish(shard, rows)
         return rows
+
+    def _require_videos(self, records: list[dict[Any, Any]]) -> None:
+        """Refuse to call all videos of a shard failed where it is their disk that has gone."""
+        if not any(Path(self._root, record["path"]).exists() for record in records):
+            raise InfrastructureError(
+                f"{self._root} on {socket.gethostname()}: none of a shard's {len(records)} videos is there any more; "
+                "is their disk still mounted?"
+            )
 
     def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
         """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""

@@ -274,13 +274,41 @@ class Extraction:
         self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
     ) -> ShardResult:
         """Extract one shard of the saved plan; see ``Extractor.extract_shard``."""
+        done = 0
+
+        def count(clips: int) -> None:
+            nonlocal done
+            done += clips
+            if on_clips:
+                on_clips(clips)
+
         try:
-            result = self._open_extractor().extract_shard(shard, then=then, on_clips=on_clips)
+            result = self._open_extractor().extract_shard(shard, then=then, on_clips=count)
         except InfrastructureError:  # whoever tries again begins anew: what is half decoded is of no use
             self._close_pool()
+            count(-done)
             raise
         self.count(result)
         return result
+
+    def published(self, shard: int) -> ShardResult:
+        """What the ledgers say of a shard that somebody has extracted whose own answer was lost."""
+        frames, failed, partial = 0, dict[str, VideoError](), dict[str, VideoError]()
+        for key in self.key_names.values():
+            rows = self.store.ledger(key).read_shard(shard)
+            frames += int(rows.loc[rows["status"] != "failed", "n_clips"].sum())
+            for status, errors in (("failed", failed), ("partial", partial)):
+                for row in rows[rows["status"] == status].itertuples():
+                    errors[row.video_id] = VideoError(row.error_kind, row.error_detail)
+        videos = self.store.manifest().shard(shard)
+        return ShardResult(
+            shard,
+            videos=len(videos),
+            clips=int(videos["n_clips"].sum()),
+            frames=frames,
+            failed=failed,
+            partial={video: lack for video, lack in partial.items() if video not in failed},
+        )
 
     def remove_strays(self) -> None:
         """Delete temporary files of workers that were lost; only when no other one works."""

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
 from pipeline.object_path import StoragePath, reaching
 
@@ -40,6 +40,8 @@ _ADVICE = {
     errno.ENOTDIR: _MOVE,
     errno.EEXIST: _MOVE,
 }
+# What network file systems say while their server is away.
+_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,16 @@ def writing(path: StoragePath) -> Iterator[None]:
     """Say what could not be written and what to do about it.
 
     Raises:
-        DynapropError: the system refused: the disk is full, read-only or broken, the object store is away.
+        DynapropError: the system refused: the disk is full, read-only or broken.
+        InfrastructureError: a network disk or an object store is away.
     """
     try:
         with reaching(path):
             yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise DynapropError(
+        kind = InfrastructureError if error.errno in _PASSING else DynapropError
+        raise kind(
             f"{error.filename or path} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}"
         ) from error
 

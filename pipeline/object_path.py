@@ -4,13 +4,15 @@ Such a store has no folders, no rename and no fsync, but a put replaces an objec
 publishes what a rename publishes on a disk. Nothing is cached here: two processes see what the other has written.
 """
 
+import errno
 import hashlib
 import io
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -18,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
 
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, InfrastructureError, UsageError, did_you_mean
@@ -32,6 +36,8 @@ _READERS = 16  # objects that are read side by side: they wait for the network, 
 
 # What tells one version of an object from the next, the best first.
 _VERSIONS = ("ETag", "etag", "generation", "LastModified", "last_modified", "mtime", "modified", "updated", "created")
+# Not the store's: wrong arguments and data.
+_MISTAKES = (TypeError, AttributeError, LookupError, ArithmeticError, pa.ArrowException)
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 
 
@@ -195,11 +201,14 @@ class ObjectPath:
 
     def remove_all(self) -> None:
         """Delete whatever lies below."""
-        try:
-            with reaching(self):
-                self.system.rm(str(self), recursive=True)
-        except FileNotFoundError:
-            pass
+
+        def remove(name: str) -> None:
+            with reaching(self), suppress(FileNotFoundError):
+                self.system.rm_file(name)
+
+        with reaching(self), suppress(FileNotFoundError):
+            names = self.system.find(str(self))  # fsspec's recursive rm takes names for patterns
+            deque(side_by_side(self, remove, names), maxlen=0)
 
     def check(self) -> None:
         """Make sure that the place can be asked at all: bucket, credentials, network.
@@ -322,8 +331,10 @@ def reaching(place: StoragePath, *passed: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of a kind that each file system has for itself
-        if isinstance(place, Path) or isinstance(error, (FileNotFoundError, DynapropError, *passed)):
+        if isinstance(place, Path) or isinstance(error, (FileNotFoundError, DynapropError, *_MISTAKES, *passed)):
             raise
+        if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            raise  # of a file of this machine
         raise StoreUnavailable(f"{place}: {_reason(error)}") from error
 
 

@@ -16,7 +16,7 @@ from pipeline.cached import locate_backbone
 from pipeline.cores import usable_cores
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.lock import LockOwner
 from pipeline.lock_record import lock_record
@@ -25,7 +25,7 @@ from pipeline.remote import RemoteExtraction
 from pipeline.spec_types import is_folder
 from pipeline.store import FeatureStore
 
-_PATIENCE = 3.0  # seconds for a worker to come to the end of what it writes
+_PATIENCE = 1.5  # seconds for a worker to come to the end of what it writes
 
 
 def extract_shard(work: RemoteExtraction, shard: int) -> ShardResult:
@@ -34,8 +34,9 @@ def extract_shard(work: RemoteExtraction, shard: int) -> ShardResult:
     Backbones and decode children are kept for the next shard of the same extraction.
 
     Raises:
-        DynapropError: this machine lacks videos, weights or the store, or the extraction is over.
-        StoreUnavailable: trying again may help.
+        UnfitWorker: this machine lacks the videos, the store, the weights or the device.
+        InfrastructureError: trying again may help.
+        DynapropError: the extraction is over.
     """
     global _kept
     with _at_work:
@@ -53,8 +54,9 @@ def end(owner: str) -> None:
     """Write nothing more for an extraction, and drop what is kept for it; called where it ends, however it ends."""
     _ended.append(owner)
     kept = _kept
-    if kept is not None and kept.work.owner == owner:
-        kept.pool.close()
+    if kept is None or kept.work.owner != owner:
+        return
+    threading.Thread(target=kept.pool.close, daemon=True).start()  # who waits for frames waits no longer
     if _at_work.acquire(timeout=_PATIENCE):
         try:
             _drop()
@@ -69,13 +71,19 @@ class _Worker:
         self.work = work
         who = f"worker {os.getpid()} on {socket.gethostname()}"
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
-            raise DynapropError(f"{who} sees no folder {work.root}: mount the videos there")
+            raise UnfitWorker(f"{who} sees no folder {work.root}: mount the videos there")
         root = storage_path(work.store)
         if not (root / "manifest.parquet").exists():
-            raise DynapropError(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
-        backbones = [locate_backbone(spec) for spec in work.backbones]
+            raise UnfitWorker(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
+        try:
+            backbones = [locate_backbone(spec) for spec in work.backbones]
+            device = resolve_device(work.device)
+        except InfrastructureError:
+            raise
+        except DynapropError as error:
+            raise UnfitWorker(f"{who}: {error}") from error
         if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
-            raise DynapropError(
+            raise UnfitWorker(
                 f"{who} has other weights, or another version of dynaprop: its features would be {', '.join(keys)}, "
                 f"not {', '.join(work.keys)}"
             )
@@ -93,16 +101,25 @@ class _Worker:
             root=work.root,
             pool=self.pool,
             check=self.check,
-            device=resolve_device(work.device),
+            device=device,
             min_share=work.min_share,
         )
 
     def check(self) -> None:
-        """Make sure that the extraction still goes on."""
+        """Make sure that the extraction still goes on.
+
+        Raises:
+            DynapropError: it has ended.
+            InfrastructureError: its lock is not to be seen: whoever handed out the shard knows whether it is lost.
+        """
+        if self.work.owner in _ended:
+            raise DynapropError(f"{self.work.store}: the extraction that this shard was for is over")
         content, _ = self._record.read()
         holder = LockOwner.parse(content) if content is not None else None
-        if self.work.owner in _ended or holder is None or holder.owner != self.work.owner:
-            raise DynapropError(f"{self.work.store}: the extraction that this shard was for is over")
+        if holder is None or holder.owner != self.work.owner:
+            raise InfrastructureError(
+                f"{self.work.store}: {socket.gethostname()} does not see the lock of the extraction of this shard"
+            )
 
 
 _kept: _Worker | None = None

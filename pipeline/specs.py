@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.formats import AnnotationFormat, FolderFormat
@@ -292,16 +293,6 @@ class ClusterSpec(Entry):
     resources: dict[str, Positive] | None = None
     """What the task of a shard takes of its worker; by default one GPU where ``cuda``, else nothing."""
 
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, address: str | None) -> str | None:
-        if address is None:
-            return None
-        address = expand_variables(address)
-        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^\s/@]+:[0-9]+", address):
-            raise refuse(f"should be the address of a Dask scheduler, such as tcp://10.0.0.1:8786, not {address!r}")
-        return address
-
     @model_validator(mode="after")
     def _is_one_kind(self) -> "ClusterSpec":
         kinds = [key for key in ("processes", "address", "cuda") if getattr(self, key)]
@@ -310,3 +301,22 @@ class ClusterSpec(Entry):
         if self.name != INLINE and len(kinds) != 1:
             raise refuse(f"needs one of processes, address and cuda{', not ' + ' and '.join(kinds) if kinds else ''}")
         return self
+
+    def scheduler(self) -> str | None:
+        """The address with the environment's values, looked at only where the cluster is used.
+
+        Raises:
+            UsageError: a variable is not set, or it is no address.
+        """
+        if self.address is None:
+            return None
+        try:
+            address = expand_variables(self.address)
+        except PydanticCustomError as error:
+            raise UsageError(f"{self.place('address')}: {error}") from None
+        if not re.fullmatch(r"(tcp|tls|ws|wss|ucx)://[^\s/@]+:[0-9]+", address):
+            raise UsageError(
+                f"{self.place('address')}: should be that of a Dask scheduler, such as tcp://10.0.0.1:8786, "
+                f"not {address!r}"
+            )
+        return address

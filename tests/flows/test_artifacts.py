@@ -207,7 +207,7 @@ def test_a_table_shows_at_most_a_thousand_failures(client, caplog):
     @flow
     def show():
         artifacts.show_failures(summary, name="Many.of_them")
-        artifacts.log_shard(ShardResult(7, failed=errors), seconds=1.0)
+        artifacts.log_shard(ShardResult(7, failed=errors, seconds=1.0))
 
     caplog.set_level(logging.INFO, "prefect.flow_runs")
     show()
@@ -226,7 +226,7 @@ def test_names_of_any_kind_are_one_line_that_machines_can_read(caplog):
 
     @flow
     def show():
-        artifacts.log_shard(ShardResult(0, partial={odd: VideoError("decode", 'says "no"')}), seconds=1.0)
+        artifacts.log_shard(ShardResult(0, partial={odd: VideoError("decode", 'says "no"')}, seconds=1.0))
 
     caplog.set_level(logging.INFO, "prefect.flow_runs")
     show()

@@ -1,19 +1,27 @@
 """Extraction by the workers of a Dask cluster: the same store as by one process, whatever happens to the workers."""
 
+import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, Worker
 
+from pipeline import shard_worker
+from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction
 from pipeline.object_path import StoreUnavailable
+from pipeline.remote import RemoteExtraction
 from tests.conftest import REPOSITORY
 from tests.flows.test_ends import Terminal, Workplace, type_control_c, wait_for_ledgers
 from tests.test_kill import check, published_files, wait_until_gone
@@ -26,34 +34,61 @@ clusters:
   nobody: {{address: "tcp://127.0.0.1:9"}}
 """
 
+# A scheduler that has no dynaprop.
+SCHEDULER = """
+import sys
+sys.modules.update(pipeline=None, heads=None, flows=None)
+from distributed.cli.dask_scheduler import main
+main()
+"""
+
 
 @pytest.fixture(scope="module")
-def gpus(tmp_path_factory) -> Iterator[LocalCluster]:
-    """Two workers of four threads and one GPU each: only the resource keeps a second task out."""
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), path)))
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=4,
-        resources={"GPU": 1},
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        memory_limit=0,
-        local_directory=str(tmp_path_factory.mktemp("dask")),
-    ) as cluster:
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
-        yield cluster
+def gpus(tmp_path_factory) -> Iterator[str]:
+    """Address of two workers of four threads and one GPU each: only the resource keeps a second task out."""
+    folder = tmp_path_factory.mktemp("dask")
+    file = folder / "scheduler.json"
+    connection = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+    scheduler = [sys.executable, "-c", SCHEDULER, *connection, "--port", "0"]
+    worker = [
+        sys.executable,
+        *["-m", "dask", "worker", *connection, "--nworkers", "2", "--nthreads", "4", "--resources", "GPU=1"],
+        *["--local-directory", str(folder)],
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with ExitStack() as stack:
+        for command in (scheduler, worker):
+            process = subprocess.Popen(command, cwd=folder, env=environment, stderr=(folder / "log").open("a"))
+            stack.callback(process.wait, 60)
+            stack.callback(process.terminate)
+        end = time.monotonic() + 120
+        while not file.exists() or not file.read_text():
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        with Client(address) as client:
+            client.wait_for_workers(2, timeout=120)
+        yield address
 
 
 @pytest.fixture(scope="module")
 def place(gpus, data_root, tmp_path_factory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("clusters"), data_root, every=5)
     catalog = place.folder / "catalog.yaml"
-    catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus.scheduler_address))
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus))
     return place
+
+
+@pytest.fixture
+def home(place, request) -> Path:
+    """Below the place, which is looked through for what a command leaves."""
+    return place.folder / request.node.name
+
+
+@pytest.fixture
+def shared() -> set[Path]:
+    """Shared memory before a test."""
+    return set(Path("/dev/shm").iterdir())
 
 
 def extract(place: Workplace, home: Path, cluster: str) -> Terminal:
@@ -67,8 +102,8 @@ def executing(dask_worker: Worker) -> int:
     return dask_worker.state.executing_count
 
 
-def test_two_workers_with_a_gpu_each_make_the_same_store(place, gpus, tmp_path):
-    terminal = extract(place, tmp_path, "running")
+def test_two_workers_with_a_gpu_each_make_the_same_store(place, gpus, home, shared):
+    terminal = extract(place, home, "running")
     seen: set[tuple[int, ...]] = set()
     with Client(gpus) as client:
         while terminal.process.poll() is None:
@@ -80,49 +115,48 @@ def test_two_workers_with_a_gpu_each_make_the_same_store(place, gpus, tmp_path):
     assert re.search(r"this run decoded (\d+) videos", shown)[1] == str(len(list(place.root.rglob("*.avi"))))
     assert (1, 1) in seen, "both worked at the same time"
     assert max(map(max, seen)) == 1, "one task at a time"
-    check(place.root, tmp_path, place.undisturbed)
-    place.check_nothing_is_left(terminal, set(Path("/dev/shm").iterdir()))
+    check(place.root, home, place.undisturbed)
+    place.check_nothing_is_left(terminal, shared)
 
 
-def test_a_worker_that_is_killed_half_way_changes_nothing(place, gpus, tmp_path):
-    terminal = extract(place, tmp_path, "running")
-    wait_for_ledgers(tmp_path, terminal, 2)
+def test_a_worker_that_is_killed_half_way_changes_nothing(place, gpus, home, shared):
+    terminal = extract(place, home, "running")
+    wait_for_ledgers(home, terminal, 2)
     with Client(gpus) as client:
         victim = psutil.Process(next(iter(client.run(os.getpid).values())))
     children = victim.children(recursive=True)
     assert children, "its decode children"
-    before = published_files(tmp_path)
+    before = published_files(home)
     victim.kill()
     code, shown = terminal.finish()
     assert code == 0, shown
-    after = published_files(tmp_path)
+    after = published_files(home)
     assert before.items() <= after.items() and len(before) < len(after)
-    check(place.root, tmp_path, place.undisturbed)
-    place.check_nothing_is_left(terminal, set(Path("/dev/shm").iterdir()))
+    check(place.root, home, place.undisturbed)
+    place.check_nothing_is_left(terminal, shared)
     assert psutil.wait_procs(children, timeout=10)[1] == [], "they end with the worker"
 
 
-def test_control_c_ends_the_workers_that_were_started_and_the_same_command_goes_on(place, tmp_path):
-    shared = set(Path("/dev/shm").iterdir())
-    terminal = extract(place, tmp_path, "two")
-    wait_for_ledgers(tmp_path, terminal, 2)
+def test_control_c_ends_the_workers_that_were_started_and_the_same_command_goes_on(place, home, shared):
+    terminal = extract(place, home, "two")
+    wait_for_ledgers(home, terminal, 2)
     type_control_c(terminal)
     code, shown = terminal.finish()
     assert code == 130, shown
     assert "Traceback" not in shown and "rror" not in shown
     place.check_nothing_is_left(terminal, shared)
-    before = published_files(tmp_path)
-    terminal = extract(place, tmp_path, "two")
+    before = published_files(home)
+    terminal = extract(place, home, "two")
     code, shown = terminal.finish()
     assert code == 0, shown
-    assert before.items() <= published_files(tmp_path).items(), "a published shard was written again"
-    check(place.root, tmp_path, place.undisturbed)
+    assert before.items() <= published_files(home).items(), "a published shard was written again"
+    check(place.root, home, place.undisturbed)
     place.check_nothing_is_left(terminal, shared)
 
 
-def test_a_command_that_is_killed_leaves_no_worker(place, tmp_path):
-    terminal = extract(place, tmp_path, "two")
-    wait_for_ledgers(tmp_path, terminal, 1)
+def test_a_command_that_is_killed_leaves_no_worker(place, home):
+    terminal = extract(place, home, "two")
+    wait_for_ledgers(home, terminal, 1)
     terminal.process.kill()
     terminal.finish()
     wait_until_gone(terminal.process.pid)
@@ -132,13 +166,14 @@ def test_a_command_that_is_killed_leaves_no_worker(place, tmp_path):
     ("cluster", "expected"),
     [
         ("nobody", "error: cluster 'nobody': no Dask scheduler answers at tcp://127.0.0.1:9; start one with"),
-        ("demanding", "error: cluster 'demanding': none of its 2 workers has TPU=1; start them with"),
+        ("demanding", "error: cluster 'demanding': no worker with TPU=1 has come in 1 s; start some with"),
     ],
 )
 def test_no_such_workers(prefect_server, dynaprop, workplace, gpus, monkeypatch, cluster, expected):
     monkeypatch.setattr("flows.cluster._ANSWER", 0.5)
+    monkeypatch.setattr("flows.cluster._FIRST_WORKER", 1)
     catalog = workplace / "catalog.yaml"
-    catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus.scheduler_address))
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus))
     done = dynaprop("extract", "tiny", "--cluster", cluster)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(expected)
@@ -154,6 +189,28 @@ def test_a_gpu_cluster_without_its_package(prefect_server, dynaprop, workplace, 
     done = dynaprop("extract", "tiny", "--cluster", "gpus")
     assert (done.code, "pip install dask-cuda" in done.err) == (2, True)
     assert list(temporary.glob("dynaprop-*")) == []
+
+
+def test_a_worker_that_sees_no_videos_is_left_out(prefect_server, dynaprop, workplace, monkeypatch, tmp_path_factory):
+    """Of two, one is in a place of its own, where the videos' folder is another one's name."""
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
+    mark = tmp_path_factory.mktemp("unfit") / "mark"
+    monkeypatch.setattr("flows.cluster_extraction.shard_worker.extract_shard", partial(refuse_once, mark))
+    done = dynaprop("extract", "tiny", "--cluster", "two")
+    assert done.code == 0, done.err
+    assert "cluster 'two': a worker is left out: worker" in done.err
+    assert "sees no folder" in done.err
+    assert "features: 15 of 15 videos; this run decoded 15 videos" in done.err.replace("\n", " ")
+
+
+def refuse_once(mark: Path, work: RemoteExtraction, shard: int) -> ShardResult:
+    """In a worker: the first that comes here sees no videos, now and whenever it is asked."""
+    with suppress(FileExistsError), mark.open("x") as file:
+        file.write(str(os.getpid()))
+    if mark.read_text() in ("", str(os.getpid())):
+        work = replace(work, root="/nowhere")
+    return shard_worker.extract_shard(work, shard)
 
 
 @pytest.mark.parametrize("cluster", ["inline", "two"])

@@ -65,6 +65,7 @@ def test_parameters_reach_the_flows(workplace, monkeypatch):
         "workers": 1,
         "deadline": 30.0,
         "wait": True,
+        "cluster": "two",
         "catalog": str(workplace / "catalog.yaml"),
     }
     page = reproduce("tiny", **given)

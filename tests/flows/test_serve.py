@@ -101,6 +101,9 @@ def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workpl
     with serving(environment, workplace) as served:
         settings = httpx.get(served.url.removesuffix("api") + "ui-settings").raise_for_status().json()
         assert settings["api_url"] == served.url  # else pages ask port 4200
+        for origin, allowed in (("http://elsewhere.example", None), (served.url.removesuffix("/api"),) * 2):
+            answer = httpx.get(f"{served.url}/health", headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed, "pages of others may not ask"
         done = subprocess.run(
             [
                 sys.executable,

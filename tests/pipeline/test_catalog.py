@@ -196,9 +196,13 @@ class TestValues:
         assert "is this process itself and has no keys" in refused(load_catalog, write(tmp_path, text))
 
     def test_address_from_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SCHEDULER", "tls://scheduler.lab:8786")
         catalog = load(tmp_path, "clusters", "pool", processes=None, address="${SCHEDULER}", resources={"GPU": 1})
-        assert catalog.cluster("pool").address == "tls://scheduler.lab:8786"
+        message = f"{tmp_path / 'catalog.yaml'}: cluster 'pool', key 'address': "
+        assert refused(catalog.cluster, "pool").startswith(f"{message}the environment variable SCHEDULER is not set")
+        monkeypatch.setenv("SCHEDULER", "10.0.0.1:8786")
+        assert refused(catalog.cluster, "pool").startswith(f"{message}should be that of a Dask scheduler")
+        monkeypatch.setenv("SCHEDULER", "tls://scheduler.lab:8786")
+        assert catalog.cluster("pool").scheduler() == "tls://scheduler.lab:8786"
 
     def test_list_format(self, tmp_path: Path) -> None:
         keys = {"format": "list", "classes": "../classes.txt", "test": "../test.txt"}
@@ -401,8 +405,6 @@ class TestEnvironment:
         ("clusters", "pool", {"processes": 0}, "key 'processes': should be greater than or equal to 1"),
         ("clusters", "pool", {"processes": None}, "needs one of processes, address and cuda"),
         ("clusters", "pool", {"cuda": True}, "needs one of processes, address and cuda, not processes and cuda"),
-        ("clusters", "pool", {"processes": None, "address": "10.0.0.1:8786"}, "should be the address of a Dask sch"),
-        ("clusters", "pool", {"processes": None, "address": "${NO_SUCH}"}, "variable NO_SUCH is not set"),
         ("clusters", "pool", {"resources": {"GPU": 0}}, "key 'resources.GPU': should be greater than 0"),
         ("clusters", "pool", {"process": 2}, "unknown key 'process' (did you mean 'processes'?)"),
     ],

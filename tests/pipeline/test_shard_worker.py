@@ -10,12 +10,14 @@ import pytest
 
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
-from pipeline.errors import DynapropError, InfrastructureError
+from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
+from pipeline.extract import Extractor
 from pipeline.extraction import Extraction
 from pipeline.lock_record import LocalLockRecord
 from pipeline.remote import RemoteExtraction
 from pipeline.store import FeatureStore
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
+from tests.test_kill import published_files
 
 __all__ = ["videos"]
 
@@ -89,16 +91,66 @@ def test_failures_come_back_by_video(extraction, work, videos):
     [
         ({"root": "/nowhere/videos"}, "sees no folder /nowhere/videos: mount the videos there"),
         ({"keys": ("other-1", "other-2")}, "has other weights, or another version of dynaprop"),
-        ({"owner": "somebody else"}, "the extraction that this shard was for is over"),
+        ({"device": "nonsense"}, "nonsense"),
         ({"store": "/nowhere/store"}, "sees no store /nowhere/store: it has to be on a shared disk"),
     ],
 )
 def test_a_worker_that_sees_something_else_refuses(extraction, work, changes, expected):
-    with pytest.raises(DynapropError, match=expected) as caught:
+    with pytest.raises(UnfitWorker, match=expected):
         shard_worker.extract_shard(replace(work, **changes), 0)
-    assert not isinstance(caught.value, InfrastructureError), "trying again would not help"
     assert ledgers(extraction) == 0
     assert not Path("/nowhere").exists()
+
+
+@pytest.mark.parametrize("when", ["before", "half-way"])
+def test_a_disk_that_goes_away_makes_no_video_fail(extraction, work, videos, monkeypatch, when):
+    """An unmounted disk leaves an empty folder: nothing is published, and nothing has failed."""
+    away = videos.with_name("away")
+
+    def unmount() -> None:
+        videos.rename(away)
+        videos.mkdir()
+
+    shard = shards(extraction)[0]
+    if when == "before":
+        unmount()
+    else:
+        monkeypatch.setattr(Extractor, "_require_videos", _after(unmount, Extractor._require_videos))
+    with pytest.raises(InfrastructureError, match="is their disk still mounted"):
+        shard_worker.extract_shard(work, shard)
+    assert ledgers(extraction) == 0
+    monkeypatch.undo()
+    videos.rmdir()
+    away.rename(videos)
+    assert shard_worker.extract_shard(work, shard).failed == {}
+
+
+def _after(first, then):
+    def both(*arguments):
+        first()
+        return then(*arguments)
+
+    return both
+
+
+def test_what_another_worker_has_published_meanwhile_stays(extraction, work, monkeypatch):
+    """A worker that seemed lost comes late: its shard was given to another one, and published."""
+    shard = shards(extraction)[0]
+    late = shard_worker._Worker(work)
+    write = Extractor._require_videos
+
+    def overtaken(self: Extractor, records: list[dict[str, object]]) -> None:
+        write(self, records)
+        if self is late.extractor:
+            assert shard_worker.extract_shard(work, shard).videos
+            written.extend(published_files(extraction.store.root.parents[2]).items())
+
+    written: list[object] = []
+    monkeypatch.setattr(Extractor, "_require_videos", overtaken)
+    late.extractor.extract_shard(shard)
+    late.pool.close()
+    assert len(written) == 4, "two ledgers and two chunks"
+    assert list(published_files(extraction.store.root.parents[2]).items()) == written
 
 
 def test_an_older_manifest_may_be_the_new_one_soon(extraction, work):
@@ -112,7 +164,7 @@ def test_nothing_is_written_after_the_lock_has_changed_hands(extraction, work):
     record = LocalLockRecord(extraction.store.root)
     content, _ = record.read()
     record.path.write_bytes(content.replace(work.owner.encode(), b"0" * len(work.owner)))
-    with pytest.raises(DynapropError, match="is over"):
+    with pytest.raises(InfrastructureError, match="does not see the lock"):
         shard_worker.extract_shard(work, second)
     record.path.write_bytes(content)
     assert ledgers(extraction) == 2, "both branches of the first shard"
