@@ -18,6 +18,13 @@ from pipeline.errors import DynapropError
 
 T = TypeVar("T")
 
+# Where task runs are recorded one by one, they come faster than that, and those that wait too long are forgotten.
+# What is killed in the second between two recordings is lost: not for servers that end with a command.
+_RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # seconds; Prefect rounds it down, to 0 even
+}
+
 
 @contextmanager
 def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool = False) -> Iterator[T]:
@@ -103,7 +110,12 @@ class OwnServer:
                 ],
                 stdin=subprocess.PIPE,
                 pass_fds=(listening.fileno(),),
-                env={**os.environ, "PYTHONPATH": path, "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"},
+                env={
+                    **(_RECORDER if lasting else {}),
+                    **os.environ,
+                    "PYTHONPATH": path,
+                    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+                },
                 process_group=0,  # Ctrl-C reaches the command alone, which still has states to report
             )
 
