@@ -46,7 +46,7 @@ def extrapolate(sizes: Sequence[ManifestSize], what: str, *, videos: int, clips:
     low, many, long = (getattr(size, what) for size in sizes)
     more = (clips - sizes[1].clips) / (sizes[2].clips - sizes[1].clips)
     times = (videos - sizes[0].videos) / (sizes[1].videos - sizes[0].videos)
-    return float(low + times * (many - low + more * (long - many)))
+    return float(low + times * (many - low) + more * (long - many) * videos / sizes[1].videos)
 
 
 def measure_manifest(videos: int, clips: int) -> ManifestSize:

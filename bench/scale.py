@@ -158,7 +158,7 @@ def _task_table(points: Sequence[Point]) -> list[str]:
         ["the newest ten flow runs, median and longest", *(_pair(each.query_ms) for each in servers)],
         ["requests refused, of", *(f"{each.refused} of {2 * each.looks}" for each in servers)],
         ["in its log: database is locked; errors in all", *(f"{each.locked}; {each.errors}" for each in servers)],
-        ["events that it forgot", *(f"{each.dropped:,}" for each in servers)],
+        ["and: a queue is full, an event dropped", *(f"{each.dropped:,}" for each in servers)],
         ["task runs it has as completed; missing", *(f"{each.completed:,}; {each.missing}" for each in servers)],
         ["the last came after the command's end by", *(f"{each.recorded_after:.0f} s" for each in servers)],
     ]

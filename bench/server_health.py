@@ -42,7 +42,7 @@ class Health:
     locked: int
     """Times that its log says "database is locked"."""
     dropped: int
-    """Events, such as changes of a task run's state, that it says it forgot: its queue was full."""
+    """Times that its log says a queue is full and an event dropped; each of several readers has a queue of its own."""
     errors: int
     """Errors in its log, of whatever kind."""
     mib: float
