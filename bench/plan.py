@@ -170,11 +170,12 @@ def work_table(
         [f"clips at the catalog's defaults, {clips / size.videos:.0f} a video", f"{clips:,}"],
         ["the same frames as pixels, 112² and 224², three bytes each", _tera(clips * 3 * (112**2 + 224**2) / 1e9)],
         *(
-            [f"decoding {kind}, core-hours: originals; copies; making the copies", "; ".join(three)]
+            [f"decoding {kind}, core-hours: originals; copies; making the copies, once", "; ".join(three)]
             for kind, three in zip(
                 decode, zip(hours("original"), hours("copy"), hours("transcode"), strict=True), strict=True
             )
         ),
+        [f"decodings after which copies pay: {'; '.join(decode)}", "; ".join(_pay(each) for each in decode.values())],
         ["probing, core-hours: " + "; ".join(decode), "; ".join(hours("probe"))],
         ["backbones of `lite` on CPUs as here, core-hours", f"{core_hours:,.0f}"],
         [
@@ -190,6 +191,11 @@ def work_table(
         ["resuming where all is done", _clock(times * point["resume"] + manifest("load"))],
     ]
     return table([[size.name, ""], *rows])
+
+
+def _pay(costs: Mapping[str, float]) -> str:
+    spared = costs["original"] - costs["copy"]
+    return f"{costs['transcode'] / spared:.0f}" if spared > 0 else "never"
 
 
 def table(rows: list[list[str]]) -> list[str]:
