@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-kill bench bench-growth lint install clean
+.PHONY: demo test test-slow test-kill bench bench-growth bench-scale lint install clean
 
 install: .venv/installed
 
@@ -29,6 +29,9 @@ bench: install  ## measure extraction, cache, training and orchestration as rati
 
 bench-growth: install  ## cost of planning, resuming, verifying and listing with up to a million videos
 	$(BIN)/python -m bench.growth
+
+bench-scale: install  ## 10,000 shard tasks through Prefect and Dask, and what large datasets take; `QUICK=1` prints 200 tasks
+	$(BIN)/python -m bench.scale $(if $(QUICK),--quick)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """What transcoding once is worth: `python -m bench.transcode_speed` decodes a 720p video and its copy by turns."""
 
 import tempfile
+import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +26,11 @@ class TranscodeSpeed:
 
     frames: int
     clips: int
-    """Frames that are decoded, one a second."""
+    """Frames that are decoded."""
+    probe: float
+    """Probing the video, once."""
     original: float
-    """From the video as it comes: 720p, a key frame every 250 frames."""
+    """From the video as it comes: a key frame every 250 frames."""
     copy: float
     """From its copy."""
     transcode: float
@@ -41,28 +44,39 @@ class TranscodeSpeed:
         return self.original / self.copy
 
 
-def measure_transcode(folder: Path, *, seconds: int = 30, repetitions: int = 5) -> TranscodeSpeed:
-    """Draw a video, transcode it, and decode one clip a second from either.
+def measure_transcode(
+    folder: Path,
+    *,
+    seconds: int = 30,
+    repetitions: int = 5,
+    size: tuple[int, int] = (1280, 720),
+    clip_seconds: float = 1.0,
+) -> TranscodeSpeed:
+    """Draw a video, transcode it, and decode its clips from either.
 
     Args:
         folder: where both go.
         seconds: of the video.
         repetitions: decodings of each, by turns.
+        size: of the video, width and height.
+        clip_seconds: length of a clip, one second in the catalog's defaults.
     """
     video, copy = folder / "video.mp4", folder / "copy.mp4"
-    write_moving_pictures(video, seconds=seconds)
+    write_moving_pictures(video, seconds=seconds, size=size)
     with DecodePool(workers=1) as pool:
         stamp = video.stat().st_size, video.stat().st_mtime_ns
         wanted = CopyRequest(path=str(video), stamp=stamp, copy=copy, tag="", short_side=SHORT_SIDE)
         (made,) = pool.transcode([wanted])
         if not isinstance(made, CopyOutcome):
             raise made
-        requests = {}
+        requests, probing = {}, []
         for name, path in (("original", video), ("copy", copy)):
+            began = time.perf_counter()
             (probe,) = pool.probe([str(path)])
+            probing.append(time.perf_counter() - began)
             if not isinstance(probe, Probe):
                 raise probe
-            requests[name] = _one_clip_a_second(path, probe), probe.decoder
+            requests[name] = _every_clip(path, probe, clip_seconds), probe.decoder
 
         def decode(name: str) -> None:
             request, decoder = requests[name]
@@ -75,6 +89,7 @@ def measure_transcode(folder: Path, *, seconds: int = 30, repetitions: int = 5) 
     return TranscodeSpeed(
         frames=made.transcoded.n_frames,
         clips=len(requests["copy"][0].frames),
+        probe=probing[0],
         original=times["original"],
         copy=times["copy"],
         transcode=made.seconds,
@@ -83,9 +98,10 @@ def measure_transcode(folder: Path, *, seconds: int = 30, repetitions: int = 5) 
     )
 
 
-def write_moving_pictures(path: Path, *, seconds: int, width: int = 1280, height: int = 720) -> None:
+def write_moving_pictures(path: Path, *, seconds: int, size: tuple[int, int] = (1280, 720)) -> None:
     """A camera that pans over a textured scene with things moving in it, as H.264 with a key frame every 250 frames."""
     rng = np.random.default_rng(0)
+    width, height = 1280, 720  # as it is drawn
     scene = np.zeros((2 * height, 2 * width, 3), np.float32)
     for cell in (160, 40, 10, 2):  # coarse and fine structure, as in photographs
         cells = rng.normal(0, 8 + cell / 5, (2 * height // cell, 2 * width // cell, 3))
@@ -94,19 +110,20 @@ def write_moving_pictures(path: Path, *, seconds: int, width: int = 1280, height
     with av.open(str(path), "w") as container:
         options = {"g": "250", "crf": "23", "preset": "veryfast"}
         stream = container.add_stream("libx264", rate=_FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for index in range(_FPS * seconds):
-            top, left = (round(size / 2 * (1 + np.sin(index / rate))) for size, rate in ((height, 97), (width, 61)))
+            top, left = (round(span / 2 * (1 + np.sin(index / rate))) for span, rate in ((height, 97), (width, 61)))
             picture = scene[top : top + height, left : left + width].copy()
             for thing in range(6):
                 y, x = (index * (3 + thing) + 150 * thing) % (height - 120), (index * (7 - thing)) % (width - 120)
                 picture[y : y + 120, x : x + 120] = 255 - scene[200 * thing :][:120, :120]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame.reformat(*size, format="yuv420p")))
         container.mux(stream.encode())
 
 
-def _one_clip_a_second(path: Path, probe: Probe) -> FrameRequest:
-    grid = clip_grid(probe.timestamps, probe.duration)
+def _every_clip(path: Path, probe: Probe, clip_seconds: float) -> FrameRequest:
+    grid = clip_grid(probe.timestamps, probe.duration, clip_seconds=clip_seconds)
     return FrameRequest(
         path=str(path),
         frames=grid.frames,

@@ -20,6 +20,12 @@ from pipeline.errors import DynapropError
 T = TypeVar("T")
 
 _passing: set[str] = set()  # URLs of servers that end with this process's command
+# Where task runs are recorded one by one, they come faster than that, and those that wait too long are forgotten.
+# What is killed in the second between two recordings is lost: not for servers that end with a command.
+_RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # seconds; Prefect rounds it down, to 0 even
+}
 
 
 @contextmanager
@@ -128,6 +134,7 @@ class OwnServer:
                     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages ask amplitude.com, analytics or not
                     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,  # by default any page that a browser shows
+                    **(_RECORDER if lasting else {}),
                     **os.environ,
                     "PYTHONPATH": path,
                     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",

@@ -6,6 +6,10 @@ from bench.cache_speed import measure_store, measure_training
 from bench.extraction_speed import copy_videos, measure_extraction
 from bench.forward_speed import measure_forward
 from bench.growth import measure
+from bench.manifest_size import ManifestSize, extrapolate, measure_manifest
+from bench.plan import DatasetSize, plans
+from bench.scale import fill, measure_tasks
+from bench.shard_tasks import WARM_UP
 from pipeline.specs import BackboneSpec, DatasetSpec
 from tests.pipeline.videos import write_video
 
@@ -68,3 +72,41 @@ def test_bookkeeping_of_many_videos(capsys):
     assert (point.videos, point.shards) == (2000, 26)
     assert all(seconds > 0 for seconds in (point.plan, point.resume, point.verify, point.list))
     assert "synthetic" in capsys.readouterr().out
+
+
+def test_shard_tasks_by_a_server_of_their_own():
+    point = measure_tasks(20, 0.0)
+    times, server = point.times, point.server
+    assert (times.tasks, len(times.tenths)) == (20, 10)
+    assert min(times.dask, times.prefect, times.median, *times.tenths) > 0
+    assert times.overhead(times.prefect) == pytest.approx(1e3 * times.prefect / 20)
+    assert (server.completed, server.missing) == (20 + WARM_UP, 0)
+    assert (server.refused, server.locked, server.dropped, server.errors) == (0, 0, 0, 0)
+    assert server.looks > 0 and server.mib > 0 and server.database_mib > 0
+
+
+def test_a_plan_counts_and_packs_clips_as_an_extraction_does():
+    plan = plans(DatasetSize("short", videos=100, hours=100 * 10 / 3600, equal=True))[0]
+    assert (plan.clips, plan.shard_rows, plan.shards) == (100 * 25, 2048, 2)  # min_clips each, 81 videos a shard
+    assert plan.gigabytes(2560) == pytest.approx(2 * 2048 * 2560 * 2 / 1e9), "shards are stored whole"
+    longer = plans(DatasetSize("long", videos=3, hours=3.0, equal=True))[0]
+    assert (longer.clips, longer.shards) == (3 * 1024, 2)  # max_clips each
+
+
+def test_the_size_of_manifests():
+    size = measure_manifest(200, 30)
+    assert (size.videos, size.clips) == (200, 30)
+    assert min(size.plan, size.plan_mib, size.load, size.load_mib) > 0
+    sizes = [
+        ManifestSize(videos, clips, videos * (1 + clips), 0, 0, 0) for videos, clips in ((10, 2), (50, 2), (50, 7))
+    ]
+    assert extrapolate(sizes, "plan", videos=90, clips=4) == pytest.approx(90 * (1 + 4))
+
+
+def test_a_section_is_filled_between_its_markers(tmp_path):
+    document = tmp_path / "document.md"
+    document.write_text("a\n<!-- b -->\nold\n<!-- /b -->\nc\n")
+    fill(document, "b", ["new", "lines"])
+    assert document.read_text() == "a\n<!-- b -->\nnew\nlines\n<!-- /b -->\nc\n"
+    with pytest.raises(RuntimeError, match="0 sections 'd'"):
+        fill(document, "d", [])
