@@ -9,6 +9,7 @@ from flows.cluster import open_cluster
 from flows.progress import say
 from flows.side_by_side import run_side_by_side
 from pipeline import shard_worker
+from pipeline.errors import UsageError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan
 from pipeline.specs import ClusterSpec
@@ -36,7 +37,13 @@ def extract_on_cluster(
         device: torch device of the workers, or ``auto``.
         on_clips: called with the clips newly done.
         on_shard: called with each shard that is done, from several threads.
+
+    Raises:
+        UsageError: the store is in this process's memory.
+        DynapropError: see ``open_cluster`` and ``Cluster.run``.
     """
+    if str(extraction.store.root).startswith("memory:"):
+        raise UsageError(f"{extraction.store.root} is this process's alone; a cluster needs a store that all see")
     with open_cluster(spec, on_note=say) as cluster:
         work = extraction.remote(device=device, peers=cluster.peers)
         say(f"extract: {len(plan.shards)} shards by {cluster.workers} workers of cluster {spec.name!r}")

@@ -142,6 +142,7 @@ class DecodePool:
             self._children.put(child)
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         self._stopped = threading.Event()
+        self._closing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -150,13 +151,14 @@ class DecodePool:
         self.close()
 
     def close(self) -> None:
-        """Stop all work and end the children."""
+        """Stop all work and end the children; from any thread."""
         self._stopped.set()
-        for child in self._all:
-            child.interrupt()  # wakes the thread that waits for it
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        for child in self._all:
-            child.kill()
+        with self._closing:
+            for child in self._all:
+                child.interrupt()  # wakes the thread that waits for it
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            for child in self._all:
+                child.kill()
 
     def probe(
         self, paths: Iterable[str], folders: Iterable[FrameFolder | None] | None = None

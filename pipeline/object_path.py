@@ -207,8 +207,13 @@ class ObjectPath:
                 self.system.rm_file(name)
 
         with reaching(self), suppress(FileNotFoundError):
-            names = self.system.find(str(self))  # fsspec's recursive rm takes names for patterns
-            deque(side_by_side(self, remove, names), maxlen=0)
+            found = self.system.find(str(self), withdirs=True, detail=True)  # its recursive rm takes names for patterns
+            deque(side_by_side(self, remove, [name for name in found if found[name]["type"] == "file"]), maxlen=0)
+            if self.protocol == "memory":  # which alone has folders
+                for folder in sorted([name for name in found if self.system.isdir(name)], reverse=True):
+                    self.system.rmdir(folder)
+                if self.system.isdir(str(self)):
+                    self.system.rmdir(str(self))
 
     def check(self) -> None:
         """Make sure that the place can be asked at all: bucket, credentials, network.

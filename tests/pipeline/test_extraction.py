@@ -23,6 +23,7 @@ from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction, ExtractionSummary
 from pipeline.ledger import LedgerRow
+from pipeline.object_path import StoreUnavailable
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, list_stores
 from pipeline.verify import verify_key
@@ -494,3 +495,56 @@ def test_cached_features_are_found_without_the_weights_that_made_them(videos, tm
         cached_key(STUDENT, store)
     store.group[located].attrs["version"] = 1  # made by code that made other features
     assert cached_key(STUDENT.model_copy(update={"weights": "timm"}), store) is None
+
+
+def test_a_shard_that_is_tried_again_counts_once(videos, tmp_path, monkeypatch):
+    """The store is away when the second branch is written: its clips, and the first branch, are not counted twice."""
+    dataset = spec(videos)
+    write, writes = FeatureStore.write_shard, []
+
+    def flaky(self: FeatureStore, key: str, shard: int, features: np.ndarray) -> None:
+        writes.append(key)
+        if len(writes) == 2:
+            raise StoreUnavailable("the store is away")
+        write(self, key, shard, features)
+
+    monkeypatch.setattr(FeatureStore, "write_shard", flaky)
+    clips: list[int] = []
+    with Extraction(
+        dataset=dataset,
+        annotations=read_annotations(dataset),
+        backbones=(STUDENT, TEACHER),
+        home=tmp_path,
+        device="cpu",
+        workers=2,
+    ) as work:
+        plan = work.plan(work.changes())
+        first, *others = plan.shards
+        with pytest.raises(StoreUnavailable):
+            work.extract_shard(first, then=others[0], on_clips=clips.append)
+        assert sum(clips) == 0
+        work.extract_shards(plan.shards, on_clips=clips.append)
+        assert sum(clips) == plan.clips_to_do
+        summary = work.summary()
+    assert (summary.usable, summary.decoded) == (6, 6)
+    assert len(writes) == 2 * len(plan.shards) + 1, "the branch that was written before is not written again"
+
+
+def test_an_answer_that_was_lost_is_read_from_the_ledgers(videos, tmp_path):
+    (videos / "a" / "0.mp4").write_bytes((videos / "a" / "0.mp4").read_bytes()[:1500])
+    dataset = spec(videos)
+    with Extraction(
+        dataset=dataset,
+        annotations=read_annotations(dataset),
+        backbones=(STUDENT, TEACHER),
+        home=tmp_path,
+        device="cpu",
+        workers=2,
+    ) as work:
+        plan = work.plan(work.changes())
+        results = work.extract_shards(plan.shards)
+        found = [work.published(result.shard) for result in results]
+    assert [(one.videos, one.clips, one.failed.keys(), one.partial.keys()) for one in found] == [
+        (one.videos, one.clips, one.failed.keys(), one.partial.keys()) for one in results
+    ]
+    assert sum(one.frames for one in found) == sum(one.frames for one in results)

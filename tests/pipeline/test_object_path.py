@@ -1,11 +1,12 @@
 """Places behind a URL: the same answers as pathlib's, and one line where a store cannot be asked."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DynapropError, UsageError
-from pipeline.files import file_state, publish_json, published, read_parquet, writing
+from pipeline.errors import DynapropError, InfrastructureError, UsageError
+from pipeline.files import file_state, publish_json, published, read_parquet, remove_folder, writing
 from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, storage_path
 from pipeline.spec_types import expand_variables
 from tests.s3_server import SECRET
@@ -84,6 +85,16 @@ class TestLikeAFolder:
             states.add(file_state(filled / "b" / "c.json"))
         assert len(states) == 3
 
+    def test_removing_a_folder_takes_its_name_for_a_name(self, filled):
+        for name in ("b[12]/x", "b[12]/y/z", "b*/x", "b1/x"):
+            with published(filled / name) as temporary:
+                temporary.write_bytes(b"1")
+        remove_folder(filled / "b[12]")
+        remove_folder(filled / "b*")
+        remove_folder(filled / "none")
+        assert below(filled, filled.iterdir()) == ["a.json", "b", "b-2", "b1"]
+        assert below(filled, (filled / "b").iterdir()) == ["b/c.json", "b/d.txt", "b/e"]
+
 
 class TestPublished:
     def test_an_error_leaves_what_was_there(self, filled, tmp_path, monkeypatch):
@@ -98,6 +109,21 @@ class TestPublished:
         assert (filled / "a.json").read_text() == '{\n  "whole": true\n}\n'
         assert below(filled, filled.iterdir()) == ["a.json", "b", "b-2", *(["scratch"] if filled == tmp_path else [])]
         assert list(scratch.iterdir()) == []
+
+    def test_what_is_wrong_here_is_not_the_stores_fault(self, place):
+        def fill_up():
+            with writing(place), published(place / "a.json"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def mistake():
+            with writing(place), published(place / "a.json"):
+                raise TypeError("a mistake")
+
+        with pytest.raises(DynapropError, match="No space left on device; make room") as caught:
+            fill_up()
+        assert not isinstance(caught.value, InfrastructureError)
+        with pytest.raises(TypeError, match="a mistake"):
+            mistake()
 
     def test_a_refused_put_leaves_what_was_there(self, s3):
         publish_json(s3.home / "a.json", 1)
