@@ -1,7 +1,7 @@
 """The workers of a Dask cluster: started here or found by their scheduler's address, given tasks, ended or left alone.
 
-A worker imports the pipeline alone. It needs no Prefect and reaches no Prefect server: the task runs stay in the flow's
-process, where each waits for what it has handed out.
+A worker needs no Prefect and reaches no Prefect server: the task runs stay in the flow's process, where each waits for
+what it has handed out.
 """
 
 import gc
@@ -79,7 +79,7 @@ class Cluster:
         """
         while True:
             try:
-                worker, answer = self._answer(self._submit(function, arguments))
+                worker, answer = self._answer(*self._submit(function, arguments))
             except Exception as error:
                 raise self._explained(error) from error
             if not isinstance(answer, UnfitWorker):
@@ -116,15 +116,19 @@ class Cluster:
             self.run_everywhere(function, *arguments)
         _close(self._client)
 
-    def _submit(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> Future[Any]:
+    def _submit(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[Future[Any], set[str]]:
+        """Hand out a task, and name the workers that alone may have it; none where any may."""
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+        chosen: set[str] = set()
         if self._unfit:
-            options["workers"] = list(fit_workers(self._client, self._resources).keys() - self._unfit)
+            chosen = fit_workers(self._client, self._resources).keys() - self._unfit
+            options["workers"] = list(chosen)
         # The scheduler unpickles tasks, and need not have dynaprop: bytes that call the function where they are read.
-        return self._client.submit(pickle.loads, pickle.dumps(_Call(function, arguments)), pure=False, **options)
+        call = pickle.dumps(_Call(function, arguments))
+        return self._client.submit(pickle.loads, call, pure=False, **options), chosen
 
-    def _answer(self, future: Future[Any]) -> tuple[str, Any]:
-        """Wait for a task for as long as there are workers."""
+    def _answer(self, future: Future[Any], chosen: set[str]) -> tuple[str, Any]:
+        """Wait for a task for as long as there are workers for it."""
         alone = 0.0
         while True:
             try:
@@ -132,7 +136,10 @@ class Cluster:
             except TimeoutError:
                 if future.done():  # it is the task's own
                     raise
-            alone = 0.0 if fit_workers(self._client, self._resources) else alone + _LOOK_EVERY
+            workers = fit_workers(self._client, self._resources).keys()
+            if workers and chosen and not workers & chosen:
+                raise InfrastructureError("the workers that could have had the task are gone, and others have come")
+            alone = 0.0 if workers else alone + _LOOK_EVERY
             if alone == _LOOK_EVERY:
                 with self._noting:
                     self._on_note(f"cluster {self._name!r}: no worker is left; waiting for one")
