@@ -7,7 +7,6 @@ what it has handed out.
 import gc
 import logging
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
 from distributed.comm import CommClosedError
+from distributed.protocol.pickle import dumps, loads  # Dask's own, on the wire
 
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker, UsageError
 from pipeline.specs import ClusterSpec
@@ -124,8 +124,8 @@ class Cluster:
             chosen = fit_workers(self._client, self._resources).keys() - self._unfit
             options["workers"] = list(chosen)
         # The scheduler unpickles tasks, and need not have dynaprop: bytes that call the function where they are read.
-        call = pickle.dumps(_Call(function, arguments))
-        return self._client.submit(pickle.loads, call, pure=False, **options), chosen
+        call = dumps(_Call(function, arguments))
+        return self._client.submit(loads, call, pure=False, **options), chosen
 
     def _answer(self, future: Future[Any], chosen: set[str]) -> tuple[str, Any]:
         """Wait for a task for as long as there are workers for it."""
