@@ -14,6 +14,11 @@ def store_path(dataset: DatasetSpec, home: StoragePath) -> StoragePath:
     return home / "stores" / dataset.name / grid
 
 
+def clip_rule(dataset: DatasetSpec) -> dict[str, float]:
+    """What decides which frames of a video have features: ``clip_seconds`` and others, by the names of `clip_grid`."""
+    return {name: getattr(dataset, name) for name in ("clip_seconds", "min_clips", "max_clips", "min_share")}
+
+
 def open_store(dataset: DatasetSpec, home: StoragePath, *, read_only: bool = False) -> FeatureStore:
     """Open a dataset's store, or create it; see ``FeatureStore``."""
     grid = {

@@ -40,6 +40,8 @@ class FrameRequest:
     """True when only the index says which frame is meant."""
     folder: FrameFolder | None = None
     """How the pictures are named where ``path`` is a frame folder."""
+    clip_sizes: tuple[tuple[int, ...], ...] | None = None
+    """[T] Pixels a side that each clip is wanted at; None where all are wanted at the same sizes."""
 
 
 def read_frames(

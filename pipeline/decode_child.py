@@ -84,8 +84,8 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     )
     missing = set(range(len(frame_request.frames)))
     for clip, frame in read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out)):
-        sizes = [resize_frame(frame, size).tobytes() for size in request["sizes"]]
-        _send(out, b"F", CLIP_INDEX.pack(clip), *sizes)
+        sizes = request["sizes"] if request["clip_sizes"] is None else request["clip_sizes"][clip]
+        _send(out, b"F", CLIP_INDEX.pack(clip), *(resize_frame(frame, size).tobytes() for size in sizes))
         missing.discard(clip)
     return {"missing": sorted(missing)}
 

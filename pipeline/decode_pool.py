@@ -160,6 +160,11 @@ class DecodePool:
             for child in self._all:
                 child.kill()
 
+    def start(self) -> None:
+        """Let the children start while the caller does something else; what goes wrong shows with the first video."""
+        for _ in self._all:
+            self._threads.submit(self._start_one)
+
     def probe(
         self, paths: Iterable[str], folders: Iterable[FrameFolder | None] | None = None
     ) -> Iterator[Probe | VideoError]:
@@ -185,7 +190,7 @@ class DecodePool:
 
         Args:
             requests: the frames wanted of each video.
-            sizes: pixels a side, the sizes that every frame is resized to.
+            sizes: pixels a side that every frame is resized to, where a request does not say it of each.
             decoders: first choice for each request; PyAV stands behind decord.
         """
         pending: deque[DecodedVideo] = deque()
@@ -212,8 +217,18 @@ class DecodePool:
         while pending:
             yield pending.popleft().result()
 
+    def _start_one(self) -> None:
+        child = self._children.get()
+        try:
+            child.start()
+        except DynapropError:  # it is tried again when it is needed, and said then
+            pass
+        finally:
+            self._children.put(child)
+
     def _probe_one(self, path: str, folder: FrameFolder | None) -> Probe | VideoError:
         child = self._children.get()
+        began = time.monotonic()
         request = {"op": "probe", "path": path, "folder": folder and asdict(folder)}
         lost = failures = 0
         try:
@@ -222,7 +237,7 @@ class DecodePool:
                     *_, (_, payload) = child.ask(request)
                     answer = json.loads(payload)
                     answer["timestamps"] = np.array(answer["timestamps"], np.float64)
-                    return Probe(**answer)
+                    return Probe(**answer | {"seconds": time.monotonic() - began})
                 except VideoError as error:
                     return error
                 except ChildLost as error:
@@ -317,7 +332,7 @@ class DecodePool:
             if kind == b"F":
                 (clip,) = CLIP_INDEX.unpack_from(payload)
                 frames, offset = [], CLIP_INDEX.size
-                for size in sizes:
+                for size in sizes if request.clip_sizes is None else request.clip_sizes[clip]:
                     frames.append(np.frombuffer(payload, np.uint8, size * size * 3, offset).reshape(size, size, 3))
                     offset += size * size * 3
                 video.put_frames(clip, frames, decoder)

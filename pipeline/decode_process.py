@@ -57,6 +57,15 @@ class DecodeProcess:
         """The running child's process id."""
         return self._process.pid if self._process else None
 
+    def start(self) -> None:
+        """Start the child now rather than with the first question.
+
+        Raises:
+            DynapropError: no child could be started.
+        """
+        if self._process is None:
+            self._start()
+
     def ask(self, request: dict[str, Any]) -> Iterator[tuple[bytes, bytearray]]:
         """Send a request and yield its messages ``(kind, payload)``; the last one is ``D``.
 

@@ -98,7 +98,7 @@ class StoreLock:
     Args:
         record: where the lock is kept.
         name: what is locked, for messages.
-        wait: wait for another owner instead of refusing.
+        wait: wait for another owner instead of refusing; None where the command has no option to wait.
         on_note: called with a line for people: for whom is waited, from whom the lock was taken over.
         beat_every: seconds between signs of life.
         stale_after: seconds without one after which an owner is taken for dead.
@@ -109,7 +109,7 @@ class StoreLock:
         record: LockRecord,
         *,
         name: str,
-        wait: bool = False,
+        wait: bool | None = False,
         on_note: Callable[[str], None] | None = None,
         beat_every: float = BEAT_EVERY,
         stale_after: float = STALE_AFTER,
@@ -201,7 +201,8 @@ class StoreLock:
                     return
                 continue
             if not self._wait and (version != seen != "" or (holder and holder.is_near())):
-                raise DynapropError(f"{self._name} is in use by {holder or _UNKNOWN}; add --wait to wait for it")
+                what = "try again when that has ended" if self._wait is None else "add --wait to wait for it"
+                raise DynapropError(f"{self._name} is in use by {holder or _UNKNOWN}; {what}")
             if not told:
                 doing = "waiting for" if self._wait else f"looking up to {self._stale_after:g} s for a sign of life of"
                 self._on_note(f"{self._name}: {doing} {holder or _UNKNOWN}")

@@ -52,6 +52,8 @@ class Probe:
     """First choice for decoding: ``decord`` or ``pyav``; for a folder of pictures ``frames``."""
     share: float = 1.0
     """The part of what the container's index announces that is in the file; 1.0 where there is no such index."""
+    seconds: float = 0.0
+    """Wall time that a decode pool took to probe it."""
 
     @property
     def n_frames(self) -> int:

@@ -77,6 +77,7 @@ def _seeds(value: Any) -> Any:
 Count = Annotated[int, Field(ge=1)]
 FrameCount = Annotated[int, Field(ge=0, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 AnyPath = Annotated[Path, BeforeValidator(_expanded_path)]
 AbsolutePath = Annotated[Path, BeforeValidator(absolute_path)]

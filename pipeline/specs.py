@@ -22,6 +22,7 @@ from pipeline.spec_types import (
     PositiveTriple,
     Seed,
     Seeds,
+    Share,
     StrictModel,
     Triple,
     absolute_path,
@@ -190,6 +191,57 @@ class BackboneSpec(Entry):
         return self.weights
 
 
+class FinetuneSpec(StrictModel):
+    """Hyper-parameters of the end-to-end training, of which the paper gives Adam, 1e-4 and 40 epochs alone."""
+
+    teacher_epochs: Annotated[int, Field(ge=0)] = 10
+    """Of stage 1; 0 leaves the teacher's backbone as it is, and its heads too where they come from a run."""
+    student_epochs: Count = 10
+    """Of stage 2."""
+    clips: Count | None = None
+    """Clips a video in training; the recipe's n_s where None."""
+    lr: Positive = 1e-4
+    """Of the heads."""
+    backbone_lr: Positive = 0.1
+    """Learning rate of the backbone as a share of ``lr``."""
+    weight_decay: NotNegative = 0.01
+    warmup: NotNegative = 1.0
+    """Epochs in which learning rates rise from 0."""
+    milestones: Counts | None = None
+    """Epochs after which learning rates drop to a tenth; None: they fall to 0 by a half cosine."""
+    batch_size: Count = 8
+    """Videos a step, of all processes together."""
+    micro_batch: Count = 2
+    """Videos that pass through the networks at once; gradients are accumulated over as many as make a batch."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of the backbones while they are trained."""
+    checkpointing: bool = False
+    """Gradient checkpointing: less memory, more time."""
+    batch_norm: Literal["frozen", "trained"] = "frozen"
+    scale: Annotated[tuple[Share, Share], Strict(False)] = (0.5, 1.0)
+    """Smallest and largest share of a frame's area that a crop shows."""
+    ratio: Annotated[tuple[Positive, Positive], Strict(False)] = (0.75, 1.3333)
+    """Smallest and largest width over height of a crop."""
+    flip: bool = True
+    """Off where left and right tell classes apart."""
+    jitter: bool = True
+    """Any frame of a clip, not its first one."""
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> "FinetuneSpec":
+        for key in ("scale", "ratio"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise refuse(f"key {key!r} should be [smallest, largest], not {[low, high]}")
+        return self
+
+    @model_validator(mode="after")
+    def _statistics_move_once(self) -> "FinetuneSpec":
+        if self.checkpointing and self.batch_norm == "trained":
+            raise refuse("key 'checkpointing' needs 'batch_norm: frozen', whose statistics it would move twice")
+        return self
+
+
 class RecipeSpec(Entry):
     """Student and teacher (names of backbones) and hyper-parameters; the defaults are the paper's."""
 
@@ -209,6 +261,7 @@ class RecipeSpec(Entry):
     milestones: Counts = (15, 30)
     """Epochs after which the learning rate drops to a tenth."""
     batch_size: Count = 32
+    finetune: FinetuneSpec = FinetuneSpec()
 
     @field_validator("milestones")
     @classmethod

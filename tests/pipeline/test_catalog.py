@@ -15,7 +15,7 @@ from pipeline.annotations import READERS
 from pipeline.catalog import Catalog, find_catalog, folder_dataset, load_catalog
 from pipeline.errors import UsageError
 from pipeline.formats import AnnotationFormat, FolderFormat, PathListFormat
-from pipeline.specs import DatasetSpec
+from pipeline.specs import DatasetSpec, FinetuneSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -84,11 +84,20 @@ class TestShippedCatalog:
         assert {sweep.name for sweep in catalog.sweeps_of("all")} == paper
         assert set(catalog.sweeps) == paper | {"all", "default", "baselines"}
 
+    def test_the_comment_names_every_key_of_finetune_with_its_default(self) -> None:
+        text = (REPOSITORY / "catalog.yaml").read_text()
+        comment = " ".join(text[text.index("# `finetune: {...}`") : text.index("\nrecipes:\n")].split())
+        for name, field in FinetuneSpec.model_fields.items():
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            shown = {True: "true", False: "false"}.get(default, default) if isinstance(default, bool) else default
+            text = name if default is None else f"{name} {shown}".replace("0.0001", "1e-4")
+            assert text in comment, text
+
     def test_recipes_are_the_papers(self) -> None:
         # Section 4.1 of the paper, and the settings that the design adds where it is silent.
         recipes = load_catalog(REPOSITORY / "catalog.yaml").recipes
         for recipe in (recipes["lite"], recipes["efficientnet"], recipes["resnet"]):
-            values = recipe.model_dump(exclude={"name", "student", "teacher"})
+            values = recipe.model_dump(exclude={"name", "student", "teacher", "finetune"})
             assert values == {
                 "n_s": 20,
                 "n_t": 5,
@@ -101,8 +110,9 @@ class TestShippedCatalog:
                 "milestones": (15, 30),
                 "batch_size": 32,
             }
-        small = recipes["lite-small"].model_copy(update={"name": "lite", "batch_size": 32})
-        assert small == recipes["lite"]
+        lite = recipes["lite"]
+        small = recipes["lite-small"].model_copy(update={"name": "lite", "batch_size": 32, "finetune": lite.finetune})
+        assert small == lite
 
     def test_published_cost_gives_the_papers_totals(self) -> None:
         # Tables 1 and 3: 20 student and 5 teacher frames cost 11.0 GFLOPs (EfficientNet) and 30.5 (ResNet).
@@ -377,6 +387,11 @@ class TestEnvironment:
         ("recipes", "pair", {"lr": "fast"}, "key 'lr': should be a number, not 'fast'"),
         ("recipes", "pair", {"milestones": [30, 15]}, "key 'milestones': should rise from one epoch to the next"),
         ("recipes", "pair", {"milestones": 15}, "key 'milestones': should be a list, not 15"),
+        ("recipes", "pair", {"finetune": {"lr": 0}}, "key 'finetune.lr': should be greater than 0"),
+        ("recipes", "pair", {"finetune": {"epochs": 3}}, "unknown key 'epochs' (did you mean"),
+        ("recipes", "pair", {"finetune": {"scale": [1, 0.5]}}, "key 'scale' should be [smallest, largest]"),
+        ("recipes", "pair", {"finetune": {"scale": [0, 1]}}, "key 'finetune.scale[0]': should be greater than 0"),
+        ("recipes", "pair", {"finetune": {"batch_norm": "off"}}, "key 'finetune.batch_norm': should be"),
         ("recipes", "pair", {"epoch": 4}, "unknown key 'epoch' (did you mean 'epochs'?)"),
         ("sweeps", "short", {"rows": [{"models": ["teacer"]}]}, "key 'rows[0].models[0]'"),
         ("sweeps", "short", {"rows": [{"models": ["teacer"]}]}, "(did you mean 'teacher'?)"),
