@@ -18,13 +18,13 @@ from pipeline.object_path import StoragePath
 Scalar = bool | int | float | str | None
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """Strict: a key too many, a key too few or a wrong type is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class FrameClassifierArguments(_Record):
+class FrameClassifierArguments(Record):
     """What `FrameClassifier` was constructed with (``feature_std`` lies with the weights)."""
 
     kind: Literal["FrameClassifier"]
@@ -35,7 +35,7 @@ class FrameClassifierArguments(_Record):
     fusion: bool
 
 
-class DynamicSTEArguments(_Record):
+class DynamicSTEArguments(Record):
     """What `DynamicSTE` was constructed with."""
 
     kind: Literal["DynamicSTE"]
@@ -46,7 +46,7 @@ class DynamicSTEArguments(_Record):
     fusion: bool
 
 
-class StaticSTEArguments(_Record):
+class StaticSTEArguments(Record):
     """What `StaticSTE` was constructed with."""
 
     kind: Literal["StaticSTE"]
@@ -60,7 +60,7 @@ ModelArguments = Annotated[
 ]
 
 
-class CheckpointInfo(_Record):
+class CheckpointInfo(Record):
     """The json beside the weights."""
 
     schema_version: Literal[1]
@@ -102,11 +102,10 @@ def save_checkpoint(
 
     The json is written last, and until it is, an older json refuses the new weights by their hash.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    weights = safetensors.torch.save(state)
+    weights = heads_bytes(model)
     info = CheckpointInfo(
         schema_version=1,
-        model=_arguments(model),
+        model=arguments_of(model),
         class_names=class_names,
         feature_keys=feature_keys,
         n_s=n_s,
@@ -122,6 +121,12 @@ def save_checkpoint(
         temporary.write_text(info.model_dump_json(indent=2) + "\n")
 
 
+def heads_bytes(model: Model) -> bytes:
+    """The weights as a safetensors file."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
 def load_checkpoint(path: StoragePath, *, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint, by the name it was saved under or by the name of either of its files.
 
@@ -134,22 +139,45 @@ def load_checkpoint(path: StoragePath, *, device: torch.device | str = "cpu") ->
     for file in (json_path, weights_path):
         if not file.is_file():
             raise UsageError(f"no checkpoint at {stem}: {file.name} is missing; train the model first")
-    info = _read_info(json_path)
+    info = read_info(json_path)
     weights = weights_path.read_bytes()
     if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
         raise DynapropError(f"{weights_path} is not the file that {json_path.name} describes: train the model again")
-    try:
-        state = safetensors.torch.load(weights)
-    except SafetensorError as error:
-        raise DynapropError(f"{weights_path} is damaged ({error}): train the model again") from error
-    with torch.device("meta"):  # shapes only: a wrong size in the json must not allocate memory
-        model = _build(info.model)
-    _check_shapes(model, state, json_path)
-    model.load_state_dict(state, assign=True)
+    model = load_heads(weights, info.model, file=weights_path, described_by=json_path)
     return Checkpoint(model=model.to(device).eval(), info=info)
 
 
-def _read_info(path: StoragePath) -> CheckpointInfo:
+def load_heads(
+    weights: bytes,
+    arguments: ModelArguments,
+    *,
+    file: StoragePath,
+    described_by: StoragePath,
+    remedy: str = "train the model again",
+) -> Model:
+    """The model that was constructed with these arguments, with the weights of a safetensors file, on the CPU.
+
+    Args:
+        weights: the file's bytes.
+        arguments: the model's.
+        file, described_by, remedy: where the two come from and what to do, for messages.
+
+    Raises:
+        DynapropError: the weights are damaged or another model's.
+    """
+    try:
+        state = safetensors.torch.load(weights)
+    except SafetensorError as error:
+        raise DynapropError(f"{file} is damaged ({error}): {remedy}") from error
+    with torch.device("meta"):  # shapes only: a wrong size in the json must not allocate memory
+        model = _build(arguments)
+    _check_shapes(model, state, described_by, remedy)
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def read_info(path: StoragePath) -> CheckpointInfo:
+    """Read the json of a checkpoint; its weights may be anything yet."""
     try:
         info = CheckpointInfo.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -165,7 +193,7 @@ def _read_info(path: StoragePath) -> CheckpointInfo:
     return info
 
 
-def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: StoragePath) -> None:
+def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: StoragePath, remedy: str) -> None:
     expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -173,7 +201,7 @@ def _check_shapes(model: Model, state: dict[str, torch.Tensor], json_path: Stora
             described, stored = (_describe(tensors.get(name)) for tensors in (expected, found))
             raise DynapropError(
                 f"{json_path} describes another model than its weights: {name} should be {described}, is {stored}; "
-                "restore the file or train the model again"
+                f"restore the file or {remedy}"
             )
 
 
@@ -181,7 +209,8 @@ def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
     return "absent" if tensor is None else f"{tensor[1]} {list(tensor[0])}"
 
 
-def _arguments(model: Model) -> FrameClassifierArguments | DynamicSTEArguments | StaticSTEArguments:
+def arguments_of(model: Model) -> ModelArguments:
+    """What a model was constructed with."""
     if isinstance(model, FrameClassifier):
         return _classifier_arguments(model)
     if isinstance(model, DynamicSTE):
@@ -212,7 +241,7 @@ def _classifier_arguments(model: FrameClassifier) -> FrameClassifierArguments:
     )
 
 
-def _build(arguments: FrameClassifierArguments | DynamicSTEArguments | StaticSTEArguments) -> Model:
+def _build(arguments: ModelArguments) -> Model:
     if isinstance(arguments, FrameClassifierArguments):
         return _build_classifier(arguments)
     if isinstance(arguments, DynamicSTEArguments):

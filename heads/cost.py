@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from heads.models import DynamicSTE, FrameClassifier, StaticSTE
+
 
 def gflops_paper(*, n_s: int, n_t: int, b_s: float | None, b_t: float | None) -> float | None:
     """Nominal cost ``n_s * b_s + n_t * b_t`` of section 4.1.
@@ -35,3 +37,24 @@ def gmacs_of(model: torch.nn.Module, *inputs: object) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(*inputs)
     return counter.get_total_flops() / 2 / 1e9
+
+
+def gmacs_heads(model: FrameClassifier | DynamicSTE | StaticSTE, *, n_s: int, n_t: int) -> float:
+    """Multiply-adds (1e9) of the heads for one video of ``n_s`` and ``n_t`` frames."""
+    return gmacs_of(model, *_one_video(model, n_s, n_t))
+
+
+def _one_video(model: FrameClassifier | DynamicSTE | StaticSTE, n_s: int, n_t: int) -> list[torch.Tensor]:
+    """Features and masks of one video, ``[1, n, d]`` and ``[1, n]`` a branch."""
+    if isinstance(model, FrameClassifier):
+        sizes = [(n_s or n_t, model.branch.dim)]
+    elif isinstance(model, StaticSTE):
+        sizes = [(n_s, model.student.branch.dim), (n_t, model.teacher.branch.dim)]
+    else:
+        sizes = [(n_s, model.student.dim), (n_t, model.teacher.branch.dim)]
+    device = next(model.parameters()).device
+    return [
+        tensor
+        for n, d in sizes
+        for tensor in (torch.zeros(1, n, d, device=device), torch.ones(1, n, dtype=torch.bool, device=device))
+    ]

@@ -53,8 +53,8 @@ def predict(
         UsageError: the counts or the features do not fit the model
         DynapropError: a video's scores are not finite
     """
-    _check_counts(model, n_s, n_t)
-    _check_widths(model, split, n_s, n_t)
+    check_counts(model, n_s, n_t)
+    _check_widths(model, split, n_s)
     model.to(device).eval()
     rows_s, rows_t = inference_rows(split, n_s=n_s, n_t=n_t, skip_overlap=skip_overlap)
     probabilities = np.empty((len(split), len(split.class_names)))
@@ -91,13 +91,14 @@ def _scores(model: Model, student: Frames | None, teacher: Frames | None) -> tor
     if isinstance(model, FrameClassifier):
         z, mask = student or teacher  # type: ignore[misc]
         return video_probabilities(model(z, mask).video_logits)
-    assert student is not None and teacher is not None  # by _check_counts
+    assert student is not None and teacher is not None  # by check_counts
     if isinstance(model, StaticSTE):
         return model(*student, *teacher)
     return video_probabilities(model(*student, *teacher).video_logits)
 
 
-def _check_counts(model: Model, n_s: int, n_t: int) -> None:
+def check_counts(model: Model, n_s: int, n_t: int) -> None:
+    """Raises UsageError where these numbers of frames are not for a model of this kind."""
     single = isinstance(model, FrameClassifier)
     if single and (n_s == 0) == (n_t == 0):
         raise UsageError(
@@ -107,12 +108,16 @@ def _check_counts(model: Model, n_s: int, n_t: int) -> None:
         raise UsageError(f"an ensemble needs frames for both branches, got n_s={n_s}, n_t={n_t}")
 
 
-def _check_widths(model: Model, split: FeatureSplit, n_s: int, n_t: int) -> None:
+def branch_widths(model: Model, *, n_s: int) -> dict[str, int]:
+    """Width of the features that each branch of a model takes; a classifier is the student's where ``n_s`` is not 0."""
     if isinstance(model, FrameClassifier):
-        expected = {"student" if n_s else "teacher": model.branch.dim}
-    else:
-        student = model.student if isinstance(model, DynamicSTE) else model.student.branch
-        expected = {"student": student.dim, "teacher": model.teacher.branch.dim}
+        return {"student" if n_s else "teacher": model.branch.dim}
+    student = model.student if isinstance(model, DynamicSTE) else model.student.branch
+    return {"student": student.dim, "teacher": model.teacher.branch.dim}
+
+
+def _check_widths(model: Model, split: FeatureSplit, n_s: int) -> None:
+    expected = branch_widths(model, n_s=n_s)
     found = {"student": split.student.shape[1], "teacher": split.teacher.shape[1]}
     for branch, width in expected.items():
         if found[branch] != width:

@@ -3,20 +3,20 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
-from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
+from heads.cost import gflops_paper, gmacs_backbones, gmacs_heads
 from heads.evaluate import Model, Prediction, predict
 from heads.features import FeatureSplit
 from heads.frame_scores import frame_scores
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
-from heads.models import FrameClassifier, StaticSTE
+from heads.models import StaticSTE
 from heads.results import UnitTables
 from heads.setting import Setting
-from heads.trained import TrainedModels
 
 FRAME_MODELS = ("student", "teacher", "dynamic")
 """The models whose frames are scored one by one (Figure 5)."""
@@ -32,8 +32,24 @@ class BranchCost:
     """Published; None for a backbone that the paper lacks."""
 
 
+class Models(Protocol):
+    """Trained models, such as `TrainedModels`."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def model(self, setting: Setting) -> Model:
+        """The trained model of a setting."""
+
+    def seconds(self, setting: Setting) -> float:
+        """What its training took."""
+
+
 def measure(
-    trained: TrainedModels,
+    trained: Models,
     test: FeatureSplit,
     *,
     settings: Sequence[Setting],
@@ -106,30 +122,14 @@ def _cost(
     model: Model, prediction: Prediction, setting: Setting, student: BranchCost, teacher: BranchCost
 ) -> dict[str, float | None]:
     backbones = gmacs_backbones(n_s=prediction.n_s_used, n_t=prediction.n_t_used, b_s=student.gmacs, b_t=teacher.gmacs)
+    n_s, n_t = (round(used.mean()) for used in (prediction.n_s_used, prediction.n_t_used))  # a video of mean length
     published = {"b_s": student.gflops_paper, "b_t": teacher.gflops_paper}
     return {
         "gflops_paper": gflops_paper(n_s=setting.n_s, n_t=setting.n_t, **published),
-        "gmacs_measured": backbones + gmacs_of(model, *_mean_video(model, prediction)),
+        "gmacs_measured": backbones + gmacs_heads(model, n_s=n_s, n_t=n_t),
         "n_s_used": float(prediction.n_s_used.mean()),
         "n_t_used": float(prediction.n_t_used.mean()),
     }
-
-
-def _mean_video(model: Model, prediction: Prediction) -> list[torch.Tensor]:
-    """Inputs of one video of mean length, to count the heads' multiply-adds."""
-    n_s, n_t = round(prediction.n_s_used.mean()), round(prediction.n_t_used.mean())
-    if isinstance(model, FrameClassifier):
-        sizes = [(n_s or n_t, model.branch.dim)]
-    elif isinstance(model, StaticSTE):
-        sizes = [(n_s, model.student.branch.dim), (n_t, model.teacher.branch.dim)]
-    else:
-        sizes = [(n_s, model.student.dim), (n_t, model.teacher.branch.dim)]
-    device = next(model.parameters()).device
-    return [
-        tensor
-        for n, d in sizes
-        for tensor in (torch.zeros(1, n, d, device=device), torch.ones(1, n, dtype=torch.bool, device=device))
-    ]
 
 
 def _static_weights(model: Model) -> dict[str, float | None]:

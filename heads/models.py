@@ -169,6 +169,10 @@ class StaticSTE(nn.Module):
         """Class scores ``[b, c]`` in float64, from the same arguments as `DynamicSTE.forward`."""
         p_s = video_probabilities(self.student(z_s, mask_s).video_logits)  # [b, c]
         p_t = video_probabilities(self.teacher(z_t, mask_t).video_logits)  # [b, c]
+        return self.average(p_s, p_t)
+
+    def average(self, p_s: torch.Tensor, p_t: torch.Tensor) -> torch.Tensor:
+        """The two branches' video probabilities ``[b, c]`` as one."""
         w_s, w_t = (0.5, 0.5) if self.weights is None else normalised_weights(self.weights)
         return w_s * p_s + w_t * p_t  # [b, c]
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from heads.setting import Setting
+from heads.setting import MODELS, Setting
 from pipeline.errors import DynapropError
 from pipeline.files import parquet_source, publish_json, publish_parquet, published
 from pipeline.object_path import StoragePath, matching
@@ -89,6 +89,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A model that a run has kept as a checkpoint."""
+
+    path: StoragePath
+    """Of its json."""
+    split: str
+    fold: int | None
+    seed: int
+    model: str
+    """A name in ``MODELS``."""
+    n_s: int
+    n_t: int
+    variant: str
+    """What its setting's name says besides (Tables 4 and 5); empty for the whole model."""
+
+    @property
+    def name(self) -> str:
+        """That of its setting."""
+        return f"{self.model}-{self.n_s}+{self.n_t}{self.variant}"
+
+
+@dataclass(frozen=True)
 class Asked:
     """What an experiment consists of."""
 
@@ -138,6 +160,18 @@ class RunFolder:
         """The rows of all finished units."""
         return set().union(*(_rows(_read(unit, "results")) for unit in self._finished()))
 
+    def metrics(self, row: Measured) -> dict[str, float]:
+        """The metrics of one row that is there.
+
+        Raises:
+            KeyError: it is not.
+        """
+        for unit in self._finished():
+            for _, part in _read(unit, "results").groupby(_ASPECTS, dropna=False, sort=False):
+                if _rows(part) == {row}:
+                    return {name: float(part[name].iloc[0]) for name in METRICS if pd.notna(part[name].iloc[0])}
+        raise KeyError(row)
+
     def collect(self) -> None:
         """Join all finished units into the run's files.
 
@@ -170,11 +204,51 @@ class RunFolder:
         fold = "" if measured.fold is None else measured.fold
         return self.path / "checkpoints" / _safe(f"{measured.split}{fold}-seed{measured.seed}") / measured.setting.name
 
+    def kept(self) -> list[Kept]:
+        """The models that are there as checkpoints."""
+        found = matching(self.path / "checkpoints", "*/*.json")
+        return [one for one in map(kept_at, found) if one is not None]
+
+    def of_kept(self, kept: Kept, table: str) -> pd.DataFrame:
+        """The collected rows of a kept model's setting and kind of split: all seeds and folds, each once.
+
+        Args:
+            kept: the model.
+            table: ``results`` or ``per_class``.
+        """
+        path = self.path / f"{table}.parquet"
+        try:
+            rows = pd.read_parquet(parquet_source(path), filters=[("split", "==", kept.split)])
+        except FileNotFoundError:
+            return pd.DataFrame(columns=KEY)
+        except (pa.ArrowException, OSError, ValueError):
+            raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
+        rows = rows[[setting.name == kept.name for setting in _settings(rows)]]
+        return rows.drop_duplicates(["seed", "fold", *(["class_name"] if "class_name" in rows else [])])
+
     def _finished(self) -> list[StoragePath]:
         return [marker.parent for marker in matching(self._units, "*/done.json")]
 
     def _all_asked(self) -> list[Asked]:
         return [_read_asked(file) for file in matching(self._asked, "*.json")]
+
+
+def kept_at(path: StoragePath) -> Kept | None:
+    """The kept model whose json is at a path, as `RunFolder.checkpoint` names it; None for any other file."""
+    part = re.fullmatch(r"(?P<split>\d+-fold(?=\d)|.+?)(?P<fold>\d+)?-seed(?P<seed>\d+)", path.parent.name)
+    setting = re.fullmatch(r"(?P<model>[a-z-]+)-(?P<n_s>\d+)\+(?P<n_t>\d+)(?P<variant>.*)\.json", path.name)
+    if part is None or setting is None or setting["model"] not in MODELS:
+        return None
+    return Kept(
+        path,
+        split=part["split"],
+        fold=None if part["fold"] is None else int(part["fold"]),
+        seed=int(part["seed"]),
+        model=setting["model"],
+        n_s=int(setting["n_s"]),
+        n_t=int(setting["n_t"]),
+        variant=setting["variant"],
+    )
 
 
 def _read_asked(file: StoragePath) -> Asked:

@@ -72,7 +72,7 @@ def train_classifier(
     if teacher is not None:
         _check_teacher(teacher, split)
         teacher.to(device)
-    with _seeded(seed):
+    with seeded(seed):
         model = FrameClassifier(
             dim=features.shape[1],
             n_classes=len(split.class_names),
@@ -136,7 +136,7 @@ def train_dynamic(
     """
     labels = first_labels(split)
     _check_teacher(teacher, split)
-    with _seeded(seed):
+    with seeded(seed):
         model = DynamicSTE(
             student_dim=split.student.shape[1],
             teacher=teacher,
@@ -245,7 +245,7 @@ def _minimise(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed torch's only generator and give it back as it was; models that are trained side by side take turns."""
     with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

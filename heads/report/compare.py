@@ -68,10 +68,10 @@ class Comparison:
         if self.equal_cost:
             text += self._cost_in_words(self.equal_cost)
             if not np.isnan(self.equal_cost.over_seeds.low):
-                over_seeds = f" and over seeds {_bounds(self.equal_cost.over_seeds)}"
+                over_seeds = f" and over seeds {bounds(self.equal_cost.over_seeds)}"
         if np.isnan(self.over_videos.low):
             return f"{text}: not shown, {FEWEST_VIDEOS} videos are the fewest for an interval."
-        text += f", 95\u00a0% interval over videos {_bounds(self.over_videos)}{over_seeds}"
+        text += f", 95\u00a0% interval over videos {bounds(self.over_videos)}{over_seeds}"
         if self.verdict != "not shown":
             return f"{text}."
         if over_seeds and not self.over_videos.low <= 0 <= self.over_videos.high:
@@ -105,8 +105,8 @@ def equal_cost(dynamic: pd.DataFrame, baseline: pd.DataFrame, *, metric: Metric)
     Returns:
         None where the two share no seed.
     """
-    ours = _by_seed(dynamic, metric)
-    curve = {int(n_s + n_t): _by_seed(rows, metric) for (n_s, n_t), rows in baseline.groupby(["n_s", "n_t"], sort=True)}
+    ours = by_seed(dynamic, metric)
+    curve = {int(n_s + n_t): by_seed(rows, metric) for (n_s, n_t), rows in baseline.groupby(["n_s", "n_t"], sort=True)}
     costs = {frames: float(points["gmacs_measured"].mean()) for frames, points in curve.items()}
     cost = float(ours["gmacs_measured"].mean())
     below = [frames for frames in curve if costs[frames] <= cost]
@@ -146,7 +146,7 @@ def compare(results: pd.DataFrame, predictions: pd.DataFrame, *, metric: Metric)
         others = plain[plain["recipe"] == recipe]
         line = rows.iloc[0]
         common: dict[str, Any] = {"recipe": recipe, "n_s": int(n_s), "n_t": int(n_t)}
-        common["gmacs"] = float(_by_seed(rows, metric)["gmacs_measured"].mean())
+        common["gmacs"] = float(by_seed(rows, metric)["gmacs_measured"].mean())
         for model in _ENSEMBLES:
             same = others[(others["model"] == model) & (others["n_s"] == n_s) & (others["n_t"] == n_t)]
             if len(same):
@@ -194,7 +194,8 @@ def _over_videos(predictions: pd.DataFrame, terms: Sequence[tuple[float, pd.Seri
     )
 
 
-def _bounds(interval: Interval) -> str:
+def bounds(interval: Interval) -> str:
+    """An interval in points, as sentences have it."""
     return f"[{_points(interval.low)}, {_points(interval.high)}]"
 
 
@@ -225,7 +226,7 @@ def _whole(rows: pd.DataFrame) -> pd.Series:
     return rows["fusion_s"].fillna(True) & rows["fusion_t"].fillna(True)
 
 
-def _by_seed(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+def by_seed(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Metric and cost of each seed, folds weighted by their test videos."""
     weights = rows["n_videos"]
     sums = rows[[metric, "gmacs_measured"]].mul(weights, axis=0).groupby(rows["seed"]).sum()

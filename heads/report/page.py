@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from heads.published import PAPER
+from heads.report.backbones import tuned_table
 from heads.report.chart import DARK, LIGHT, Chart
 from heads.report.compare import Metric
 from heads.report.runs import Runs, experiments
@@ -103,6 +104,7 @@ def make_report(
     tables = {table.name: table.data for section in sections for table in section.tables}
     tables |= {name: pairs for section in sections for name, _, _, pairs in section.confused}
     tables |= {f"comparisons-{section.anchor}": table for section in sections if len(table := section.compared_table)}
+    tables |= {f"fine-tuned-{one.anchor}": tuned_table(one.tuned) for one in sections if one.tuned}
     return Report(html, [chart for section in sections for chart in section.charts], tables)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from heads.report.backbones import Tuned, compare_backbones
 from heads.report.chart import Chart, file_stem
 from heads.report.classes import (
     MANY,
@@ -41,6 +42,8 @@ class Section:
     """The experiment that the comparisons and curves are made of."""
     comparisons: list[tuple[str, list[Comparison]]]
     """By recipe and frames of Dynamic-STE."""
+    tuned: list[Tuned]
+    """Fine-tuned backbones against frozen ones."""
     curves: list[Chart]
     tables: list[ReportTable]
     classes: list[Chart]
@@ -116,6 +119,9 @@ def make_section(
         in_short=in_short(comparisons),
         compared=curve,
         comparisons=_grouped(comparisons, len(recipes) > 1),
+        tuned=compare_backbones(
+            rows, lambda experiment: runs.predictions(part, experiment, scores=metric == "map"), metric=metric
+        ),
         curves=curves,
         tables=tables,
         classes=classes,

@@ -1,14 +1,18 @@
 """Comparisons of the report against hand-made numbers."""
 
 import math
+from datetime import datetime
 
 import pandas as pd
 import pytest
 
 from heads.metric import Interval, mean_interval
+from heads.report.backbones import compare_backbones
 from heads.report.compare import Comparison, EqualCost, compare, equal_cost, in_short
+from heads.report.page import make_report
+from heads.report.runs import Runs
 from heads.setting import Setting
-from tests.heads.run_folder import single, ste
+from tests.heads.run_folder import ensembles, single, ste, write_run
 
 
 def rows(setting: Setting, values: dict[tuple[int, int], float], gmacs: float, videos: int = 10) -> pd.DataFrame:
@@ -175,3 +179,36 @@ NEAR = "with 16 frames, its measured point nearest in cost and cheaper (1.73 GMA
 def test_sentences(one, verdict, sentence):
     assert one.verdict == verdict
     assert one.sentence == sentence
+
+
+def test_fine_tuned_backbones_are_compared_with_the_frozen_ones_that_they_began_as(tmp_path):
+    models = {"train": [single("teacher", 16), *ensembles(16, 4)]}
+    frozen = write_run(tmp_path / "frozen", experiments=models, recipe="lite", seeds=3)
+    tuned = write_run(tmp_path / "tuned", experiments={"finetune": models["train"]}, recipe="lite-finetuned", seeds=2)
+    wrong = pd.read_parquet(frozen / "predictions.parquet")
+    chosen = wrong["model"] == "dynamic"
+    wrong.loc[chosen, "predicted"] = (
+        wrong.loc[chosen, "predicted"] + wrong.loc[chosen, "seed"] % 2
+    ) % 6  # half of them
+    wrong.to_parquet(frozen / "predictions.parquet")
+    results = pd.read_parquet(frozen / "results.parquet")
+    results.loc[results["model"] == "dynamic", "top1"] -= results["seed"] % 2
+    results.to_parquet(frozen / "results.parquet")
+    runs = Runs([frozen, tuned])
+    (part,) = runs.parts()
+    found = compare_backbones(runs.rows(part), lambda name: runs.predictions(part, name, scores=False), metric="top1")
+    assert [one.model for one in found] == ["dynamic", "static-avg", "static-weighted", "teacher"]
+    dynamic, average = found[0], found[1]
+    assert (dynamic.recipe, dynamic.frozen, dynamic.seeds) == ("lite-finetuned", "lite", 2)
+    assert dynamic.over_videos.estimate == pytest.approx(dynamic.over_seeds.estimate, abs=0.05)
+    assert dynamic.over_videos.low > 0.2 and dynamic.over_seeds.low < 0 and dynamic.verdict == "not shown"
+    assert dynamic.sentence.startswith("Dynamic-STE at 16 + 4 frames is ")
+    assert "points above itself on the frozen backbones of lite, 2 seeds, 95\u00a0% interval over" in dynamic.sentence
+    assert dynamic.sentence.endswith(": not shown.")
+    assert average.over_videos.estimate == 0 and "is level with itself" in average.sentence
+    page = make_report(
+        [frozen, tuned], metrics={}, pictures=lambda _dataset, _videos: {}, command="", written=datetime(2026, 1, 1)
+    )
+    assert "Fine-tuned backbones" in page.html and dynamic.sentence in page.html
+    (table,) = (table for name, table in page.tables.items() if name.startswith("fine-tuned-"))
+    assert table["sentence"].tolist() == [one.sentence for one in found]
