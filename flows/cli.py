@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.environment import prepare_environment
+from flows.environment import is_first, prepare_environment
 from flows.interrupts import interrupted, interruptible
 from flows.server import prefect_server
 from pipeline.errors import DynapropError
@@ -190,6 +190,53 @@ def sweep(
 
 
 @app.command()
+def finetune(
+    target: Target,
+    recipe: Recipe = "lite",
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Begin with the Dynamic-STE of this run, trained on cached features."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each stage; the recipe's by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    n_s: Annotated[int | None, typer.Option(min=1, help="Student frames; the recipe's by default.")] = None,
+    n_t: Annotated[int | None, typer.Option(min=1, help="Teacher frames; the recipe's by default.")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    deadline: Deadline = 60.0,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train backbones and heads end to end; goes on after the last finished epoch.
+
+    On several GPUs: torchrun --nproc-per-node N -m flows.cli finetune TARGET ...
+    """
+    options = {
+        "recipe": recipe,
+        "init": init,
+        "epochs": epochs,
+        "seed": seed,
+        "n_s": n_s,
+        "n_t": n_t,
+        "device": device,
+        "workers": workers,
+        "deadline": deadline,
+        "catalog": catalog,
+    }
+    if not is_first():  # of several processes, started by torchrun, the first has the flow run
+        from flows.finetuning import run_finetuning
+
+        run_finetuning(target, **options)  # type: ignore[arg-type]
+        return
+    with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
+        from flows.finetune import finetune
+        from flows.table import print_reports
+
+        report = finetune(target, **options)  # type: ignore[arg-type]
+    print_reports([report], folds=0, workspace=workspace)
+
+
+@app.command()
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server on loopback; 0 for any free one.")] = 4200,
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time; others wait.")] = 1,
@@ -221,6 +268,77 @@ def report(
     command = shlex.join(["dynaprop", *sys.argv[1:]])
     page = write_report(runs, videos=videos or (), output=output, catalog=catalog, command=command)
     _say_page(page)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Folder of an exported model; or a run, a dataset (its newest run), a checkpoint."
+        ),
+    ],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Files, or folders to search for videos.")],
+    n_s: Annotated[int | None, typer.Option(min=1, help="Student frames, where a run has kept several.")] = None,
+    n_t: Annotated[int | None, typer.Option(min=1, help="Teacher frames, the same.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the training; the lowest kept by default.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for failed videos, too.")] = False,
+    timeline: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="Draw a single video: scores over time, and attention.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    deadline: Deadline = 60.0,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Recognise videos: class, confidence, cost and milliseconds by stage; fails (1) where a video does."""
+    from flows.predict import predict as recognise
+
+    failed = recognise(
+        model,
+        videos,
+        n_s=n_s,
+        n_t=n_t,
+        seed=seed,
+        top=top,
+        as_json=as_json,
+        timeline=timeline,
+        device=device,
+        workers=workers,
+        deadline=deadline,
+        catalog=catalog,
+    )
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def export(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run, a dataset or folder of videos (its newest run), or a checkpoint."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="student, student-kd, teacher, static-avg, static-weighted or dynamic.")
+    ] = "dynamic",
+    n_s: Annotated[int | None, typer.Option(min=1, help="Student frames; the recipe's by default.")] = None,
+    n_t: Annotated[int | None, typer.Option(min=1, help="Teacher frames; the recipe's by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the training; the lowest kept by default.")] = None,
+    output: Annotated[str | None, typer.Option(help="The folder; in $DYNAPROP_HOME/exported by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older export.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="ONNX files, too, each compared with torch.")] = False,
+    catalog: CatalogPath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a trained model as one folder that needs neither dataset nor catalog: weights, classes, model card."""
+    from flows.export import export as write_export
+
+    folder = write_export(
+        run, model=model, n_s=n_s, n_t=n_t, seed=seed, output=output, force=force, onnx=onnx, catalog=catalog
+    )
+    typer.echo(f"model: {folder}")
+    typer.echo(f"card:  {folder / 'README.md'}")
 
 
 @app.command()
@@ -277,6 +395,7 @@ def verify(
 
 
 _INTERRUPTED = "interrupted; the same command goes on where it stopped"
+_ABANDONED = "interrupted"
 _STOPPED = "no longer serving; a flow that was running goes on where it stopped when it is asked for again"
 
 
@@ -285,7 +404,8 @@ def main() -> None:
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     serving = sys.argv[1:2] == ["serve"]
     prepare_environment(verbose=verbose or serving)
-    with interruptible(_STOPPED, patience=13.0) if serving else interruptible(_INTERRUPTED):
+    message = _ABANDONED if sys.argv[1:2] in (["predict"], ["export"]) else _INTERRUPTED
+    with interruptible(_STOPPED, patience=13.0) if serving else interruptible(message):
         code = _run(verbose)
     sys.exit(code)
 

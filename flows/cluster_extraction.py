@@ -46,7 +46,8 @@ def extract_on_cluster(
         raise UsageError(f"{extraction.store.root} is this process's alone; a cluster needs a store that all see")
     with open_cluster(spec, on_note=say) as cluster:
         work = extraction.remote(device=device, peers=cluster.peers)
-        say(f"extract: {len(plan.shards)} shards by {cluster.workers} workers of cluster {spec.name!r}")
+        shards = f"{len(plan.shards)} shard{'s' * (len(plan.shards) != 1)}"
+        say(f"extract: {shards} by {cluster.workers} workers of cluster {spec.name!r}")
 
         def extract(shard: int) -> ShardResult:
             extraction.check_lock()

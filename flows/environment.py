@@ -1,6 +1,6 @@
-"""Settings that libraries read from the environment when they are imported: call this before importing them.
+"""The environment: settings that libraries read from it when they are imported, and what launchers say in it.
 
-All of them are defaults that the user's own environment overrides.
+All settings are defaults that the user's own environment overrides.
 """
 
 import os
@@ -29,3 +29,8 @@ def prepare_environment(*, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", quiet)
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", quiet)
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # it has no level of its own on the terminal
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of those that `torchrun` has started: it alone says things."""
+    return os.environ.get("RANK", "0") == "0"

@@ -85,7 +85,7 @@ def collect_garbage(catalog: Catalog, home: StoragePath) -> None:
             ]
             if not unnamed:
                 continue
-            with StoreLock(lock_record(root), name=str(root)):
+            with StoreLock(lock_record(root), name=str(root), wait=None):
                 for key in unnamed:
                     store.remove(key)
                     removed += 1

@@ -32,11 +32,12 @@ def flows() -> "list[Flow[..., Any]]":
     """All flows, in the order in which one needs them."""
     from flows.evaluate_sweep import evaluate_sweep
     from flows.extract_features import extract_features
+    from flows.finetune import finetune
     from flows.reproduce import reproduce
     from flows.train_heads import train_heads
     from flows.transcode import transcode
 
-    return [extract_features, train_heads, evaluate_sweep, reproduce, transcode]
+    return [extract_features, train_heads, evaluate_sweep, reproduce, finetune, transcode]
 
 
 def deployments() -> "list[RunnerDeployment]":

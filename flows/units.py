@@ -21,13 +21,15 @@ from heads.results import Asked, Measured, RunFolder
 from heads.setting import Setting
 from heads.trained import Options, TrainedModels, trainings
 from pipeline.annotations import Annotations, require_labels
-from pipeline.cached import open_store
+from pipeline.cached import clip_rule, open_store
 from pipeline.cores import usable_cores
 from pipeline.device import resolve_device
 from pipeline.errors import DynapropError
 from pipeline.networks import gmacs_per_frame
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
+
+_FEW_STEPS = 60  # the paper trains for thousands; the sample dataset needs 80
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Units:
                 "recipe": recipe.model_dump(mode="json"),
                 "feature_keys": self.keys,
                 "store": str(store.root),
+                "grid": clip_rule(dataset),
                 "classes": list(self.annotations.class_names),
                 "missing": list(missing),
             }
@@ -132,6 +135,8 @@ class Units:
         if done:
             say(f"train: {len(done)} of {len(wanted)} results are there already")
         units = self._units(wanted - done, first_seed=min((row.seed for row in wanted), default=0))
+        if units:
+            self._warn_of_few_steps()
         try:
             with steps("train", sum(map(self._frames, units)), "frames") as progress:
                 jobs = [{"units": self, "unit": unit, "keep": keep} for unit in units]
@@ -140,6 +145,15 @@ class Units:
         finally:
             self.run.collect()
         return RunReport(str(self.run.path), tuple(asked))
+
+    def _warn_of_few_steps(self) -> None:
+        videos = min(len(split.train) for split in self.splits)
+        steps = -(-videos // self.options.batch_size) * self.options.epochs
+        if steps < _FEW_STEPS:
+            say(
+                f"train: {videos} training videos in batches of {self.options.batch_size} make {steps} steps, which "
+                "hardly train a model: take a recipe of smaller batches (lite-small) or more epochs"
+            )
 
     def train(self, unit: Unit, *, keep: bool, on_frames: Callable[[int], None]) -> None:
         """Train, measure and store one unit."""
@@ -173,8 +187,8 @@ class Units:
             test,
             settings=unit.settings,
             key=key,
-            student_cost=_cost(self.workspace.student),
-            teacher_cost=_cost(self.workspace.teacher),
+            student_cost=branch_cost(self.workspace.student),
+            teacher_cost=branch_cost(self.workspace.teacher),
             n_missing=len(unit.split.test) - len(test) + len(unit.split.missing),
             with_frames=unit.with_frames,
         )
@@ -249,5 +263,6 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=int).encode()).hexdigest()[:8]
 
 
-def _cost(backbone: BackboneSpec) -> BranchCost:
+def branch_cost(backbone: BackboneSpec) -> BranchCost:
+    """Cost of one frame through a backbone."""
     return BranchCost(gmacs=gmacs_per_frame(backbone.model, backbone.size), gflops_paper=backbone.gflops_paper)

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.test_kill import session
 
 PREFECT = (sys.executable, "-m", "prefect")
-ON_GPU = ("extract-features", "train-heads", "evaluate-sweep", "reproduce")
+ON_GPU = ("extract-features", "train-heads", "evaluate-sweep", "reproduce", "finetune")
 
 
 @pytest.fixture

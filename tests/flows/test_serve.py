@@ -148,7 +148,7 @@ def test_nothing_outlives_a_killed_serve_and_schedules_go_on_with_the_next(workp
         served.process.terminate()
         assert served.process.wait(timeout=60) == 143
     with serving(environment, workplace) as served:
-        assert [each["paused"] for each in served.call("deployments/filter", {})] == [False] * 5
+        assert [each["paused"] for each in served.call("deployments/filter", {})] == [False] * 6
         root = workplace / "stores" / "tiny" / "clips-1s-min10-max20"
         root.mkdir(parents=True)
         with StoreLock(lock_record(root), name="the test"):
@@ -191,7 +191,7 @@ def test_every_parameter_is_described_and_typed():
     from flows.serve import deployments
 
     found = {f"{each.flow_name}/{each.name}": each for each in deployments()}
-    flows = ("extract-features", "train-heads", "evaluate-sweep", "reproduce", "transcode")
+    flows = ("extract-features", "train-heads", "evaluate-sweep", "reproduce", "finetune", "transcode")
     assert list(found) == [f"{name}/local" for name in flows]
     for name, deployment in found.items():
         assert deployment.description

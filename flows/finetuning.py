@@ -1,0 +1,347 @@
+"""Fine-tuning a recipe on a dataset: names resolved, videos found, stages run, what comes of it told.
+
+Every process of a training (`torchrun`) runs this; the first one alone has a flow run, says things and writes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.environment import is_first
+from flows.measure_finetuned import measure_finetuned, say_difference, tuned_backbones
+from flows.progress import say, steps
+from flows.runs import is_run
+from flows.units import RunReport
+from flows.workspace import Workspace, home, open_workspace
+from heads.checkpoint import load_checkpoint
+from heads.fine_tuned import FineTunedModels
+from heads.models import DynamicSTE
+from heads.process_group import ProcessGroup, process_group
+from heads.results import Asked, Measured, RunFolder
+from heads.sampling import training_clips
+from heads.setting import Setting, expand
+from heads.training_state import remove_states
+from heads.two_stages import Places, Stage, TwoStages, starting_heads
+from pipeline.annotations import Annotations, Video, require_labels
+from pipeline.cached import clip_rule, locate_backbone, store_path
+from pipeline.cores import usable_cores
+from pipeline.decode_pool import DecodePool
+from pipeline.device import resolve_device
+from pipeline.errors import DynapropError, UsageError
+from pipeline.lock import StoreLock
+from pipeline.lock_record import lock_record
+from pipeline.object_path import storage_path
+from pipeline.specs import FinetuneSpec
+from pipeline.splits import Split, given_or_stratified
+from pipeline.training_frames import TrainingFrames, TrainingVideo, probe_videos
+
+Do = Callable[[str, Callable[[], None]], object]
+"""Runs a stage, which is named; in a flow as a task of its own."""
+
+
+def run_finetuning(
+    target: str,
+    *,
+    recipe: str = "lite",
+    init: str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    n_s: int | None = None,
+    n_t: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+    catalog: str | None = None,
+    do: Do = lambda _stage, train: train(),
+) -> RunReport:
+    """Fine-tune in this process, which may be one of several; the arguments are the flow's, see ``finetune``."""
+    workspace = open_workspace(target, recipe, catalog)
+    device = resolve_device(device)
+    annotations = workspace.annotations()
+    require_labels(annotations)
+    spec = workspace.dataset
+    split = given_or_stratified(annotations, seed=spec.split_seed, test_fraction=spec.test_fraction)
+    options = workspace.recipe.finetune
+    if epochs is not None:
+        options = options.model_copy(update={"teacher_epochs": epochs, "student_epochs": epochs})
+    frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
+    clips = options.clips or frames[0]
+    origin = None if init is None else _run_named(init)
+    begun = None if origin is None else _init(workspace, annotations, origin, split, seed, frames)
+    if begun is None and options.teacher_epochs == 0:
+        raise UsageError("a teacher of 0 epochs needs heads to begin with: name a run (--init), or give it epochs")
+    # With frozen batch normalisation these two change time and memory alone.
+    exclude = {"micro_batch", "checkpointing"} if options.batch_norm == "frozen" else set()
+    identity = _identity(workspace, annotations, split) | {
+        "finetune": options.model_dump(mode="json", exclude=exclude),
+        "init": origin and origin.path.name,
+        "frames": frames,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    run = RunFolder(workspace.home / "runs" / f"{spec.name}-{workspace.recipe.name}-finetune-{digest}")
+    settings = {
+        setting: run.checkpoint(Measured(split.name, split.fold, seed, setting))
+        for setting in (_setting("teacher", 0, clips), _setting("dynamic", *frames))
+    }
+    teacher, dynamic = settings.values()
+    places = Places(run=run.path, seed=seed, teacher=teacher, dynamic=dynamic)
+    if not places.done.exists():
+        _fine_tune(
+            workspace,
+            annotations,
+            split,
+            options,
+            places,
+            run=run,
+            frames=frames,
+            clips=clips,
+            init=begun,
+            device=device,
+            workers=workers,
+            deadline=deadline,
+            do=do,
+        )
+    elif is_first():
+        say(f"fine-tuned already: {run.path}")
+        remove_states(places.state)  # a kill may have come before
+    asked = Asked("finetune", split.name, (seed,), tuple(settings))
+    if is_first():
+        say(_as_backbones(workspace, places))
+        models = FineTunedModels(places, settings, resolve_device(device))
+        measure_finetuned(
+            workspace, annotations, split, models, run=run, asked=asked, workers=workers, deadline=deadline
+        )
+        if origin is not None:
+            say_difference(origin, run, Measured(split.name, split.fold, seed, _setting("dynamic", *frames)))
+    return RunReport(str(run.path), (asked,))
+
+
+def _fine_tune(
+    workspace: Workspace,
+    annotations: Annotations,
+    split: Split,
+    options: FinetuneSpec,
+    places: Places,
+    *,
+    run: RunFolder,
+    frames: tuple[int, int],
+    clips: int,
+    init: DynamicSTE | None,
+    device: str,
+    workers: int | None,
+    deadline: float,
+    do: Do,
+) -> None:
+    """Train both stages, as far as they are not."""
+    recipe = workspace.recipe
+    with ExitStack() as stack:
+        group, device = stack.enter_context(process_group(device))
+        if group.size > options.batch_size:
+            raise UsageError(f"{group.size} processes for batches of {options.batch_size} videos: raise batch_size")
+        lock = None
+        if group.rank == 0:
+            place = run.path / "locks" / f"seed{places.seed}"
+            lock = stack.enter_context(
+                StoreLock(lock_record(place), name=f"{run.path.name}, seed {places.seed}", wait=None, on_note=say)
+            )
+        if group.any([group.rank == 0 and places.done.exists()], device=device)[0]:
+            return  # by somebody who had the lock until now
+        if group.rank == 0:
+            run.describe(
+                {
+                    "dataset": workspace.dataset.name,
+                    "recipe": recipe.model_dump(mode="json") | {"n_s": frames[0], "n_t": frames[1]},
+                    "finetune": options.model_dump(mode="json"),
+                    "store": str(store_path(workspace.dataset, workspace.home)),
+                    "grid": clip_rule(workspace.dataset),
+                    "classes": list(annotations.class_names),
+                    "missing": list(annotations.missing),
+                }
+            )
+        workers = workers or max(1, usable_cores() // group.local_size)
+        pool = stack.enter_context(DecodePool(workers=workers, deadline=deadline))
+        wanted = [annotations.videos[video] for video in split.train]
+        videos = _probe(workspace, wanted, pool, group, device)
+        labels = {video.id: video.labels[0] for video in wanted}
+        source = partial(
+            _source,
+            videos,
+            pool=pool,
+            clips=clips,
+            group=group,
+            batch_size=options.batch_size,
+            seed=places.seed,
+            jitter=options.jitter,
+            scale=options.scale,
+            ratio=options.ratio,
+            flip=options.flip,
+        )
+        stages = TwoStages(
+            places,
+            student=locate_backbone(workspace.student),
+            teacher=locate_backbone(workspace.teacher),
+            labels=[labels[video.id] for video in videos],
+            class_names=annotations.class_names,
+            frames=source,
+            clips=clips,
+            n_s=frames[0],
+            n_t=frames[1],
+            init=init,
+            teacher_epochs=options.teacher_epochs,
+            student_epochs=options.student_epochs,
+            gamma=recipe.gamma,
+            key_dim=recipe.key_dim,
+            lambda_frm=recipe.lambda_frm,
+            lambda_cos=recipe.lambda_cos,
+            train_batch_norm=options.batch_norm == "trained",
+            checkpointing=options.checkpointing,
+            precision=options.precision,
+            training={
+                "lr": options.lr,
+                "backbone_lr": options.backbone_lr,
+                "weight_decay": options.weight_decay,
+                "warmup": options.warmup,
+                "milestones": options.milestones,
+                "micro_batch": options.micro_batch,
+            },
+            device=device,
+            group=group,
+            check=None if lock is None else lock.check,
+            on_failure=lambda video, error: say(f"left out: {video}: {error}"),
+        )
+        stage: Stage
+        for stage in ("teacher", "student"):
+            do(stage, partial(_run_stage, stages, stage, len(videos), group))
+        stages.finish()
+    if is_first():
+        say(f"fine-tuned: {run.path}, loss curve: {places.epochs}")
+
+
+def _run_stage(stages: TwoStages, stage: Stage, n_videos: int, group: ProcessGroup) -> None:
+    left = stages.epochs[stage] - stages.epochs_done(stage)
+    if group.rank > 0:
+        stages.run(stage)
+        return
+    if left < stages.epochs[stage]:
+        say(f"fine-tune {stage}: {stages.epochs_done(stage)} of {stages.epochs[stage]} epochs are there already")
+    with steps(f"fine-tune {stage}", left * n_videos, "videos") as progress:
+        stages.on_videos = progress.advance
+        stages.run(stage)
+
+
+def _source(
+    videos: list[TrainingVideo], sizes: list[int], *, clips: int, group: ProcessGroup, **options: Any
+) -> TrainingFrames:
+    def choose(n_clips: int, rng: np.random.Generator | None) -> np.ndarray:
+        return training_clips(n_clips, clips, rng)
+
+    return TrainingFrames(videos, sizes=sizes, choose=choose, rank=group.rank, ranks=group.size, **options)
+
+
+def _probe(
+    workspace: Workspace, videos: list[Video], pool: DecodePool, group: ProcessGroup, device: str
+) -> list[TrainingVideo]:
+    """The training videos that every process can open: all have the same list."""
+    dataset = workspace.dataset
+    ask = partial(
+        probe_videos,
+        videos,
+        pool=pool,
+        clip_seconds=dataset.clip_seconds,
+        min_clips=dataset.min_clips,
+        max_clips=dataset.max_clips,
+        min_share=dataset.min_share,
+    )
+    if group.rank > 0:
+        usable, failed = ask()
+    else:
+        with steps("probe", len(videos), "videos") as progress:
+            usable, failed = ask(on_video=progress.advance)
+    left_out = group.any([video.id in failed for video in videos], device=device)
+    if any(left_out) and group.rank == 0:
+        first = videos[left_out.index(True)].id
+        why = failed.get(first, "another process cannot open it")
+        say(f"left out: {sum(left_out)} of {len(videos)} training videos, {first} first: {why}")
+    if all(left_out):
+        raise DynapropError(f"none of the {len(videos)} training videos can be decoded")
+    found = {video.id: video for video in usable}
+    return [found[video.id] for video, out in zip(videos, left_out, strict=True) if not out]
+
+
+def _run_named(name: str) -> RunFolder:
+    folder = home() / "runs"
+    for place in (folder / name, storage_path(name)) if name else ():
+        if is_run(place):
+            return RunFolder(place.resolve() if isinstance(place, Path) else place)
+    raise UsageError(f"no run {name!r}: name a run in {folder}, or a run's folder; `dynaprop train` makes one")
+
+
+def _init(
+    workspace: Workspace,
+    annotations: Annotations,
+    run: RunFolder,
+    split: Split,
+    seed: int,
+    frames: tuple[int, int],
+) -> DynamicSTE:
+    """Dynamic-STE of a run, trained on the same split at the same seed."""
+    path = run.checkpoint(Measured(split.name, split.fold, seed, _setting("dynamic", *frames)))
+    try:
+        checkpoint = load_checkpoint(path)
+    except UsageError:
+        command = f"dynaprop train {workspace.quoted} --recipe {workspace.recipe.name} --seeds {seed + 1}"
+        raise UsageError(
+            f"{str(run.path)!r} has no Dynamic-STE of {frames[0]} + {frames[1]} frames and seed {seed} on this split "
+            f"({path.name}); to make one, run: {command} --n-s {frames[0]} --n-t {frames[1]}"
+        ) from None
+    return starting_heads(
+        checkpoint,
+        student=locate_backbone(workspace.student)[0],
+        teacher=locate_backbone(workspace.teacher)[0],
+        class_names=annotations.class_names,
+    )
+
+
+def _setting(model: str, n_s: int, n_t: int) -> Setting:
+    (setting,) = expand([model], [(n_s, n_t)])
+    return setting
+
+
+def _identity(workspace: Workspace, annotations: Annotations, split: Split) -> dict[str, object]:
+    """What decides the outcome, apart from the hyper-parameters of the fine-tuning."""
+    dataset, recipe = workspace.dataset, workspace.recipe
+    return {
+        "backbones": [locate_backbone(each)[0].name for each in (workspace.student, workspace.teacher)],
+        "heads": [recipe.gamma, recipe.key_dim, recipe.lambda_frm, recipe.lambda_cos],
+        "grid": clip_rule(dataset),
+        "classes": annotations.class_names,
+        **{
+            part: [(annotations.videos[video].id, annotations.videos[video].labels) for video in videos]
+            for part, videos in (("train", split.train), ("test", split.test))
+        },
+    }
+
+
+def _as_backbones(workspace: Workspace, places: Places) -> str:
+    """What the catalog needs to extract, train and sweep with the fine-tuned backbones."""
+    lines, names = [], {}
+    for branch, spec in tuned_backbones(workspace, places).items():
+        names[branch] = spec.name
+        values = spec.model_dump(mode="json", exclude={"name"}, exclude_none=True, exclude_defaults=True)
+        lines.append(f"  {spec.name}: {json.dumps(values)}")
+    recipe = f"{workspace.recipe.name}-finetuned{places.seed}"
+    return "\n".join(
+        [
+            "to train other models on the fine-tuned backbones, add to the catalog:",
+            "backbones:",
+            *lines,
+            "recipes:",
+            f"  {recipe}: {json.dumps(names)}",
+        ]
+    )

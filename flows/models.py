@@ -1,0 +1,267 @@
+"""Which trained model a name means, and the recogniser that it makes with its backbones."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows.progress import say
+from flows.runs import named_run
+from heads.checkpoint import CheckpointInfo, load_checkpoint, read_info
+from heads.exported import BackboneToExport, Branch, ClipRule, is_export
+from heads.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
+from heads.results import Kept, RunFolder, kept_at
+from pipeline.backbone import FrameBackbone
+from pipeline.cached import locate_backbone
+from pipeline.catalog import Catalog, load_catalog
+from pipeline.device import resolve_device
+from pipeline.errors import DynapropError, UsageError
+from pipeline.feature_key import FeatureKey, feature_key
+from pipeline.networks import gmacs_per_frame, load_network
+from pipeline.object_path import StoragePath, matching, storage_path
+from pipeline.weights import Weights
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A model that a run has kept, and where its backbones are."""
+
+    run: StoragePath
+    settings: dict[str, Any]
+    """The run's ``run.json``."""
+    kept: Kept
+    info: CheckpointInfo
+    grid: ClipRule
+    backbones: dict[Branch, tuple[FeatureKey, Weights]]
+    """Of the branches that the model has."""
+
+    def to_export(self) -> dict[Branch, BackboneToExport]:
+        """The backbones with their networks."""
+        return {
+            branch: BackboneToExport(key, load_network(key.model, weights), gmacs_per_frame(key.model, key.size))
+            for branch, (key, weights) in self.backbones.items()
+        }
+
+
+def load(
+    model: str | Path,
+    *,
+    n_s: int | None = None,
+    n_t: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    deadline: float = 60.0,
+    catalog: str | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Recogniser:
+    """Load a model that recognises videos.
+
+    Args:
+        model: the folder of an exported model; or a run (its name or folder), a dataset or folder of videos (its newest
+            run), of which Dynamic-STE is taken; or one checkpoint of a run.
+        n_s, n_t, seed: which of a run's models; by default the recipe's frames and the lowest seed that was kept.
+        device: auto, cpu, cuda or cuda:N.
+        workers: decode processes; one a core by default.
+        deadline: seconds without a new frame after which a video is given up.
+        catalog: path of the catalog file, which an exported model does not need.
+        on_note: called with a line for people where a backbone runs slower than it might.
+
+    Raises:
+        UsageError: there is no such model.
+        DynapropError: its files are damaged or do not belong together, or its backbones are not here.
+    """
+    if is_export(Path(model).expanduser()):
+        folder = Path(model).expanduser()
+        return load_export(folder, device=device, workers=workers, deadline=deadline, on_note=on_note)
+    found = find_model(str(model), n_s=n_s, n_t=n_t, seed=seed, catalog=catalog)
+    device = resolve_device(device)
+    with starting_pool(workers=workers, deadline=deadline) as pool:
+        branches = {}
+        for branch, (key, weights) in found.backbones.items():
+            backbone = FrameBackbone(key=key, weights=weights, device=device, on_note=on_note)
+            branches[branch] = BranchNetwork(backbone, gmacs_per_frame(key.model, key.size))
+        return Recogniser(
+            load_checkpoint(found.kept.path).model,
+            class_names=found.info.class_names,
+            n_s=found.info.n_s,
+            n_t=found.info.n_t,
+            branches=branches,
+            **found.grid.model_dump(),
+            device=device,
+            pool=pool,
+        )
+
+
+def find_model(
+    name: str,
+    *,
+    model: str = "dynamic",
+    n_s: int | None = None,
+    n_t: int | None = None,
+    seed: int | None = None,
+    catalog: str | None = None,
+) -> RunModel:
+    """Find a model that a run has kept.
+
+    Args:
+        name: a run, a dataset or folder of videos (its newest run), or the checkpoint itself.
+        model, n_s, n_t, seed: which one of the run's; by default the frames are the recipe's, the seed is the lowest.
+        catalog: path of the catalog file, which knows the backbones.
+
+    Raises:
+        UsageError: no such run, or the run has not kept the model.
+        DynapropError: the backbones are not here, or files of the run are damaged.
+    """
+    entries = load_catalog(Path(catalog) if catalog else None)
+    kept = _checkpoint(name)
+    if kept is None:
+        try:
+            run = named_run(name, entries)[1]
+        except UsageError as error:
+            raise UsageError(f"{error}; or an exported model's") from None
+        kept = _choose(RunFolder(run), model, n_s, n_t, seed)
+    else:
+        run = kept.path.parents[2]
+    settings, info = _settings(run), read_info(kept.path)
+    counts = {"student": info.n_s, "teacher": info.n_t}
+    return RunModel(
+        run=run,
+        settings=settings,
+        kept=kept,
+        info=info,
+        grid=_grid(run, settings),
+        backbones={branch: _backbone(info.feature_keys[branch], run, entries) for branch in BRANCHES if counts[branch]},
+    )
+
+
+def _checkpoint(name: str) -> Kept | None:
+    """The checkpoint that a path names, by either of its files or without suffix."""
+    path = storage_path(name)
+    stem = path.name.removesuffix(".json").removesuffix(".safetensors")
+    if path.parent.parent.name != "checkpoints":
+        return None
+    file = path.with_name(f"{stem}.json")
+    kept = kept_at(file) if file.is_file() else None
+    if kept is None:
+        raise UsageError(f"no checkpoint {name!r} of a run: name a .json or .safetensors file below its checkpoints/")
+    return kept
+
+
+def _choose(run: RunFolder, model: str, n_s: int | None, n_t: int | None, seed: int | None) -> Kept:
+    every = run.kept()
+    wanted = [one for one in every if (one.model, one.variant) == (model, "") and seed in (None, one.seed)]
+    wanted = [one for one in wanted if n_s in (None, one.n_s) and n_t in (None, one.n_t)]
+    settings = _settings(run.path)
+    recipe = settings.get("recipe", {})
+    if not wanted:
+        asked = " ".join(filter(None, [_frames(n_s, n_t), "" if seed is None else f"at seed {seed}"]))
+        raise UsageError(
+            f"{run.path} has not kept {model} {asked}{' ' * bool(asked)}({_there(every)}); "
+            f"`{_command(settings, n_s, n_t, seed)}` keeps it"
+        )
+    lowest = min(one.seed for one in wanted)
+    wanted = [one for one in wanted if one.seed == lowest]
+    if len({one.name for one in wanted}) > 1:
+        own = [one for one in wanted if (one.n_s, one.n_t) == (recipe.get("n_s"), recipe.get("n_t"))]
+        if not own:
+            frames = " or ".join(sorted({_frames(one.n_s, one.n_t) for one in wanted}))
+            raise UsageError(f"{run.path} has kept {model} with several numbers of frames; say which: {frames}")
+        wanted = own
+    chosen = min(wanted, key=lambda one: (one.fold is not None, one.fold or 0, one.split))
+    if chosen.fold is not None:
+        say(f"{chosen.name} of fold {chosen.fold} of {chosen.split}, which was trained on a part of the videos")
+    return chosen
+
+
+def _command(settings: dict[str, Any], n_s: int | None, n_t: int | None, seed: int | None) -> str:
+    """What trains a model that a run lacks."""
+    name = settings.get("recipe", {}).get("name", "NAME")
+    command, option = (
+        ("finetune", f"--seed {seed}") if "finetune" in settings else ("train", f"--seeds {(seed or 0) + 1}")
+    )
+    parts = [f"dynaprop {command} TARGET --recipe {name}", _frames(n_s, n_t), option if seed else ""]
+    return " ".join(filter(None, parts))
+
+
+def _frames(n_s: int | None, n_t: int | None) -> str:
+    """As options say it; without what is not asked for, or not there."""
+    return " ".join(f"--{name} {n}" for name, n in (("n-s", n_s), ("n-t", n_t)) if n)
+
+
+def _there(kept: Sequence[Kept]) -> str:
+    names = sorted({f"{one.name} at seed {one.seed}" for one in kept})
+    return f"there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}" if names else "it has kept none"
+
+
+def _settings(run: StoragePath) -> dict[str, Any]:
+    path = run / "run.json"
+    try:
+        settings = json.loads(path.read_text())
+        if isinstance(settings, dict):
+            return settings
+    except FileNotFoundError:
+        raise DynapropError(f"{path} is not there: {run} is no run folder") from None
+    except (OSError, ValueError):
+        pass
+    raise DynapropError(f"{path} is damaged; `dynaprop train` writes it anew")
+
+
+def _grid(run: StoragePath, settings: dict[str, Any]) -> ClipRule:
+    """The clip grid that the run's features have."""
+    try:
+        return ClipRule.model_validate(settings.get("grid"))
+    except ValidationError:
+        raise DynapropError(
+            f"{run / 'run.json'} does not name its clip grid; `dynaprop train` writes it anew"
+        ) from None
+
+
+def _backbone(name: str, run: StoragePath, catalog: Catalog) -> tuple[FeatureKey, Weights]:
+    """The backbone that makes the features of a key: one that the run has fine-tuned, or one of the catalog.
+
+    Weights are known by their digest, which is part of the key, wherever they lie.
+    """
+    if (tuned := _fine_tuned(name, run)) is not None:
+        return tuned
+    specs = [spec for spec in catalog.backbones.values() if name.startswith(f"{spec.model}-{spec.size}-")]
+    problem: DynapropError | None = None
+    for spec in specs:
+        try:
+            key, weights = locate_backbone(spec)
+        except DynapropError as error:
+            problem = problem or error
+            continue
+        if key.name == name:
+            return key, weights
+    raise problem or DynapropError(
+        f"{run} was trained on the features {name}, whose backbone {catalog.path} does not have; "
+        "name the catalog that it was trained with (--catalog), or extract and train again"
+    )
+
+
+def _fine_tuned(name: str, run: StoragePath) -> tuple[FeatureKey, Weights] | None:
+    """The backbone of a key among those of `heads.two_stages` in the run's folder; needs no catalog."""
+    for record in matching(run, "finetuned-seed*.json") if isinstance(run, Path) else []:
+        try:
+            backbones = json.loads(record.read_text())["backbones"]
+            made = [(branch, one) for branch, one in backbones.items() if one["feature_key"] == name]
+            for branch, one in made:
+                key, weights = feature_key(
+                    backbone=branch,
+                    model=one["model"],
+                    size=one["size"],
+                    weights=str(run / "backbones" / Path(one["weights"]).name),
+                    mean=tuple(one["mean"]),
+                    std=tuple(one["std"]),
+                    precision=one["precision"],
+                )
+                if key.name == name:
+                    return key, weights
+                raise DynapropError(f"{weights.path} is not the file that {record.name} describes; fine-tune again")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DynapropError(f"{record} is damaged; delete it, and `dynaprop finetune` trains anew") from None
+    return None
