@@ -21,7 +21,7 @@ import pandas as pd
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from flows.report import find_run
+from flows.runs import find_run
 from flows.workspace import home
 from heads.summary import PAPER_NAMES
 from pipeline.cores import usable_cores

@@ -8,6 +8,7 @@ from bench.forward_speed import measure_forward
 from bench.growth import measure
 from bench.manifest_size import ManifestSize, extrapolate, measure_manifest
 from bench.plan import DatasetSize, plans
+from bench.predict_speed import measure_predict
 from bench.scale import fill, measure_tasks
 from bench.shard_tasks import WARM_UP
 from pipeline.specs import BackboneSpec, DatasetSpec
@@ -110,3 +111,10 @@ def test_a_section_is_filled_between_its_markers(tmp_path):
     assert document.read_text() == "a\n<!-- b -->\nnew\nlines\n<!-- /b -->\nc\n"
     with pytest.raises(RuntimeError, match="0 sections 'd'"):
         fill(document, "d", [])
+
+
+def test_predict_is_compared_with_the_work_that_it_cannot_spare(tmp_path):
+    video = write_video(tmp_path / "video.mp4", frames=40)
+    speed = measure_predict(video, (BACKBONES[0], BACKBONES[1]), n_s=4, n_t=1, repetitions=1)
+    assert min(speed.predict, speed.decode, speed.forward) > 0
+    assert speed.ratio == pytest.approx(speed.predict / (speed.decode + speed.forward))
