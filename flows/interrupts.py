@@ -11,10 +11,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PATIENCE = 3.5  # seconds for tidying up; children need one more to notice that they are alone
+_PATIENCE = 6.0  # seconds for tidying up, which takes about one; children need one more to notice that they are alone
+_IMPORTING = 10.0  # seconds for an import to end
 
 _received: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is safe in a signal handler
 _first: list[int] = []
+_raised = threading.Event()
 _message: list[str] = []
 _terminals: list[int] = []
 _ending = threading.Lock()
@@ -27,14 +29,16 @@ def interruptible(message: str, *, patience: float = _PATIENCE) -> Iterator[None
 
     The exit code is a shell's for the signal: 130 (SIGINT), 143 (SIGTERM) or 129 (SIGHUP). It comes when the body has
     tidied up, or after some seconds anyway: children notice by themselves that their parent is gone. After the body
-    signals are ignored.
+    signals are ignored. An import comes to its end first.
 
     Args:
         message: said at the end, if a signal came.
         patience: seconds for tidying up.
     """
     _message[:] = [message]
-    threading.Thread(target=_end_in_time, args=(patience,), name="interrupts", daemon=True).start()
+    threading.Thread(
+        target=_end_in_time, args=(threading.get_ident(), patience), name="interrupts", daemon=True
+    ).start()
     _listening.set()
     keep_listening()
     _terminals[:] = filter(os.isatty, (1, 2))
@@ -70,16 +74,33 @@ def interrupted() -> bool:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not _first:  # a second Ctrl-C must not stop the tidying up
+    if not _first:
         _first.append(number)
         _received.put(number)
+    if not _raised.is_set() and not _imports(frame):  # a second Ctrl-C must not stop the tidying up
+        _raised.set()
         signal.default_int_handler(number, frame)
 
 
-def _end_in_time(patience: float) -> None:
-    if number := _received.get():
-        time.sleep(patience)
-        _end(number)
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: an exception amid native code's initialisation may abort the process."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_in_time(main_thread: int, patience: float) -> None:
+    number = _received.get()
+    if not number:
+        return
+    end = time.monotonic() + _IMPORTING
+    while not _raised.wait(0.05) and time.monotonic() < end:
+        if signal.getsignal(number) == _interrupt:  # Prefect's would raise each time
+            signal.pthread_kill(main_thread, number)  # again: the import may be over
+    time.sleep(patience)
+    _end(number)
 
 
 def _end(number: int) -> None:
