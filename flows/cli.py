@@ -1,5 +1,6 @@
 """The command line: `dynaprop`."""
 
+import os
 import shlex
 import sys
 import traceback
@@ -11,7 +12,7 @@ import typer
 from flows.environment import is_first, prepare_environment
 from flows.interrupts import interrupted, interruptible
 from flows.server import prefect_server
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, UsageError
 
 if TYPE_CHECKING:
     from flows.workspace import Workspace
@@ -238,12 +239,19 @@ def finetune(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server on loopback; 0 for any free one.")] = 4200,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Of the server on loopback, 4200 by default; 0 for any free one."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time; others wait.")] = 1,
     verbose: Verbose = False,
 ) -> None:
     """Offer all flows as deployments of a Prefect server with its UI, until Ctrl-C."""
-    with prefect_server(lambda: None, port=port, lasting=True):
+    if port is not None and (url := os.environ.get("PREFECT_API_URL")):
+        raise UsageError(
+            f"--port {port} is of a server of its own, and PREFECT_API_URL names {url}: leave one of them out"
+        )
+    with prefect_server(lambda: None, port=4200 if port is None else port, lasting=True):
         from flows.serve import serve_flows
 
         code = serve_flows(limit=limit)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from flows.progress import say
 from pipeline.annotations.files import VIDEO_SUFFIXES, video_files
 from pipeline.errors import UsageError
 from pipeline.files import published, writing
+from pipeline.video import VideoError
 
 if TYPE_CHECKING:
     from heads.recognised import Prediction  # imports torch
@@ -49,18 +51,21 @@ def predict(
         How many videos failed.
 
     Raises:
-        UsageError: no such model, a folder without videos, an empty name, or a timeline of several videos.
+        UsageError: no such model, no videos at all, an empty name, or a timeline of several videos.
         DynapropError: the model is damaged, or the timeline cannot be written.
     """
-    files = find_videos(videos)
-    if timeline is not None and len(files) != 1:
-        raise UsageError(f"--timeline draws one video, these are {len(files)}: name a single file")
+    files, empty = find_videos(videos)
+    asked = len(files) + len(empty)
+    if timeline is not None and asked != 1:
+        raise UsageError(f"--timeline draws one video, these are {asked}: name a single file")
     if timeline is not None and not timeline.lower().endswith(".png"):
         raise UsageError(f"--timeline {timeline}: it is drawn as PNG, so the name should end in .png")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # whatever the terminal's encoding lacks
     from flows.models import load  # imports torch, which takes seconds
+    from heads.recognised import Prediction
 
+    nothing = VideoError("no_video", "no videos in this folder")
     failed: Counter[str] = Counter()
     with load(
         model,
@@ -73,7 +78,8 @@ def predict(
         catalog=catalog,
         on_note=say,
     ) as recogniser:
-        for prediction in recogniser.predictions(files, top=top):
+        folders = (Prediction(str(place), error=nothing) for place in empty)
+        for prediction in chain(folders, recogniser.predictions(files, top=top)):
             if prediction.error is not None:
                 failed[prediction.error.kind] += 1
                 say(f"failed: {shown(prediction.video)}: {prediction.error}")
@@ -85,28 +91,31 @@ def predict(
             _draw(prediction, recogniser.class_names, Path(timeline).expanduser())
     if failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(failed.items()))
-        say(f"{failed.total()} of {len(files)} videos failed: {kinds}")
+        say(f"{failed.total()} of {asked} videos failed: {kinds}")
     return failed.total()
 
 
-def find_videos(places: Sequence[str]) -> list[Path]:
-    """Files as they are named, and the videos below folders, each once.
+def find_videos(places: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Files as they are named and the videos below folders, each once; and the folders that have none.
 
     Raises:
-        UsageError: a folder without videos, or one that cannot be read.
+        UsageError: nothing but folders without videos, or one that cannot be read.
     """
     files: list[Path] = []
+    empty: list[Path] = []
     if "" in places:  # an unset variable of a shell; as a path it would mean this folder
         raise UsageError("a video's name is empty: name files or folders")
     for place in map(Path, places):
         if not place.is_dir():
             files.append(place)
-            continue
-        found = video_files(place)
-        if not found:
-            raise UsageError(f"{place}: no videos here (known extensions: {' '.join(VIDEO_SUFFIXES)})")
-        files += [place / name for name in found]
-    return list(dict.fromkeys(files))
+        elif found := video_files(place):
+            files += [place / name for name in found]
+        else:
+            empty.append(place)
+    if not files:
+        where = ", ".join(map(str, empty))
+        raise UsageError(f"{where}: no videos here (known extensions: {' '.join(VIDEO_SUFFIXES)})")
+    return list(dict.fromkeys(files)), list(dict.fromkeys(empty))
 
 
 def as_record(prediction: "Prediction") -> dict[str, Any]:

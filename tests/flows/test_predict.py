@@ -104,13 +104,16 @@ def test_what_people_see_and_get_wrong(dynaprop, trained, workplace):
     assert fine.out.count(" frames, ") == 2 and "6 student + 2 teacher frames" in fine.out and "GMACs" in fine.out
     assert "decode" in fine.out and " %" in fine.out
     (workplace / "new" / "a.mp4").write_text("broken")
-    some = dynaprop("predict", "tiny", "new", "gone.mp4", "--json", "--top", "1")
+    some = dynaprop("predict", "tiny", "new", "gone.mp4", "none", "--json", "--top", "1")
     assert some.code == 1
     records = [json.loads(line) for line in some.out.splitlines()]
-    assert [record.get("error", {}).get("kind") for record in records] == ["unreadable", None, None, "unreadable"]
-    assert len(records[1]["top"]) == 1
+    kinds = {record["video"]: record.get("error", {}).get("kind") for record in records}
+    assert [kinds.pop(name) for name in ("new/a.mp4", "gone.mp4", "none")] == ["unreadable", "unreadable", "no_video"]
+    assert list(kinds.values()) == [None, None]
+    assert all(len(record["top"]) == 1 for record in records if "top" in record)
     assert "failed: new/a.mp4: unreadable" in some.err and "No such file" in some.err
-    assert "2 of 4 videos failed: 2 unreadable" in some.err
+    assert "failed: none: no_video: no videos in this folder" in some.err
+    assert "3 of 5 videos failed: 1 no_video, 2 unreadable" in some.err
     drawn = dynaprop("predict", "tiny", video, "--timeline", "out.png")
     assert drawn.code == 0, drawn.err
     with Image.open("out.png") as picture:

@@ -186,6 +186,14 @@ def test_a_server_that_does_not_answer_is_one_clear_line(environment, tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
+def test_a_port_for_somebody_elses_server_is_refused(environment, tmp_path):
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "4300"]
+    named = {**environment, "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    ended = subprocess.run(command, cwd=tmp_path, env=named, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: --port 4300 ") and ended.stderr.count("\n") == 1
+
+
 def test_every_parameter_is_described_and_typed():
     """The UI's form shows what the docstrings say."""
     from flows.serve import deployments
