@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 from flows.extract_features import tell
 from flows.extraction import open_extraction
@@ -60,9 +59,6 @@ def measure_finetuned(
     rows = {Measured(split.name, split.fold, models.seed, setting) for setting in asked.settings}
     run.ask(asked)
     if not rows <= run.measured():
-        if not isinstance(run.path, Path):
-            say(f"not measured: weights are read from files, so copy {run.path / 'backbones'} to a disk first")
-            return
         specs = tuned_backbones(workspace, models.places)
         tuned = _with_backbones(workspace, specs)
         with open_extraction(tuned, device=models.device, workers=workers, deadline=deadline, wait=True) as extraction:

@@ -245,7 +245,7 @@ def _backbone(name: str, run: StoragePath, catalog: Catalog) -> tuple[FeatureKey
 
 def _fine_tuned(name: str, run: StoragePath) -> tuple[FeatureKey, Weights] | None:
     """The backbone of a key among those of `heads.two_stages` in the run's folder; needs no catalog."""
-    for record in matching(run, "finetuned-seed*.json") if isinstance(run, Path) else []:
+    for record in matching(run, "finetuned-seed*.json"):
         try:
             backbones = json.loads(record.read_text())["backbones"]
             made = [(branch, one) for branch, one in backbones.items() if one["feature_key"] == name]

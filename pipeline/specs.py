@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.formats import AnnotationFormat, FolderFormat
+from pipeline.object_path import storage_path
 from pipeline.spec_types import (
     AbsolutePath,
     Count,
@@ -148,7 +149,7 @@ class BackboneSpec(Entry):
     size: Count
     """Side of the square input in pixels."""
     weights: str
-    """``package:NAME``, ``timm`` (its hub), ``random`` (tests only) or an absolute path of a weights file."""
+    """``package:NAME``, ``timm`` (its hub), ``random`` (tests only), or an absolute path or URL of a weights file."""
     gflops_paper: Positive | None = None
     """Published multiply-adds a frame, in units of 10^9; None where the paper has no figure."""
     mean: Triple | None = None
@@ -171,11 +172,15 @@ class BackboneSpec(Entry):
     def _weights_source(cls, weights: str) -> str:
         if weights in ("timm", "random") or re.fullmatch(r"package:\w+", weights):
             return weights
-        path = absolute_path(weights)
+        text = expand_variables(weights)
+        try:
+            path = storage_path(text) if "://" in text else absolute_path(weights)
+        except UsageError as error:
+            raise refuse(f"{error}") from None
         if path.suffix not in _WEIGHT_SUFFIXES:
             hint = did_you_mean(weights, ["timm", "random"]) if len(weights) < 10 else ""
             raise refuse(
-                f"should be package:NAME, timm, random or a path ending in {', '.join(_WEIGHT_SUFFIXES)}, "
+                f"should be package:NAME, timm, random or a path or URL ending in {', '.join(_WEIGHT_SUFFIXES)}, "
                 f"not {weights!r}{hint}"
             )
         return str(path)

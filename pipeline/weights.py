@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a package, a local file or timm's hub; never an unsafe pickle."""
+"""Where a backbone's weights come from: a package, a file, an object store or timm's hub; never an unsafe pickle."""
 
 import hashlib
 import importlib.util
@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from pipeline.errors import DynapropError, UsageError, did_you_mean
+from pipeline.files import published, writing
+from pipeline.object_path import ObjectPath, storage_path
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -19,9 +21,9 @@ class Weights:
     """Weights that can be loaded right now."""
 
     source: str
-    """As named in the catalog: ``package:NAME``, ``timm``, ``random`` or a path."""
+    """As named in the catalog: ``package:NAME``, ``timm``, ``random``, a path or a URL."""
     path: Path | None
-    """The file; None for random weights."""
+    """The file, of an object its copy; None for random weights."""
     digest: str
     """SHA-256 of the file's bytes: part of the key of every feature made with them."""
     in_order: bool = False
@@ -32,12 +34,13 @@ def find_weights(source: str, model: str) -> Weights:
     """Locate the weights of a timm model.
 
     Args:
-        source: ``package:NAME``, ``timm``, ``random`` (for tests) or a path to a .safetensors or .pth file.
+        source: ``package:NAME``, ``timm``, ``random`` (for tests) or a path or URL of a .safetensors or .pth file.
+            An object is copied once to torch's folder of downloads (``$TORCH_HOME``), and again when it has changed.
         model: timm's name of the architecture.
 
     Raises:
         UsageError: the source is not of a known form, or the package or file does not exist.
-        DynapropError: timm's hub is needed and cannot be reached.
+        DynapropError: timm's hub, or an object store, is needed and cannot be reached.
     """
     if source == "random":
         return Weights(source, None, hashlib.sha256(b"random").hexdigest())
@@ -46,13 +49,15 @@ def find_weights(source: str, model: str) -> Weights:
     elif source.startswith("package:"):
         path = _package_file(source.removeprefix("package:"))
     else:
-        path = Path(source).expanduser()
-        if path.suffix not in _SUFFIXES:
+        place = storage_path(source)
+        if place.suffix not in _SUFFIXES:
             raise UsageError(
                 f"weights of {model}: {source!r} is neither package:NAME, timm nor a .safetensors/.pth file"
             )
-        if not path.is_file():
-            raise UsageError(f"weights of {model}: no file {path}")
+        place = place.expanduser() if isinstance(place, Path) else place
+        if not place.is_file():
+            raise UsageError(f"weights of {model}: no file {place}")
+        path = place if isinstance(place, Path) else _local_copy(place)
     return Weights(source, path, _sha256(path, path.stat().st_mtime_ns), in_order=source.startswith("package:"))
 
 
@@ -107,6 +112,18 @@ def _hub_file(model: str) -> Path:
             "give a local file in the catalog (weights: PATH.safetensors) or use the recipe 'lite'"
         )
     return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, name))
+
+
+def _local_copy(stored: ObjectPath) -> Path:
+    import torch
+
+    name = hashlib.sha256(f"{stored} {stored.stat().version}".encode()).hexdigest()[:32]
+    copy = Path(torch.hub.get_dir()) / "checkpoints" / f"dynaprop-{name}{stored.suffix}"
+    if not copy.is_file():
+        data = stored.read_bytes()
+        with writing(copy), published(copy) as temporary:
+            temporary.write_bytes(data)
+    return copy
 
 
 def _reachable(host: str) -> bool:

@@ -1,10 +1,14 @@
 """The command line with a home in an object store: the whole way, repair, and one line where the store is no help."""
 
 import io
+import json
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from tests.flows.test_finetune import add_to_catalog
 from tests.s3_server import SECRET
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -30,6 +34,16 @@ def test_the_whole_way_and_a_repair(dynaprop, workplace, s3, home):
     assert any(key.endswith(".safetensors") for key in objects)
     assert {path.name for path in workplace.iterdir()} == {"catalog.yaml", "videos"}  # nothing is left beside it
 
+    video = next((workplace / "videos").rglob("*.*"))
+    predicted = dynaprop("predict", "tiny", str(video), "--json")
+    assert predicted.code == 0, predicted.err
+    assert len(json.loads(predicted.out)["top"]) == 3
+    exported = dynaprop("export", name, "--output", "model")
+    assert exported.code == 0, exported.err
+    again = dynaprop("predict", "model", str(video), "--json")
+    assert json.loads(again.out)["top"] == json.loads(predicted.out)["top"]
+    shutil.rmtree(workplace / "model")
+
     shown = dynaprop("datasets")
     assert "4/4" in shown.out
     assert "0 problems" in dynaprop("verify", "tiny").out
@@ -53,6 +67,33 @@ def test_the_whole_way_and_a_repair(dynaprop, workplace, s3, home):
     catalog.write_text(catalog.read_text().replace("size: 64", "size: 80"))
     assert "1 feature keys deleted" in dynaprop("datasets", "--gc").err
     assert not [key for key in s3.objects() if "test_resnet" in key and "/stores/" in f"/{key}"]
+
+
+def test_fine_tuned_backbones_are_weights_wherever_they_lie(dynaprop, workplace, s3, home, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(workplace / "downloads"))
+    tuned = dynaprop("finetune", "tiny", "--epochs", "1")
+    assert tuned.code == 0, tuned.err
+    run = next(line for line in tuned.out.splitlines() if line.startswith("results:")).split()[1].rpartition("/")[0]
+    name = run.removeprefix(f"{home}/runs/")
+    objects = s3.objects()
+    predictions = pd.read_parquet(io.BytesIO(objects[f"runs/{name}/predictions.parquet"])).query("model == 'dynamic'")
+    row = predictions.iloc[0]
+    found = dynaprop("predict", name, f"videos/{row.video_id}", "--json")
+    assert found.code == 0, found.err
+    scores = sorted((one["probability"] for one in json.loads(found.out)["top"]), reverse=True)
+    np.testing.assert_allclose(scores, sorted(row.scores, reverse=True), atol=1e-3)
+
+    add_to_catalog(tuned.err, workplace / "catalog.yaml")
+    extracted = dynaprop("extract", "tiny", "--recipe", "lite-finetuned0")
+    assert extracted.code == 0 and "this run decoded 0 videos" in " ".join(extracted.err.split()), extracted.err
+    copies = sorted((workplace / "downloads").rglob("*.safetensors"))
+    stored = {data for key, data in objects.items() if key.startswith(f"runs/{name}/backbones/")}
+    assert {copy.read_bytes() for copy in copies} == stored and len(copies) == 2  # each fetched once
+
+    student = f"runs/{name}/backbones/student-seed0.safetensors"
+    s3.put(student, objects[student][:-4] + b"\0\0\0\1")
+    changed = dynaprop("predict", name, f"videos/{row.video_id}")
+    assert changed.code == 1 and "is not the file that finetuned-seed0.json describes" in " ".join(changed.err.split())
 
 
 def test_copies_are_files_below_the_current_folder(dynaprop, workplace, s3, home):

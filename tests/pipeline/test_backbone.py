@@ -1,5 +1,7 @@
 """Backbones: real ImageNet weights give the right class, keys change with what shapes a feature, costs are as known."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import timm
@@ -12,6 +14,7 @@ from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import feature_key
 from pipeline.networks import gmacs_per_frame, load_network
+from pipeline.object_path import storage_path
 from pipeline.weights import find_weights
 from tests.pipeline.videos import all_frames
 
@@ -103,6 +106,20 @@ def test_sources_that_do_not_exist(tmp_path):
         find_weights(str(tmp_path / "absent.pth"), "resnet18")
     with pytest.raises(UsageError, match="did you mean 'resnet18'"):
         feature_key(backbone="r", model="resnet81", size=112, weights="random")
+
+
+def test_weights_in_an_object_store_are_copied_once_a_version(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place = storage_path("memory://test-weights/w.safetensors")
+    with pytest.raises(UsageError, match=r"no file memory://test-weights/w\.safetensors"):
+        find_weights(str(place), "resnet18")
+    for content in (b"one", b"two"):
+        place.put(content)
+        first, second = (find_weights(str(place), "resnet18") for _ in range(2))
+        assert first == second and first.path.read_bytes() == content
+        assert first.digest == hashlib.sha256(content).hexdigest() and first.source == str(place)
+    assert sorted(path.read_bytes() for path in tmp_path.rglob("*.safetensors")) == [b"one", b"two"]
+    place.unlink()
 
 
 def test_offline_hub_fails_at_once_and_says_what_to_do(monkeypatch, tmp_path):

@@ -231,6 +231,10 @@ class TestValues:
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints/b0.safetensors").touch()
         assert backbone.require_weights() == backbone.weights
+        monkeypatch.setenv("BUCKET", "s3://bucket")
+        for weights in ("s3://bucket/a/b0.safetensors", "${BUCKET}/a/b0.safetensors"):
+            backbone = load(tmp_path, "backbones", "light", weights=weights).backbone("light")
+            assert backbone.weights == backbone.require_weights() == "s3://bucket/a/b0.safetensors"
 
     def test_empty_section_has_no_entries(self, tmp_path: Path) -> None:
         catalog = load_catalog(write(tmp_path, "datasets:\n"))
@@ -370,7 +374,14 @@ class TestEnvironment:
         ("datasets", "birds", {"note": 3}, "key 'note': should be text, not 3"),
         ("backbones", "light", {"size": "112"}, "backbone 'light', key 'size': should be a whole number, not '112'"),
         ("backbones", "light", {"weights": "tim"}, "not 'tim' (did you mean 'timm'?)"),
-        ("backbones", "light", {"weights": "weights/b0.pkl"}, "a path ending in .safetensors, .pth, .pt"),
+        ("backbones", "light", {"weights": "weights/b0.pkl"}, "a path or URL ending in .safetensors, .pth, .pt"),
+        (
+            "backbones",
+            "light",
+            {"weights": "https://host/b0.pth"},
+            "key 'weights': https://host/b0.pth: stores can lie",
+        ),
+        ("backbones", "light", {"weights": "s3://bucket/b0.pkl"}, "a path or URL ending in .safetensors, .pth, .pt"),
         ("backbones", "light", {"weights": "package:"}, "key 'weights': should be package:NAME"),
         ("backbones", "light", {"mean": [0.5, 0.5]}, "key 'mean': has the wrong number of values: [0.5, 0.5]"),
         ("backbones", "light", {"mean": 0.5}, "key 'mean': should be a list, not 0.5"),
