@@ -199,6 +199,20 @@ def _call_if_loaded(module: str, name: str, *arguments: Any) -> None:
         getattr(sys.modules[module], name)(*arguments)
 
 
+def require_cluster(spec: ClusterSpec) -> None:
+    """Make sure that there can be workers, before hours of planning for them.
+
+    Raises:
+        UsageError: dask-cuda is not installed, or the address is none.
+        DynapropError: no scheduler answers.
+    """
+    _quiet_loggers()
+    if (address := spec.scheduler()) is not None:
+        _close(_connect(address, spec))
+    elif spec.cuda:
+        _cuda_cluster(spec)
+
+
 @contextmanager
 def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterator[Cluster]:
     """Start or find the workers that the catalog describes; what was started here ends with the body.
@@ -211,9 +225,7 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         UsageError: dask-cuda is not installed, or the address is none.
         DynapropError: no scheduler answers, or no worker comes.
     """
-    for name in ("distributed", *logging.root.manager.loggerDict):
-        if name.split(".")[0] == "distributed":  # what they log is answered here: errors are raised, workers replaced
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    _quiet_loggers()
     if (address := spec.scheduler()) is not None:
         with _connected(address, spec, None, on_note=on_note) as cluster:
             yield cluster
@@ -231,22 +243,32 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
             gc.collect()  # semaphores of its processes
 
 
+def _quiet_loggers() -> None:
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":  # what they log is answered here: errors are raised, workers replaced
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 @contextmanager
 def _connected(
     to: str | LocalCluster, spec: ClusterSpec, own: LocalCluster | None, *, on_note: Callable[[str], None]
 ) -> Iterator[Cluster]:
     resources = _resources(spec)
-    try:
-        client = Client(to, timeout=_ANSWER, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise DynapropError(
-            f"cluster {spec.name!r}: no Dask scheduler answers at {to}; start one with `dask scheduler`"
-        ) from error
+    client = _connect(to, spec)
     try:
         _wait_for_workers(client, spec.name, resources, on_note=on_note)
         yield Cluster(client, name=spec.name, resources=resources, own=own, on_note=on_note)
     finally:
         _close(client)
+
+
+def _connect(to: str | LocalCluster, spec: ClusterSpec) -> Client:
+    try:
+        return Client(to, timeout=_ANSWER, set_as_default=False)
+    except (OSError, TimeoutError) as error:
+        raise DynapropError(
+            f"cluster {spec.name!r}: no Dask scheduler answers at {to}; start one with `dask scheduler`"
+        ) from error
 
 
 def _wait_for_workers(
@@ -284,11 +306,15 @@ def _start(spec: ClusterSpec) -> LocalCluster:
     }
     if not spec.cuda:
         return LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
+    return _cuda_cluster(spec)(memory_limit=None, **options)
+
+
+def _cuda_cluster(spec: ClusterSpec) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:
         raise UsageError(f"cluster {spec.name!r}: needs the package dask-cuda; run: pip install dask-cuda") from error
-    return LocalCUDACluster(memory_limit=None, **options)
+    return LocalCUDACluster
 
 
 def _kill_workers(local: LocalCluster) -> None:

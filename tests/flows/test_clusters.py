@@ -178,6 +178,7 @@ def test_no_such_workers(prefect_server, dynaprop, workplace, gpus, monkeypatch,
     done = dynaprop("extract", "tiny", "--cluster", cluster)
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith(expected)
+    assert ("probe: " in done.err) == (cluster != "nobody"), "a scheduler is asked before videos are looked at"
     assert dynaprop("extract", "tiny").code == 0, "the lock was given back"
 
 
