@@ -102,6 +102,8 @@ def measure_extraction(
         keys = list(extraction.backbones.values())
         extractor = Extractor(
             store=extraction.store,
+            videos_of=plan.manifest.shard,
+            n_shards=plan.manifest.n_shards,
             backbones=keys,
             root=str(dataset.root),
             pool=extraction.pool,

@@ -30,7 +30,7 @@ class ManifestSize:
     plan_mib: float
     """Peak memory of it."""
     load: float
-    """Seconds to read it again, as every worker does."""
+    """Seconds to read it again, as the next extraction does."""
     load_mib: float
     """Peak memory of that, in a process of its own."""
 

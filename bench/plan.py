@@ -187,7 +187,6 @@ def work_table(
             "planning without the probes: time, memory",
             f"{_clock(manifest('plan'))}, {manifest('plan_mib') / 1024:.1f} GiB",
         ],
-        ["each worker's start: reading the plan", f"{_clock(manifest('load'))}, {manifest('load_mib') / 1024:.1f} GiB"],
         ["resuming where all is done", _clock(times * point["resume"] + manifest("load"))],
     ]
     return table([[size.name, ""], *rows])

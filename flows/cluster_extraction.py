@@ -51,7 +51,7 @@ def extract_on_cluster(
 
         def extract(shard: int) -> ShardResult:
             extraction.check_lock()
-            result = cluster.run(shard_worker.extract_shard, work, shard)
+            result = cluster.run(shard_worker.extract_shard, work, shard, plan.manifest.shard(shard))
             if not result.videos:  # a worker has published it, and its answer was lost with the worker
                 result = extraction.published(shard)
             extraction.count(result)

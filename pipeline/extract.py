@@ -53,6 +53,8 @@ class Extractor:
 
     Args:
         store: where features go.
+        videos_of: from a shard's number to its current videos, rows of the manifest in row order.
+        n_shards: of the manifest.
         backbones: key and weights of every branch.
         root: folder that the manifest's video paths are relative to.
         pool: the decode children.
@@ -68,6 +70,8 @@ class Extractor:
         self,
         *,
         store: FeatureStore,
+        videos_of: Callable[[int], pd.DataFrame],
+        n_shards: int,
         backbones: Sequence[tuple[FeatureKey, Weights]],
         root: str,
         pool: DecodePool,
@@ -82,6 +86,8 @@ class Extractor:
         self.pool = pool
         self.batch_size = batch_size
         self.min_share = min_share
+        self._videos_of = videos_of
+        self._n_shards = n_shards
         self._weights = {key.name: weights for key, weights in backbones}
         self._root = root
         self._check = check
@@ -89,12 +95,11 @@ class Extractor:
         self._on_note = on_note
         self._loaded: dict[str, FrameBackbone] = {}
         self._described: set[str] = set()
-        self._manifest = store.manifest()
         self._ahead: _ShardInWork | None = None
 
     def missing(self, shard: int) -> list[FeatureKey]:
         """Keys whose features of this shard are not published, or not of the videos that the manifest has there."""
-        videos = self._manifest.shard(shard)
+        videos = self._videos_of(shard)
         return [key for key in self.keys if not self.store.ledger(key.name).has(shard, videos)]
 
     def extract_shard(
@@ -173,7 +178,7 @@ class Extractor:
     def _begin(self, shard: int) -> "_ShardInWork | None":
         """Let the decode children begin with a shard; None where nothing is to be done."""
         keys = self.missing(shard)
-        records = self._manifest.shard(shard).to_dict("records")
+        records = self._videos_of(shard).to_dict("records")
         if not keys or not records:
             return None
         self._check()
@@ -197,7 +202,7 @@ class Extractor:
             self.store.ensure_array(
                 key,
                 channels=backbone.channels,
-                n_shards=self._manifest.n_shards,
+                n_shards=self._n_shards,
                 attributes=array_attributes(key),
             )
             self._described.add(key.name)
@@ -226,7 +231,7 @@ class Extractor:
             rows.append(_ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
         key = branch.backbone.key.name
         self._check()
-        if self.store.ledger(key).has(shard, self._manifest.shard(shard)):
+        if self.store.ledger(key).has(shard, self._videos_of(shard)):
             return rows
         self.store.write_shard(key, shard, branch.features)
         self._check()

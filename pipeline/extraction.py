@@ -330,7 +330,7 @@ class Extraction:
             root=str(self.dataset.root),
             backbones=self._specs,
             keys=tuple(self.key_names.values()),
-            manifest_bytes=self.store.manifest_path.stat().st_size,
+            n_shards=self.store.manifest().n_shards,
             owner=self._lock.owner,
             device=device,
             decoders=self._workers,
@@ -378,8 +378,11 @@ class Extraction:
 
     def _open_extractor(self) -> Extractor:
         if self._extractor is None:
+            manifest = self.store.manifest()
             self._extractor = Extractor(
                 store=self.store,
+                videos_of=manifest.shard,
+                n_shards=manifest.n_shards,
                 backbones=list(self.backbones.values()),
                 root=str(self.dataset.root),
                 pool=self.pool,

@@ -7,7 +7,7 @@ from pipeline.specs import BackboneSpec
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteExtraction:
-    """All that a worker has to know; a few hundred bytes, sent with each shard."""
+    """All that a worker has to know besides a shard's videos; a few hundred bytes, sent with each shard."""
 
     store: str
     """Folder or URL, the same for all."""
@@ -16,8 +16,8 @@ class RemoteExtraction:
     backbones: tuple[BackboneSpec, ...]
     keys: tuple[str, ...]
     """Names of their feature keys: a worker with other weights is to refuse."""
-    manifest_bytes: int
-    """Size of the manifest that was planned with: network file systems may show an older one for a while."""
+    n_shards: int
+    """Of the manifest."""
     owner: str
     """Who holds the store's lock."""
     device: str

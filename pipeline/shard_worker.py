@@ -1,7 +1,8 @@
 """Extraction of shards in a process that another one hands them to, and what it keeps from shard to shard.
 
 One process holds the store's lock, plans, and hands shards out; any number of workers extract them, wherever they see
-the videos and the store. A worker holds no lock of its own: before each write it reads whose the lock is.
+the videos and the store. A worker is told a shard's videos, so that it never reads the whole manifest. It holds no lock
+of its own: before each write it reads whose the lock is.
 """
 
 import os
@@ -10,6 +11,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from pipeline.cached import locate_backbone
@@ -20,7 +22,7 @@ from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.lock import LockOwner
 from pipeline.lock_record import lock_record
-from pipeline.object_path import StoreUnavailable, storage_path
+from pipeline.object_path import storage_path
 from pipeline.remote import RemoteExtraction
 from pipeline.spec_types import is_folder
 from pipeline.store import FeatureStore
@@ -28,10 +30,15 @@ from pipeline.store import FeatureStore
 _PATIENCE = 1.5  # seconds for a worker to come to the end of what it writes
 
 
-def extract_shard(work: RemoteExtraction, shard: int) -> ShardResult:
+def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> ShardResult:
     """Extract a shard in this process, one at a time; nothing is done where the ledger has it.
 
     Backbones and decode children are kept for the next shard of the same extraction.
+
+    Args:
+        work: the extraction.
+        shard: number of the shard.
+        videos: its current ones, rows of the manifest in row order.
 
     Raises:
         UnfitWorker: this machine lacks the videos, the store, the weights or the device.
@@ -44,6 +51,7 @@ def extract_shard(work: RemoteExtraction, shard: int) -> ShardResult:
             if _kept is None or _kept.work != work:
                 _drop()
                 _kept = _Worker(work)
+            _kept.videos = {shard: videos}
             return _kept.extractor.extract_shard(shard)
         except BaseException:
             _drop()  # half-read streams of frames are of no use
@@ -69,11 +77,13 @@ class _Worker:
 
     def __init__(self, work: RemoteExtraction) -> None:
         self.work = work
+        self.videos: dict[int, pd.DataFrame] = {}
+        """Of the shard at work."""
         who = f"worker {os.getpid()} on {socket.gethostname()}"
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
             raise UnfitWorker(f"{who} sees no folder {work.root}: mount the videos there")
         root = storage_path(work.store)
-        if not (root / "manifest.parquet").exists():
+        if not (root / "features.zarr" / "zarr.json").exists():
             raise UnfitWorker(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
         try:
             backbones = [locate_backbone(spec) for spec in work.backbones]
@@ -90,13 +100,13 @@ class _Worker:
         self._record = lock_record(root)
         self.check()
         store = FeatureStore.existing(root, read_only=False)
-        if store.manifest_path.stat().st_size != work.manifest_bytes:
-            raise StoreUnavailable(f"{store.manifest_path}: {who} still sees an older one; try again")
         cores = max(1, usable_cores() // work.peers)
         torch.set_num_threads(cores)
         self.pool = DecodePool(workers=work.decoders or cores, deadline=work.deadline)
         self.extractor = Extractor(
             store=store,
+            videos_of=lambda shard: self.videos[shard],
+            n_shards=work.n_shards,
             backbones=backbones,
             root=work.root,
             pool=self.pool,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 from distributed import Client, Worker
@@ -206,13 +207,13 @@ def test_a_worker_that_sees_no_videos_is_left_out(prefect_server, dynaprop, work
     assert "features: 15 of 15 videos; this run decoded 15 videos" in done.err.replace("\n", " ")
 
 
-def refuse_once(mark: Path, work: RemoteExtraction, shard: int) -> ShardResult:
+def refuse_once(mark: Path, work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> ShardResult:
     """In a worker: the first that comes here sees no videos, now and whenever it is asked."""
     with suppress(FileExistsError), mark.open("x") as file:
         file.write(str(os.getpid()))
     if mark.read_text() in ("", str(os.getpid())):
         work = replace(work, root="/nowhere")
-    return shard_worker.extract_shard(work, shard)
+    return shard_worker.extract_shard(work, shard, videos)
 
 
 @pytest.mark.parametrize("cluster", ["inline", "two"])

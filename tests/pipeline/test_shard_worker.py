@@ -11,7 +11,7 @@ import pytest
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
-from pipeline.extract import Extractor
+from pipeline.extract import Extractor, ShardResult
 from pipeline.extraction import Extraction
 from pipeline.lock_record import LocalLockRecord
 from pipeline.remote import RemoteExtraction
@@ -48,17 +48,22 @@ def shards(extraction: Extraction) -> list[int]:
     return extraction.store.manifest().shards()
 
 
+def run(extraction: Extraction, work: RemoteExtraction, shard: int) -> ShardResult:
+    """As a worker does, when it is told the shard's videos."""
+    return shard_worker.extract_shard(work, shard, extraction.store.manifest().shard(shard))
+
+
 def ledgers(extraction: Extraction) -> int:
     store = FeatureStore.existing(extraction.store.root)
     return sum(len(store.ledger(key).published()) for key in extraction.key_names.values())
 
 
 def test_the_store_is_the_same_and_what_is_done_is_not_done_again(extraction, work, videos, tmp_path):
-    results = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    results = [run(extraction, work, shard) for shard in shards(extraction)]
     assert len(results) > 1
     assert sum(result.videos for result in results) == 6
     assert sum(result.frames for result in results) == 2 * sum(result.clips for result in results)
-    again = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    again = [run(extraction, work, shard) for shard in shards(extraction)]
     assert [(result.videos, result.frames) for result in again] == [(0, 0)] * len(results)
     extract(spec(videos), tmp_path / "inline")
     root = extraction.store.root
@@ -71,17 +76,28 @@ def test_the_store_is_the_same_and_what_is_done_is_not_done_again(extraction, wo
 
 def test_backbones_and_decode_children_are_kept(extraction, work):
     first, second, *_ = shards(extraction)
-    shard_worker.extract_shard(work, first)
+    run(extraction, work, first)
     kept = shard_worker._kept
-    shard_worker.extract_shard(work, second)
+    run(extraction, work, second)
     assert shard_worker._kept is kept
     shard_worker.end(work.owner)
     assert shard_worker._kept is None
 
 
+def test_a_worker_needs_no_manifest(extraction, work):
+    """With a million videos it would take minutes and gigabytes, in each of them."""
+    shard = shards(extraction)[0]
+    told = extraction.store.manifest().shard(shard)
+    away = extraction.store.manifest_path.with_suffix(".away")
+    extraction.store.manifest_path.rename(away)
+    assert shard_worker.extract_shard(work, shard, told).videos == len(told)
+    away.rename(extraction.store.manifest_path)
+    assert ledgers(extraction) == 2, "both branches"
+
+
 def test_failures_come_back_by_video(extraction, work, videos):
     (videos / "a" / "0.mp4").write_bytes(b"gone since it was probed")
-    results = [shard_worker.extract_shard(work, shard) for shard in shards(extraction)]
+    results = [run(extraction, work, shard) for shard in shards(extraction)]
     failed = {video: error.kind for result in results for video, error in result.failed.items()}
     assert failed == {"a/0.mp4": "changed"}
 
@@ -97,7 +113,7 @@ def test_failures_come_back_by_video(extraction, work, videos):
 )
 def test_a_worker_that_sees_something_else_refuses(extraction, work, changes, expected):
     with pytest.raises(UnfitWorker, match=expected):
-        shard_worker.extract_shard(replace(work, **changes), 0)
+        run(extraction, replace(work, **changes), 0)
     assert ledgers(extraction) == 0
     assert not Path("/nowhere").exists()
 
@@ -117,12 +133,12 @@ def test_a_disk_that_goes_away_makes_no_video_fail(extraction, work, videos, mon
     else:
         monkeypatch.setattr(Extractor, "_require_videos", _after(unmount, Extractor._require_videos))
     with pytest.raises(InfrastructureError, match="is their disk still mounted"):
-        shard_worker.extract_shard(work, shard)
+        run(extraction, work, shard)
     assert ledgers(extraction) == 0
     monkeypatch.undo()
     videos.rmdir()
     away.rename(videos)
-    assert shard_worker.extract_shard(work, shard).failed == {}
+    assert run(extraction, work, shard).failed == {}
 
 
 def _after(first, then):
@@ -137,12 +153,13 @@ def test_what_another_worker_has_published_meanwhile_stays(extraction, work, mon
     """A worker that seemed lost comes late: its shard was given to another one, and published."""
     shard = shards(extraction)[0]
     late = shard_worker._Worker(work)
+    late.videos[shard] = extraction.store.manifest().shard(shard)
     write = Extractor._require_videos
 
     def overtaken(self: Extractor, records: list[dict[str, object]]) -> None:
         write(self, records)
         if self is late.extractor:
-            assert shard_worker.extract_shard(work, shard).videos
+            assert run(extraction, work, shard).videos
             written.extend(published_files(extraction.store.root.parents[2]).items())
 
     written: list[object] = []
@@ -153,28 +170,23 @@ def test_what_another_worker_has_published_meanwhile_stays(extraction, work, mon
     assert list(published_files(extraction.store.root.parents[2]).items()) == written
 
 
-def test_an_older_manifest_may_be_the_new_one_soon(extraction, work):
-    with pytest.raises(InfrastructureError, match="still sees an older one"):
-        shard_worker.extract_shard(replace(work, manifest_bytes=work.manifest_bytes + 1), 0)
-
-
 def test_nothing_is_written_after_the_lock_has_changed_hands(extraction, work):
     first, second, *_ = shards(extraction)
-    shard_worker.extract_shard(work, first)
+    run(extraction, work, first)
     record = LocalLockRecord(extraction.store.root)
     content, _ = record.read()
     record.path.write_bytes(content.replace(work.owner.encode(), b"0" * len(work.owner)))
     with pytest.raises(InfrastructureError, match="does not see the lock"):
-        shard_worker.extract_shard(work, second)
+        run(extraction, work, second)
     record.path.write_bytes(content)
     assert ledgers(extraction) == 2, "both branches of the first shard"
-    shard_worker.extract_shard(work, second)  # a refusal leaves nothing in the way
+    run(extraction, work, second)  # a refusal leaves nothing in the way
 
 
 def test_an_extraction_that_ends_meanwhile_is_ended(extraction, work, monkeypatch):
     """`end` comes from another thread while a shard is decoded."""
     first, second, *_ = shards(extraction)
-    shard_worker.extract_shard(work, first)
+    run(extraction, work, first)
     extractor = shard_worker._kept.extractor
     begun = threading.Event()
     begin = extractor._begin
@@ -189,13 +201,13 @@ def test_an_extraction_that_ends_meanwhile_is_ended(extraction, work, monkeypatc
     ended = threading.Event()
     errors: list[BaseException] = []
 
-    def run() -> None:
+    def work_on() -> None:
         try:
-            shard_worker.extract_shard(work, second)
+            run(extraction, work, second)
         except DynapropError as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=work_on)
     thread.start()
     assert begun.wait(30)
     threading.Timer(0.2, ended.set).start()
@@ -203,4 +215,4 @@ def test_an_extraction_that_ends_meanwhile_is_ended(extraction, work, monkeypatc
     thread.join(30)
     assert errors and ledgers(extraction) == 2
     with pytest.raises(DynapropError, match="is over"):
-        shard_worker.extract_shard(work, second)
+        run(extraction, work, second)
