@@ -5,15 +5,15 @@ stage 2   `EndToEndDynamic`: the student's backbone and `DynamicSTE`, by eq. (5)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from heads.losses import cosine_loss, frame_loss, student_loss, video_loss
+from heads.losses import Losses, dynamic_losses, video_loss
 from heads.models import DynamicScores, DynamicSTE, FrameClassifier, FrameScores
 from pipeline.errors import UsageError
+from pipeline.networks import width
 
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -49,7 +49,7 @@ class FrameEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.width = int(backbone.num_features)  # type: ignore[arg-type]
+        self.width = width(backbone)
         """d, of the features."""
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -141,22 +141,6 @@ class EndToEndDynamic(nn.Module):
         return self.heads(self.student(frames_s, mask_s), mask_s, z_t, mask_t)
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Losses of a batch, means over its videos."""
-
-    total: torch.Tensor
-    """What is minimised."""
-    video: torch.Tensor
-    """L_vid"""
-    frame: torch.Tensor | None
-    """L_frm; None where it is left out"""
-    cosine: torch.Tensor | None
-    """L_cos; None where it is left out"""
-    video_logits: torch.Tensor
-    """``[b, c]``"""
-
-
 def teacher_losses(model: VideoClassifier, frames: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Losses:
     """Eq. (4) of videos with class indices ``labels`` ``[b]``."""
     logits = model(frames, mask).video_logits  # [b, c]
@@ -164,7 +148,7 @@ def teacher_losses(model: VideoClassifier, frames: torch.Tensor, mask: torch.Ten
     return Losses(total=video, video=video, frame=None, cosine=None, video_logits=logits)
 
 
-def dynamic_losses(
+def student_losses(
     model: EndToEndDynamic,
     frames_s: torch.Tensor,
     frames_t: torch.Tensor,
@@ -174,17 +158,6 @@ def dynamic_losses(
     lambda_frm: float = 0.5,
     lambda_cos: float = 0.5,
 ) -> Losses:
-    """Eq. (5) of videos with class indices ``labels`` ``[b]``; both branches see the same frames.
-
-    A lambda of 0 leaves its loss out (Table 5).
-    """
+    """Eq. (5) of videos with class indices ``labels`` ``[b]``; both branches see the same frames."""
     scores = model(frames_s, mask, frames_t, mask)
-    video = video_loss(scores.video_logits, labels)
-    frame = cosine = None
-    if lambda_frm > 0:
-        teacher_logits = model.heads.teacher.classifier(scores.teacher_features)  # [b, n, c]
-        frame = frame_loss(scores.frame_logits, teacher_logits, mask)
-    if lambda_cos > 0:
-        cosine = cosine_loss(scores.queries, scores.keys, mask)
-    total = student_loss(video, frame, cosine, lambda_frm=lambda_frm, lambda_cos=lambda_cos)
-    return Losses(total=total, video=video, frame=frame, cosine=cosine, video_logits=scores.video_logits)
+    return dynamic_losses(scores, model.heads.teacher, mask, labels, lambda_frm=lambda_frm, lambda_cos=lambda_cos)

@@ -23,6 +23,7 @@ from heads.evaluate import Model, branch_widths, check_counts
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import FEATURE_VERSION, RESIZE_RULE, FeatureKey
 from pipeline.files import writing
+from pipeline.networks import width
 from pipeline.weights import Weights
 
 RECORD, HEADS, CARD = "model.json", "heads.safetensors", "README.md"
@@ -154,7 +155,7 @@ def write_export(
                 mean=_three(key.mean),
                 std=_three(key.std),
                 precision=key.precision,  # type: ignore[arg-type]
-                channels=int(backbone.network.num_features),  # type: ignore[arg-type]
+                channels=width(backbone.network),
                 feature_key=key.name,
                 gmacs=backbone.gmacs,
                 sha256=_sha256(file),

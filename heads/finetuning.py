@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from heads.branch import measure_std
-from heads.end_to_end import EndToEndDynamic, FrameEncoder, Losses, VideoClassifier, dynamic_losses, teacher_losses
+from heads.end_to_end import EndToEndDynamic, FrameEncoder, VideoClassifier, student_losses, teacher_losses
+from heads.losses import Losses
 from heads.process_group import ProcessGroup
 from heads.training_state import EpochLog, TrainingState
 from pipeline.errors import DynapropError
@@ -109,7 +110,7 @@ def finetune_stage(
             return teacher_losses(model, frames_t, mask, targets)
         assert student_size is not None
         frames_s = _to(part.frames[student_size], device)
-        return dynamic_losses(model, frames_s, frames_t, mask, targets, lambda_frm=lambda_frm, lambda_cos=lambda_cos)
+        return student_losses(model, frames_s, frames_t, mask, targets, lambda_frm=lambda_frm, lambda_cos=lambda_cos)
 
     for epoch in range(len(log) + 1, epochs + 1):
         began = time.monotonic()

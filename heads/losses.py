@@ -7,8 +7,12 @@ Each loss is a mean over a video's own frames first and over the videos of the b
 nor a longer neighbour changes what a video contributes.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
+
+from heads.models import DynamicScores, FrameClassifier
 
 
 def video_loss(video_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -55,6 +59,52 @@ def student_loss(
     if cosine is not None:
         loss = loss + lambda_cos * cosine
     return loss
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of a batch, means over its videos."""
+
+    total: torch.Tensor
+    """What is minimised."""
+    video: torch.Tensor
+    """L_vid"""
+    frame: torch.Tensor | None
+    """L_frm; None where it is left out"""
+    cosine: torch.Tensor | None
+    """L_cos; None where it is left out"""
+    video_logits: torch.Tensor
+    """``[b, c]``"""
+
+
+def dynamic_losses(
+    scores: DynamicScores,
+    teacher: FrameClassifier,
+    mask: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    lambda_frm: float = 0.5,
+    lambda_cos: float = 0.5,
+) -> Losses:
+    """Eq. (5) of Dynamic-STE, of which both branches have seen the same frames.
+
+    A lambda of 0 leaves its loss out (Table 5).
+
+    Args:
+        scores: of a batch
+        teacher: the frozen one, whose classifier gives eq. (7) its targets
+        mask: bool ``[b, n]``, False at padding
+        labels: class index of each video ``[b]``
+        lambda_frm, lambda_cos: weights of eqs. (7) and (8)
+    """
+    video = video_loss(scores.video_logits, labels)
+    frame = cosine = None
+    if lambda_frm > 0:
+        frame = frame_loss(scores.frame_logits, teacher.classifier(scores.teacher_features), mask)
+    if lambda_cos > 0:
+        cosine = cosine_loss(scores.queries, scores.keys, mask)
+    total = student_loss(video, frame, cosine, lambda_frm=lambda_frm, lambda_cos=lambda_cos)
+    return Losses(total=total, video=video, frame=frame, cosine=cosine, video_logits=scores.video_logits)
 
 
 def _mean_of_videos(per_frame: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

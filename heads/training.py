@@ -13,7 +13,7 @@ from torch import nn
 from heads.batch import gather_frames
 from heads.branch import measure_std
 from heads.features import FeatureSplit
-from heads.losses import cosine_loss, frame_loss, student_loss, video_loss
+from heads.losses import dynamic_losses, frame_loss, student_loss, video_loss
 from heads.models import DynamicSTE, FrameClassifier, normalised_weights
 from heads.sampling import training_clips
 from pipeline.errors import DynapropError, UsageError
@@ -150,13 +150,7 @@ def train_dynamic(
         z_s, mask = gather_frames(split.student, rows, device=device)
         z_t, _ = gather_frames(split.teacher, rows, device=device)
         scores = model(z_s, mask, z_t, mask)
-        frame = cosine = None
-        if lambda_frm > 0:
-            frame = frame_loss(scores.frame_logits, teacher.classifier(scores.teacher_features), mask)
-        if lambda_cos > 0:
-            cosine = cosine_loss(scores.queries, scores.keys, mask)
-        video = video_loss(scores.video_logits, targets)
-        return student_loss(video, frame, cosine, lambda_frm=lambda_frm, lambda_cos=lambda_cos)
+        return dynamic_losses(scores, teacher, mask, targets, lambda_frm=lambda_frm, lambda_cos=lambda_cos).total
 
     _minimise(
         model,

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.compiled_network import CompiledNetwork
 from pipeline.feature_key import FeatureKey
-from pipeline.networks import load_network
+from pipeline.networks import load_network, width
 from pipeline.torch_network import TorchNetwork
 from pipeline.weights import Weights
 
@@ -32,7 +32,7 @@ class FrameBackbone:
     ) -> None:
         self.key = key
         network = load_network(key.model, weights).requires_grad_(False)
-        self.channels = int(network.num_features)  # type: ignore[arg-type]
+        self.channels = width(network)
         self.start = _runner(network, key, torch.device(device), on_note).start
         """Begins a batch, see ``CompiledNetwork.start``."""
 

@@ -60,11 +60,16 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def width(network: torch.nn.Module) -> int:
+    """d, of the features that a timm model without its classifier gives; some (MobileNetV3) widen them in its place."""
+    return int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
+
+
 @lru_cache
 def channels(model: str) -> int:
     """Width of a model's features."""
     with torch.device("meta"):
-        return int(create_network(model).num_features)  # type: ignore[arg-type]
+        return width(create_network(model))
 
 
 @lru_cache

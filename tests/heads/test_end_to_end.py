@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.end_to_end import FrameEncoder, dynamic_losses, teacher_losses
+from heads.end_to_end import FrameEncoder, student_losses, teacher_losses
 from heads.finetuning import finetune_stage, measure_frames_std
 from heads.training_state import TrainingState
 from pipeline.backbone import FrameBackbone
@@ -77,7 +77,7 @@ def test_features_are_those_that_extraction_caches():
 
 def test_stage_2_gives_the_teacher_no_gradient_and_all_else_one():
     model = dynamic_model().train()
-    losses = dynamic_losses(model, random_frames(STUDENT), random_frames(TEACHER, 1), MASK, LABELS)
+    losses = student_losses(model, random_frames(STUDENT), random_frames(TEACHER, 1), MASK, LABELS)
     losses.total.backward()
     teacher = {*model.teacher.parameters(), *model.heads.teacher.parameters()}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher)
@@ -93,10 +93,10 @@ def test_stage_2_gives_the_teacher_no_gradient_and_all_else_one():
 def test_stage_2_is_by_all_three_losses():
     model = dynamic_model().train()
     frames = random_frames(STUDENT), random_frames(TEACHER, 1)
-    whole = dynamic_losses(model, *frames, MASK, LABELS, lambda_frm=0.3, lambda_cos=0.2)
+    whole = student_losses(model, *frames, MASK, LABELS, lambda_frm=0.3, lambda_cos=0.2)
     expected = whole.video + 0.3 * whole.frame + 0.2 * whole.cosine
     torch.testing.assert_close(whole.total, expected)
-    video_alone = dynamic_losses(model, *frames, MASK, LABELS, lambda_frm=0, lambda_cos=0)
+    video_alone = student_losses(model, *frames, MASK, LABELS, lambda_frm=0, lambda_cos=0)
     assert video_alone.frame is None and video_alone.cosine is None
     assert torch.equal(video_alone.total, whole.video)
 

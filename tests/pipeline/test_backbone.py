@@ -13,7 +13,7 @@ from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import feature_key
-from pipeline.networks import gmacs_per_frame, load_network
+from pipeline.networks import channels, create_network, gmacs_per_frame, load_network
 from pipeline.object_path import storage_path
 from pipeline.weights import find_weights
 from tests.pipeline.videos import all_frames
@@ -40,6 +40,14 @@ def test_features_are_what_timm_computes():
     ours = FrameBackbone(key=key, weights=located).features(frames)
     assert ours.shape == (3, 1280)
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("model", ["test_efficientnet", "mobilenetv3_small_050", "lcnet_035", "ghostnet_050", "vgg11"])
+def test_the_width_is_that_of_what_comes_out(model):
+    """Without a classifier timm's num_features may be what goes into the last hidden layer instead."""
+    with torch.device("meta"):
+        features = create_network(model)(torch.empty(1, 3, 224, 224))
+    assert features.shape == (1, channels(model))
 
 
 @pytest.mark.parametrize(
