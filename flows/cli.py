@@ -198,7 +198,9 @@ def finetune(
         str | None,
         typer.Option(metavar="RUN", help="Begin with the Dynamic-STE of this run, trained on cached features."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each stage; the recipe's by default.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each stage that is trained; the recipe's by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     n_s: Annotated[int | None, typer.Option(min=1, help="Student frames; the recipe's by default.")] = None,
     n_t: Annotated[int | None, typer.Option(min=1, help="Teacher frames; the recipe's by default.")] = None,

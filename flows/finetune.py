@@ -30,7 +30,7 @@ def finetune(
         dataset: name in the catalog, or a folder of videos.
         recipe: name in the catalog; its key `finetune` has the hyper-parameters.
         init: run (name or folder) whose Dynamic-STE of this seed it begins with; new heads by default.
-        epochs: of each stage; the recipe's by default.
+        epochs: of each stage that the recipe trains; the recipe's by default.
         seed: of everything random.
         n_s: student frames; the recipe's by default.
         n_t: teacher frames; the recipe's by default.

@@ -40,6 +40,7 @@ from pipeline.object_path import storage_path
 from pipeline.specs import FinetuneSpec
 from pipeline.splits import Split, given_or_stratified
 from pipeline.training_frames import TrainingFrames, TrainingVideo, probe_videos
+from pipeline.video import VideoError
 
 Do = Callable[[str, Callable[[], None]], object]
 """Runs a stage, which is named; in a flow as a task of its own."""
@@ -68,8 +69,9 @@ def run_finetuning(
     spec = workspace.dataset
     split = given_or_stratified(annotations, seed=spec.split_seed, test_fraction=spec.test_fraction)
     options = workspace.recipe.finetune
-    if epochs is not None:
-        options = options.model_copy(update={"teacher_epochs": epochs, "student_epochs": epochs})
+    if epochs is not None:  # a teacher that the recipe leaves as it is stays so
+        stages = {"teacher_epochs": epochs if options.teacher_epochs else 0, "student_epochs": epochs}
+        options = options.model_copy(update=stages)
     frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
     clips = options.clips or frames[0]
     origin = None if init is None else _run_named(init)
@@ -167,7 +169,7 @@ def _fine_tune(
         workers = workers or max(1, usable_cores() // group.local_size)
         pool = stack.enter_context(DecodePool(workers=workers, deadline=deadline))
         wanted = [annotations.videos[video] for video in split.train]
-        videos = _probe(workspace, wanted, pool, group, device)
+        videos = _probe(workspace, wanted, pool, group)
         labels = {video.id: video.labels[0] for video in wanted}
         source = partial(
             _source,
@@ -181,6 +183,7 @@ def _fine_tune(
             scale=options.scale,
             ratio=options.ratio,
             flip=options.flip,
+            min_share=workspace.dataset.min_share,
         )
         stages = TwoStages(
             places,
@@ -244,14 +247,13 @@ def _source(
     return TrainingFrames(videos, sizes=sizes, choose=choose, rank=group.rank, ranks=group.size, **options)
 
 
-def _probe(
-    workspace: Workspace, videos: list[Video], pool: DecodePool, group: ProcessGroup, device: str
-) -> list[TrainingVideo]:
-    """The training videos that every process can open: all have the same list."""
+def _probe(workspace: Workspace, videos: list[Video], pool: DecodePool, group: ProcessGroup) -> list[TrainingVideo]:
+    """The training videos that can be decoded; each process looks at its part of them, and all have the same list."""
     dataset = workspace.dataset
+    part = videos[group.rank :: group.size]
     ask = partial(
         probe_videos,
-        videos,
+        part,
         pool=pool,
         clip_seconds=dataset.clip_seconds,
         min_clips=dataset.min_clips,
@@ -259,19 +261,21 @@ def _probe(
         min_share=dataset.min_share,
     )
     if group.rank > 0:
-        usable, failed = ask()
+        own = ask()
     else:
-        with steps("probe", len(videos), "videos") as progress:
-            usable, failed = ask(on_video=progress.advance)
-    left_out = group.any([video.id in failed for video in videos], device=device)
-    if any(left_out) and group.rank == 0:
-        first = videos[left_out.index(True)].id
-        why = failed.get(first, "another process cannot open it")
-        say(f"left out: {sum(left_out)} of {len(videos)} training videos, {first} first: {why}")
-    if all(left_out):
+        with steps("probe", len(part), "videos") as progress:
+            own = ask(on_video=progress.advance)
+    found: dict[str, TrainingVideo] = {}
+    failed: dict[str, VideoError] = {}
+    for usable, unusable in group.gather(own):
+        found |= {video.id: video for video in usable}
+        failed |= unusable
+    if failed and group.rank == 0:
+        first = next(video.id for video in videos if video.id in failed)
+        say(f"left out: {len(failed)} of {len(videos)} training videos, {first} first: {failed[first]}")
+    if not found:
         raise DynapropError(f"none of the {len(videos)} training videos can be decoded")
-    found = {video.id: video for video in usable}
-    return [found[video.id] for video, out in zip(videos, left_out, strict=True) if not out]
+    return [found[video.id] for video in videos if video.id in found]
 
 
 def _run_named(name: str) -> RunFolder:

@@ -16,12 +16,14 @@ from heads.end_to_end import EndToEndDynamic, FrameEncoder, VideoClassifier, stu
 from heads.losses import Losses
 from heads.process_group import ProcessGroup
 from heads.training_state import EpochLog, TrainingState
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, UsageError
 from pipeline.training_frames import FrameBatch, TrainingFrames
 from pipeline.video import VideoError
 
 _MEASURED = 512  # videos
 _LOSSES = ("total", "video", "frame", "cosine")
+_OF_THE_DRAW = {"missing_frames"}  # another epoch draws other frames of a damaged video
+_OF_THE_MOMENT = {"timeout", "crash"}  # the next run may get on with the video
 
 EndToEnd = VideoClassifier | EndToEndDynamic
 
@@ -75,12 +77,14 @@ def finetune_stage(
         group: the processes that train together
         on_videos: called after every batch with its number of videos, of all processes together
         on_epoch: called with the log of all epochs after each
-        on_failure: called with the id of a video that is left out from now on, and why, in the process that met it
+        on_failure: called with the id of a video that is left out, and why, in the process that met it
 
     Returns:
         The log of all epochs.
 
     Raises:
+        InfrastructureError: a video's file has gone
+        UsageError: the processes see different states
         DynapropError: the state is damaged, no video can be decoded, or the loss is not finite
     """
     group = group or ProcessGroup()
@@ -95,7 +99,11 @@ def finetune_stage(
     log: tuple[EpochLog, ...] = ()
     ids = [video.id for video in source.videos]
     failed: set[int] = set()
-    if (kept := state.progress()) is not None:
+    passing: set[int] = set()
+    kept = state.progress()
+    if len(set(group.gather(kept and kept.epochs_done))) > 1:
+        raise UsageError(f"not all processes see {state.folder}: DYNAPROP_HOME has to be a folder that they share")
+    if kept is not None:
         state.restore(kept, model, optimizer, videos=source.digest)
         scaler.load_state_dict(dict(kept.scaler))
         log = kept.log
@@ -118,9 +126,10 @@ def finetune_stage(
         model.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence([seed, epoch, group.rank]).generate_state(1)[0]))
-            for number, batch in enumerate(source.epoch(epoch, without=failed)):
+            for number, batch in enumerate(source.epoch(epoch, without=failed | passing)):
                 for video, error in batch.failed.items():
-                    failed.add(video)
+                    if error.kind not in _OF_THE_DRAW:
+                        (passing if error.kind in _OF_THE_MOMENT else failed).add(video)
                     if on_failure is not None:
                         on_failure(ids[video], error)
                 sums = torch.zeros_like(totals)
@@ -148,9 +157,8 @@ def finetune_stage(
                 if on_videos is not None:
                     on_videos(int(videos))
         group.mean_statistics(model)
-        flags = group.any([number in failed for number in range(len(ids))], device=device)
-        failed = {number for number, flag in enumerate(flags) if flag}
-        log = (*log, _logged(epoch, totals, lr=lr_now, failed=len(failed), seconds=time.monotonic() - began))
+        failed, passing = (set().union(*group.gather(one)) for one in (failed, passing))
+        log = (*log, _logged(epoch, totals, lr=lr_now, failed=len(failed | passing), seconds=time.monotonic() - began))
         if group.rank == 0:
             state.save(
                 model,

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import UsageError
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=2)  # others wait while the first process measures features and writes
 
@@ -49,6 +52,14 @@ class ProcessGroup:
     def any(self, flags: Sequence[bool], *, device: torch.device | str) -> list[bool]:
         """Which of the flags any of the processes has set; ``device`` is this process's."""
         return [count > 0 for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, in their order; it goes from process to process, pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return cast(list[T], values)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by the sum over all processes; a process without one counts as zero."""

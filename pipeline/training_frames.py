@@ -6,6 +6,7 @@ What an epoch shows depends on the seed and the epoch alone: not on batches, pro
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import xxhash
@@ -15,6 +16,7 @@ from pipeline.augment import WHOLE, View, random_view, show
 from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodePool
+from pipeline.errors import InfrastructureError
 from pipeline.frame_folder import FrameFolder
 from pipeline.prefetch import prefetched
 from pipeline.probe import Probe
@@ -40,6 +42,8 @@ class TrainingVideo:
     estimated: bool
     clips: np.ndarray
     """[T] int64, the frame that each clip begins with."""
+    share: float = 1.0
+    """Of what the container announces: how much is in the file."""
     folder: FrameFolder | None = None
 
     def request(self, frames: np.ndarray) -> FrameRequest:
@@ -66,7 +70,7 @@ class FrameBatch:
     frames: Mapping[int, np.ndarray]
     """By size in pixels: ``[sum(counts), size, size, 3]`` uint8, the same frames at every size."""
     failed: Mapping[int, VideoError] = field(default_factory=dict)
-    """Videos that would be here and cannot be decoded, by position."""
+    """Videos that would be here, by position, and why they are not."""
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -130,6 +134,7 @@ def probe_videos(
                 start=probe.start,
                 estimated=probe.estimated,
                 clips=grid.frames,
+                share=probe.share,
                 folder=video.frames,
             )
         )
@@ -148,6 +153,7 @@ class TrainingFrames:
         seed: of order, clips, frames and views.
         jitter: show any frame of a chosen clip, not its first one.
         scale, ratio, flip: see ``random_view``.
+        min_share: a video is not shown where a smaller part of the frames that were drawn can be decoded.
         rank, ranks: this process's number and how many there are: each has its part of every batch.
     """
 
@@ -164,6 +170,7 @@ class TrainingFrames:
         scale: tuple[float, float] = (0.5, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: bool = True,
+        min_share: float = 0.5,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -175,6 +182,7 @@ class TrainingFrames:
         self._seed = seed
         self._jitter = jitter
         self._scale, self._ratio, self._flip = scale, ratio, flip
+        self._min_share = min_share
         self._rank, self._ranks = rank, ranks
 
     @cached_property
@@ -240,13 +248,19 @@ class TrainingFrames:
         draw: Callable[[int], tuple[np.ndarray, View]],
         decoded: list[int],
     ) -> Iterator[FrameBatch]:
-        """Decode batches of videos (positions) at some sizes and show what ``draw`` says at those of the batches."""
+        """Decode batches of videos (positions) at some sizes and show what ``draw`` says at those of the batches.
+
+        Raises:
+            InfrastructureError: a video's file has gone.
+        """
         numbers = [number for batch in batches for number in batch]
         views: dict[int, View] = {}
+        asked: dict[int, int] = {}
 
         def requests() -> Iterator[FrameRequest]:  # the pool is some videos ahead of us
             for number in numbers:
                 frames, views[number] = draw(number)
+                asked[number] = len(frames)
                 yield self.videos[number].request(frames)
 
         streams = self._pool.decode(requests(), decoded, [self.videos[number].decoder for number in numbers])
@@ -255,14 +269,19 @@ class TrainingFrames:
             failed = {}
             for number in batch:
                 stream, found = next(streams), {}
-                view = views.pop(number)
+                view, share = views.pop(number), self.videos[number].share
                 for clip, frames in stream:  # from the beginning anew where another decoder takes over
                     found[clip] = [show(frame, view, size) for frame, size in zip(frames, self.sizes, strict=True)]
                 assert stream.outcome is not None
-                if stream.outcome.error is None and found:
+                error, n = stream.outcome.error, asked.pop(number)
+                if error is None and (not found or share * len(found) / n < self._min_share):
+                    error = VideoError("missing_frames", f"{len(found)} of {n} frames that were drawn can be decoded")
+                if error is None:
                     pictures.append((number, [found[clip] for clip in sorted(found)]))
-                else:
-                    failed[number] = stream.outcome.error or VideoError("missing_frames", "no frame can be decoded")
+                    continue
+                if not Path(path := self.videos[number].path).exists():  # it is no fault of the video
+                    raise InfrastructureError(f"{path} has gone since it was probed; is its disk still mounted?")
+                failed[number] = error
             yield _joined(pictures, self.sizes, failed)
 
 

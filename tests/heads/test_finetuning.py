@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -12,12 +13,24 @@ import safetensors.torch
 import torch
 
 from heads.finetuning import lr_factor
+from heads.process_group import ProcessGroup
 from heads.training_state import TrainingState
 from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError, UsageError
+from pipeline.training_frames import FrameBatch
 from pipeline.video import VideoError
 from tests.conftest import REPOSITORY
-from tests.heads.end_to_end import dynamic_model, frames_of, probed, teacher_model, train, train_all, write_videos
+from tests.heads.end_to_end import (
+    STUDENT,
+    TEACHER,
+    dynamic_model,
+    frames_of,
+    probed,
+    teacher_model,
+    train,
+    train_all,
+    write_videos,
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +160,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(videos, pool, tmp_pa
 
 
 def test_a_video_that_cannot_be_decoded_is_left_out_once_and_said_once(videos, pool, tmp_path):
-    path = tmp_path / "gone.mp4"
+    path = tmp_path / "bad.mp4"
     path.write_bytes((write_videos(tmp_path / "others", 1)[0]).read_bytes())
     more = [*videos, *probed([path], pool)]
-    path.unlink()
+    path.write_bytes(b"no video")
     said = []
 
     def note(video: str, error: VideoError) -> None:
@@ -158,9 +171,61 @@ def test_a_video_that_cannot_be_decoded_is_left_out_once_and_said_once(videos, p
 
     source = frames_of(more, pool)
     log = train(teacher_model(), source, tmp_path / "state", on_failure=note, epochs=2)
-    assert said == ["gone.mp4"]
+    assert said == ["bad.mp4"]
     assert [(one.videos, one.failed) for one in log] == [(7, 1), (7, 1)]
-    assert TrainingState(tmp_path / "state", "stage").progress().failed == ("gone.mp4",)
+    assert TrainingState(tmp_path / "state", "stage").progress().failed == ("bad.mp4",)
+
+
+def test_a_disk_that_goes_away_costs_an_epoch_and_no_video(pool, tmp_path):
+    folder, away = tmp_path / "videos", tmp_path / "away"
+    write_videos(folder)
+    source = frames_of(probed(sorted(folder.iterdir()), pool), pool)
+
+    def unmount(n: int) -> None:
+        if folder.exists() and TrainingState(tmp_path / "state", "stage").progress():
+            folder.rename(away)
+
+    straight, stopped, again = teacher_model(), teacher_model(), teacher_model()
+    train(straight, source, tmp_path / "straight")
+    with pytest.raises(InfrastructureError, match="has gone since it was probed; is its disk still mounted"):
+        train(stopped, source, tmp_path / "state", on_videos=unmount)
+    away.rename(folder)
+    log = train(again, source, tmp_path / "state")
+    assert [(one.videos, one.failed) for one in log] == [(7, 0)] * 3
+    assert_same(weights(straight), weights(again))
+
+
+@pytest.mark.parametrize(
+    ("kind", "videos_an_epoch", "kept"),
+    [("decode", [6, 6], ("2.mp4",)), ("timeout", [6, 6], ()), ("missing_frames", [6, 7], ())],
+)
+def test_only_what_is_the_video_s_fault_for_good_is_remembered(videos, pool, tmp_path, kind, videos_an_epoch, kept):
+    """A deadline that was missed is not, and of a damaged video another epoch draws other frames."""
+    source = frames_of(videos, pool)
+    batches = source.epoch
+
+    def epoch(number: int, *, without: set[int]) -> Iterator[FrameBatch]:
+        yield from batches(number, without={*without, 2} if number == 1 else without)
+        if number == 1:
+            yield FrameBatch(*batch_of_nothing(), failed={2: VideoError(kind, "in this test")})
+
+    source.epoch = epoch
+    log = train(teacher_model(), source, tmp_path, epochs=2)
+    assert [one.videos for one in log] == videos_an_epoch
+    assert TrainingState(tmp_path, "stage").progress().failed == kept
+
+
+def batch_of_nothing() -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
+    nothing = np.zeros(0, np.int64)
+    return nothing, nothing, {size: np.zeros((0, size, size, 3), np.uint8) for size in (STUDENT, TEACHER)}
+
+
+def test_processes_that_do_not_see_the_same_state_are_refused(videos, pool, tmp_path):
+    """Else they would wait for one another for hours: one begins where the other goes on."""
+    group = ProcessGroup()
+    group.gather = lambda epochs_done: [epochs_done, 2]
+    with pytest.raises(UsageError, match="DYNAPROP_HOME has to be a folder that they share"):
+        train(teacher_model(), frames_of(videos, pool), tmp_path, group=group)
 
 
 def test_backbone_and_heads_have_learning_rates_of_their_own(videos, pool, tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -169,12 +170,26 @@ def test_what_cannot_be_probed_or_decoded_is_said(videos, pool, tmp_path):
     bad.write_bytes(b"no video")
     usable, failed = probe_videos([Video(id="bad", path=bad)], pool=pool, **GRID)
     assert usable == [] and failed["bad"].kind == "unreadable"
-    path = write_video(tmp_path / "gone.mp4")
-    gone, _ = probe_videos([Video(id="gone", path=path)], pool=pool, **GRID)
-    path.unlink()
-    batches = list(source([*videos[:1], *gone], pool).epoch(1))
+    path = write_video(tmp_path / "overwritten.mp4")
+    overwritten, _ = probe_videos([Video(id="overwritten", path=path)], pool=pool, **GRID)
+    path.write_bytes(b"no video")
+    batches = list(source([*videos[:1], *overwritten], pool).epoch(1))
     assert [batch.videos.tolist() for batch in batches] == [[0]]
-    assert list(batches[0].failed) == [1]
+    assert {video: error.kind for video, error in batches[0].failed.items()} == {1: "unreadable"}
+
+
+def test_of_a_damaged_video_enough_of_what_was_drawn_has_to_be_there(pool, tmp_path):
+    """As a cache of features refuses one of which too little is there."""
+    path = write_video(tmp_path / "short.mp4", frames=20)
+    (video,), _ = probe_videos([Video(id="short", path=path)], pool=pool, **GRID)
+    # As if half of it could not be decoded.
+    more = replace(video, clips=np.arange(40), times=np.arange(40) / 10, decoder="pyav")
+    for min_share, shown in ((0.4, [0]), (0.6, [])):
+        frames = source([more], pool, choose=lambda n, _: np.arange(0, n, 4), min_share=min_share, jitter=False)
+        (batch,) = frames.epoch(1)
+        assert batch.videos.tolist() == shown
+        assert len(batch.frames[16]) == 5 * len(shown)
+    assert batch.failed[0].kind == "missing_frames"
 
 
 def test_folders_of_pictures_are_trained_on_too(pool, paths, tmp_path):
