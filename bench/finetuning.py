@@ -2,6 +2,7 @@
 
     python -m bench.finetuning            # trains what is not trained yet, then writes
     python -m bench.finetuning --write    # only writes, from the runs that are there
+    python -m bench.finetuning --table    # only the README's section, from finetuning.json
 
 Needs UT-Interaction below $DYNAPROP_DATA and its features (`dynaprop extract ut-interaction`). Writes finetuning.json,
 finetuning.png (the loss curves) and the README's section, whose marks `<!-- finetuning -->` it needs.
@@ -18,7 +19,8 @@ import matplotlib
 import pandas as pd
 
 from flows.workspace import home
-from heads.metric import mean_interval
+from heads.metric import Interval, mean_interval
+from heads.report.backbones import Tuned
 from heads.summary import paired_difference
 
 matplotlib.use("Agg")
@@ -33,6 +35,9 @@ ROWS = {"frozen": DYNAMIC | {"recipe": RECIPE}, "fine-tuned": DYNAMIC | {"recipe
 
 
 def main() -> None:
+    if "--table" in sys.argv[1:]:
+        fill(json.loads((HERE / "finetuning.json").read_text()))
+        return
     if "--write" not in sys.argv[1:]:
         frozen = _command("train", "--seeds", str(SEEDS))
         for seed in range(SEEDS):
@@ -42,6 +47,11 @@ def main() -> None:
     data = measured(*runs) | {"runs": [run.name for run in runs], "dataset": DATASET, "n_s": N_S, "n_t": N_T}
     (HERE / "finetuning.json").write_text(json.dumps(data, indent=1) + "\n")
     plot(runs[1], HERE / "finetuning.png")
+    fill(data)
+
+
+def fill(data: dict[str, Any]) -> None:
+    """Write the README's section."""
     text = README.read_text()
     section = f"<!-- finetuning -->\n{table(data)}\n<!-- /finetuning -->"
     pattern = "<!-- finetuning -->.*<!-- /finetuning -->"
@@ -85,16 +95,34 @@ def table(data: dict[str, Any]) -> str:
             f"| {name} backbones | {len(one['seed'])} | {top1.estimate:.1f} ± {_half(top1):.1f} "
             f"| {mean_ap.estimate:.1f} ± {_half(mean_ap):.1f} | {gmacs:.2f} |"
         )
-    estimate, low, high = (100 * value for value in data["difference"])
-    shown = "above" if low > 0 else "below" if high < 0 else "not shown to differ"
+    tuned = comparison(data)
+    videos, seeds = (
+        f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]" for interval in (tuned.over_videos, tuned.over_seeds)
+    )
     epochs = data["epochs"]
     lines += [
         "",
-        f"Fine-tuned minus frozen: {estimate:+.1f} points of top-1 [{low:+.1f}, {high:+.1f}] over videos: {shown}.\n"
+        f"Fine-tuned minus frozen: {100 * tuned.over_videos.estimate:+.1f} points of top-1, {videos} over videos and\n"
+        f"{seeds} over seeds: {tuned.verdict}.\n"
         f"{epochs.get('teacher', 0)} epochs of stage 1 and {epochs['student']} of stage 2 took "
         f"{min(data['minutes_a_seed']):.0f} to {max(data['minutes_a_seed']):.0f} minutes a seed.",
     ]
     return "\n".join(lines)
+
+
+def comparison(data: dict[str, Any]) -> Tuned:
+    """As the report makes it."""
+    before, after = (dict(zip(data[name]["seed"], data[name]["top1"], strict=True)) for name in ROWS)
+    return Tuned(
+        recipe=str(ROWS["fine-tuned"]["recipe"]),
+        frozen=RECIPE,
+        model="dynamic",
+        n_s=N_S,
+        n_t=N_T,
+        seeds=len(before),
+        over_videos=Interval(*data["difference"]),
+        over_seeds=mean_interval([after[seed] - before[seed] for seed in before]),
+    )
 
 
 def plot(tuned: Path, file: Path) -> None:

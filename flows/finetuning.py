@@ -114,7 +114,7 @@ def run_finetuning(
         remove_states(places.state)  # a kill may have come before
     asked = Asked("finetune", split.name, (seed,), tuple(settings))
     if is_first():
-        say(_as_backbones(workspace, places))
+        say(_as_backbones(workspace, places, frames))
         models = FineTunedModels(places, settings, resolve_device(device))
         measure_finetuned(
             workspace, annotations, split, models, run=run, asked=asked, workers=workers, deadline=deadline
@@ -332,20 +332,23 @@ def _identity(workspace: Workspace, annotations: Annotations, split: Split) -> d
     }
 
 
-def _as_backbones(workspace: Workspace, places: Places) -> str:
-    """What the catalog needs to extract, train and sweep with the fine-tuned backbones."""
-    lines, names = [], {}
+def _as_backbones(workspace: Workspace, places: Places, frames: tuple[int, int]) -> str:
+    """What the catalog needs to extract, train and sweep with the fine-tuned backbones, by the recipe's heads."""
+    lines: list[str] = []
+    names: dict[str, str] = {}
     for branch, spec in tuned_backbones(workspace, places).items():
         names[branch] = spec.name
         values = spec.model_dump(mode="json", exclude={"name"}, exclude_none=True, exclude_defaults=True)
         lines.append(f"  {spec.name}: {json.dumps(values)}")
-    recipe = f"{workspace.recipe.name}-finetuned{places.seed}"
+    n_s, n_t = frames
+    recipe = workspace.recipe.model_copy(update={**names, "n_s": n_s, "n_t": n_t})
+    values = recipe.model_dump(mode="json", exclude={"name", "finetune"}, exclude_defaults=True)
     return "\n".join(
         [
             "to train other models on the fine-tuned backbones, add to the catalog:",
             "backbones:",
             *lines,
             "recipes:",
-            f"  {recipe}: {json.dumps(names)}",
+            f"  {recipe.name}-finetuned{places.seed}-{places.digest}: {json.dumps(values)}",
         ]
     )

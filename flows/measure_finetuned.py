@@ -27,7 +27,7 @@ def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, Backbon
     return {
         branch: spec.model_copy(
             update={
-                "name": f"{spec.name}-finetuned{places.seed}",
+                "name": f"{spec.name}-finetuned{places.seed}-{places.digest}",
                 "weights": str(places.backbone(branch)),
                 "mean": tuple(normalised[branch]["mean"]),
                 "std": tuple(normalised[branch]["std"]),
@@ -78,7 +78,7 @@ def measure_finetuned(
         if not len(loaded.split):
             raise DynapropError(f"split {split.name}: none of its test videos has features")
         recipe = workspace.recipe
-        digest = run.path.name.rpartition("-")[2]  # of all that decides the outcome
+        digest = models.places.digest
         key: dict[str, object] = {
             "dataset": workspace.dataset.name,
             "split": split.name,

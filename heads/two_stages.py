@@ -49,6 +49,11 @@ class Places:
     """Dynamic-STE's, the same."""
 
     @property
+    def digest(self) -> str:
+        """Of all that decides the outcome; the run's name ends with it."""
+        return self.run.name.rpartition("-")[2]
+
+    @property
     def done(self) -> StoragePath:
         return self.run / f"finetuned-seed{self.seed}.json"
 

@@ -12,7 +12,8 @@ from heads.report.compare import Metric, bounds, by_seed
 from heads.report.runs import experiments
 from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, weighted_sum
 
-_MARK = re.compile(r"-finetuned\d*$")  # of a recipe with fine-tuned backbones: the frozen ones' name, and this
+_MARK = re.compile(r"-finetuned\d*(-[0-9a-f]{8})?$")  # what the name of a fine-tuned recipe has beyond the frozen one's
+_RUN = re.compile(r" \(.+\)$")  # where several runs have a recipe of one name
 _SAME = [name for name in SETTING if name != "recipe"]
 
 
@@ -31,6 +32,8 @@ class Tuned:
     over_videos: Interval
     over_seeds: Interval
     """NaN for a single seed."""
+    other_options: bool = False
+    """Whether heads on cached features were trained by other hyper-parameters than the frozen ones'."""
 
     @property
     def verdict(self) -> str:
@@ -51,6 +54,7 @@ class Tuned:
         text = (
             f"{PAPER_NAMES[self.model]} at {frames} frames is {level} itself on the frozen backbones of {self.frozen}"
         )
+        text += ", whose heads have other hyper-parameters" * self.other_options
         text += f", {self.seeds} seed{'s' * (self.seeds > 1)}"
         if np.isnan(self.over_videos.low):
             return f"{text}: not shown, {FEWEST_VIDEOS} videos are the fewest for an interval."
@@ -63,45 +67,58 @@ class Tuned:
 def compare_backbones(rows: pd.DataFrame, predictions: Callable[[str], pd.DataFrame], *, metric: Metric) -> list[Tuned]:
     """Every model that was measured on frozen backbones and on what `dynaprop finetune` made of them.
 
-    Recipes belong together by their names: ``lite`` and ``lite-finetuned`` (or ``lite-finetuned0``).
+    Recipes belong together by their names: ``lite`` and ``lite-finetuned`` (or ``lite-finetuned0-1a2b3c4d``).
 
     Args:
         rows: results of one part, of all experiments.
         predictions: gives those of an experiment, with scores where the metric is ``map``.
         metric: ``top1`` or ``map``.
     """
-    found = []
+    names = sorted(rows["recipe"].unique())
+    by_name = {name: _RUN.sub("", name) for name in names}
+    pairs = [
+        (tuned, frozen)
+        for tuned in names
+        for frozen in names
+        if _MARK.search(by_name[tuned]) and by_name[frozen] == _MARK.sub("", by_name[tuned])
+    ]
     labels = rows[_SAME].astype("string").fillna("").agg("|".join, axis=1)
-    for recipe in sorted(rows["recipe"].unique()):
-        frozen = _MARK.sub("", recipe)
-        if frozen == recipe:
-            continue
+    found = []
+    for recipe, frozen in pairs:
         for label, tuned in rows[rows["recipe"] == recipe].groupby(labels, sort=True):
             same = rows[(rows["recipe"] == frozen) & (labels == label)]
             if same.empty:
                 continue
-            pair = [table[table["experiment"] == experiments(table)[0]] for table in (tuned, same)]
-            ours, theirs = (by_seed(table, metric)[metric] for table in pair)
-            seeds = ours.index.intersection(theirs.index)
-            if not len(seeds):
-                continue
-            line = tuned.iloc[0]
-            setting = {name: line[name] for name in _SAME}
-            predicted = [predictions(table["experiment"].iloc[0]) for table in pair]
-            terms = [(1.0, setting | {"recipe": recipe}), (-1.0, setting | {"recipe": frozen})]
-            found.append(
-                Tuned(
-                    recipe=recipe,
-                    frozen=frozen,
-                    model=line["model"],
-                    n_s=int(line["n_s"]),
-                    n_t=int(line["n_t"]),
-                    seeds=len(seeds),
-                    over_videos=weighted_sum(pd.concat(predicted, ignore_index=True), terms, metric=metric),
-                    over_seeds=mean_interval(list(ours[seeds] - theirs[seeds])),
-                )
-            )
+            ours, theirs = (table[table["experiment"] == experiments(table)[0]] for table in (tuned, same))
+            if (one := _compare(ours, theirs, predictions, metric)) is not None:
+                found.append(one)
     return found
+
+
+def _compare(
+    ours: pd.DataFrame, theirs: pd.DataFrame, predictions: Callable[[str], pd.DataFrame], metric: Metric
+) -> Tuned | None:
+    """Rows of one model on fine-tuned backbones with those on frozen ones; None where no seed is in both."""
+    by_seeds = [by_seed(table, metric)[metric] for table in (ours, theirs)]
+    seeds = by_seeds[0].index.intersection(by_seeds[1].index)
+    if not len(seeds):
+        return None
+    line = ours.iloc[0]
+    recipe, frozen = line["recipe"], theirs["recipe"].iloc[0]
+    setting = {name: line[name] for name in _SAME}
+    predicted = [predictions(table["experiment"].iloc[0]) for table in (ours, theirs)]
+    terms = [(1.0, setting | {"recipe": recipe}), (-1.0, setting | {"recipe": frozen})]
+    return Tuned(
+        recipe=recipe,
+        frozen=frozen,
+        model=line["model"],
+        n_s=int(line["n_s"]),
+        n_t=int(line["n_t"]),
+        seeds=len(seeds),
+        over_videos=weighted_sum(pd.concat(predicted, ignore_index=True), terms, metric=metric),
+        over_seeds=mean_interval(list(by_seeds[0][seeds] - by_seeds[1][seeds])),
+        other_options=line["experiment"] != "finetune" and line["options_digest"] != theirs["options_digest"].iloc[0],
+    )
 
 
 def tuned_table(comparisons: Sequence[Tuned]) -> pd.DataFrame:

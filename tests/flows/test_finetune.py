@@ -18,6 +18,7 @@ from bench import finetuning as bench
 from heads.checkpoint import load_checkpoint
 from heads.end_to_end import FrameEncoder
 from heads.training_state import TrainingState
+from pipeline.catalog import load_catalog
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError
 from pipeline.lock import StoreLock
@@ -51,14 +52,17 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{file.stem}.{name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def add_to_catalog(said: str, file: Path) -> None:
-    """As a user would: copy the lines that the command prints."""
+def add_to_catalog(said: str, file: Path) -> str:
+    """As a user would: copy the lines that the command prints; returns the recipe's name."""
     lines = re.search(r"^backbones:\n(?:  .*\n)+recipes:\n(?:  .*\n)", said, re.MULTILINE)
     assert lines, said
     catalog = yaml.safe_load(file.read_text())
     for section, entries in yaml.safe_load(lines[0]).items():
+        assert not catalog[section].keys() & entries.keys(), "names of others"
         catalog[section] |= entries
     file.write_text(yaml.safe_dump(catalog))
+    (recipe,) = yaml.safe_load(lines[0])["recipes"]
+    return recipe
 
 
 def test_from_cached_heads_and_back_into_the_cache(dynaprop, workplace, monkeypatch):
@@ -116,10 +120,13 @@ def test_from_cached_heads_and_back_into_the_cache(dynaprop, workplace, monkeypa
     )
 
     # As backbones of the catalog they are what is cached already, for any other training.
-    add_to_catalog(tuned.err, workplace / "catalog.yaml")
-    extracted = dynaprop("extract", "tiny", "--recipe", "lite-finetuned0")
+    recipe = add_to_catalog(tuned.err, workplace / "catalog.yaml")
+    entries = load_catalog(workplace / "catalog.yaml").recipes
+    own = {"name", "student", "teacher", "finetune"}
+    assert entries[recipe].model_dump(exclude=own) == entries["lite"].model_dump(exclude=own)
+    extracted = dynaprop("extract", "tiny", "--recipe", recipe)
     assert extracted.code == 0 and "this run decoded 0 videos" in " ".join(extracted.err.split())
-    assert dynaprop("sweep", "tiny", "--recipe", "lite-finetuned0", "--experiment", "few").code == 0
+    assert dynaprop("sweep", "tiny", "--recipe", recipe, "--experiment", "few").code == 0
 
     # Another seed adds to the same run, and the frozen backbones stand beside it in a report.
     again = dynaprop("finetune", "tiny", "--init", cached_run.name, "--epochs", "2")

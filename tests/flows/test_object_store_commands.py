@@ -83,8 +83,8 @@ def test_fine_tuned_backbones_are_weights_wherever_they_lie(dynaprop, workplace,
     scores = sorted((one["probability"] for one in json.loads(found.out)["top"]), reverse=True)
     np.testing.assert_allclose(scores, sorted(row.scores, reverse=True), atol=1e-3)
 
-    add_to_catalog(tuned.err, workplace / "catalog.yaml")
-    extracted = dynaprop("extract", "tiny", "--recipe", "lite-finetuned0")
+    recipe = add_to_catalog(tuned.err, workplace / "catalog.yaml")
+    extracted = dynaprop("extract", "tiny", "--recipe", recipe)
     assert extracted.code == 0 and "this run decoded 0 videos" in " ".join(extracted.err.split()), extracted.err
     copies = sorted((workplace / "downloads").rglob("*.safetensors"))
     stored = {data for key, data in objects.items() if key.startswith(f"runs/{name}/backbones/")}

@@ -185,6 +185,7 @@ def test_fine_tuned_backbones_are_compared_with_the_frozen_ones_that_they_began_
     models = {"train": [single("teacher", 16), *ensembles(16, 4)]}
     frozen = write_run(tmp_path / "frozen", experiments=models, recipe="lite", seeds=3)
     tuned = write_run(tmp_path / "tuned", experiments={"finetune": models["train"]}, recipe="lite-finetuned", seeds=2)
+    by_cache = write_run(tmp_path / "by-cache", experiments=models, recipe="lite-finetuned0-1a2b3c4d", seeds=2)
     wrong = pd.read_parquet(frozen / "predictions.parquet")
     chosen = wrong["model"] == "dynamic"
     wrong.loc[chosen, "predicted"] = (
@@ -206,6 +207,18 @@ def test_fine_tuned_backbones_are_compared_with_the_frozen_ones_that_they_began_
     assert "points above itself on the frozen backbones of lite, 2 seeds, 95\u00a0% interval over" in dynamic.sentence
     assert dynamic.sentence.endswith(": not shown.")
     assert average.over_videos.estimate == 0 and "is level with itself" in average.sentence
+    # Heads that were trained on cached features of fine-tuned backbones, and two runs of one name.
+    others = pd.read_parquet(by_cache / "results.parquet").assign(options_digest="other")
+    others.to_parquet(by_cache / "results.parquet")
+    again = write_run(tmp_path / "again", experiments={"finetune": models["train"]}, recipe="lite-finetuned", seeds=2)
+    several = Runs([frozen, tuned, again, by_cache])
+    more = compare_backbones(
+        several.rows(part), lambda name: several.predictions(part, name, scores=False), metric="top1"
+    )
+    told = {one.recipe: one for one in more if one.model == "dynamic"}
+    assert list(told) == ["lite-finetuned (again)", "lite-finetuned (tuned)", "lite-finetuned0-1a2b3c4d"]
+    assert [one.other_options for one in told.values()] == [False, False, True]
+    assert "of lite, whose heads have other hyper-parameters, 2 seeds" in told["lite-finetuned0-1a2b3c4d"].sentence
     page = make_report(
         [frozen, tuned], metrics={}, pictures=lambda _dataset, _videos: {}, command="", written=datetime(2026, 1, 1)
     )
