@@ -1,6 +1,5 @@
 """The command line: `dynaprop`."""
 
-import os
 import shlex
 import sys
 import traceback
@@ -11,7 +10,7 @@ import typer
 
 from flows.environment import is_first, prepare_environment
 from flows.interrupts import interrupted, interruptible
-from flows.server import prefect_server
+from flows.server import named_server, prefect_server, without_password
 from pipeline.errors import DynapropError, UsageError
 
 if TYPE_CHECKING:
@@ -249,9 +248,10 @@ def serve(
     verbose: Verbose = False,
 ) -> None:
     """Offer all flows as deployments of a Prefect server with its UI, until Ctrl-C."""
-    if port is not None and (url := os.environ.get("PREFECT_API_URL")):
+    if port is not None and (url := named_server()):
         raise UsageError(
-            f"--port {port} is of a server of its own, and PREFECT_API_URL names {url}: leave one of them out"
+            f"--port {port} is of a server of its own, and PREFECT_API_URL names {without_password(url)}: leave one of "
+            "them out"
         )
     with prefect_server(lambda: None, port=4200 if port is None else port, lasting=True):
         from flows.serve import serve_flows

@@ -39,7 +39,8 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
     Raises:
         DynapropError: no server answers.
     """
-    own = None if os.environ.get("PREFECT_API_URL") else OwnServer(port=port, lasting=lasting)
+    named = named_server() if lasting else os.environ.get("PREFECT_API_URL")  # who waits for it has no second to spare
+    own = None if named else OwnServer(port=port, lasting=lasting)
     try:
         result = meanwhile()
         from prefect.settings import (  # its import takes a second, in which the server starts, too
@@ -77,6 +78,13 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
     finally:
         if own:
             own.end()
+
+
+def named_server() -> str | None:
+    """URL of the server that Prefect's settings name: the environment, or a profile (`prefect config set`)."""
+    from prefect.settings import PREFECT_API_URL  # takes a second
+
+    return PREFECT_API_URL.value()
 
 
 def no_answer(url: str) -> DynapropError:

@@ -15,6 +15,8 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
+        return device  # nothing is tried on it: processes that torchrun has started get a GPU each, later
     try:
         if torch.device(device).type == "meta":
             raise RuntimeError("it computes nothing")

@@ -186,12 +186,32 @@ def test_a_server_that_does_not_answer_is_one_clear_line(environment, tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_port_for_somebody_elses_server_is_refused(environment, tmp_path):
+@pytest.mark.parametrize("by", ["environment", "profile"])
+def test_a_port_for_somebody_elses_server_is_refused(environment, tmp_path, by):
+    url = "http://somebody:s3cret@127.0.0.1:4200/api"
+    if by == "profile":  # as `prefect config set` writes it
+        (Path(environment["PREFECT_HOME"]) / "profiles.toml").write_text(
+            f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
+        )
     command = [sys.executable, "-m", "flows.cli", "serve", "--port", "4300"]
-    named = {**environment, "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    named = environment | ({"PREFECT_API_URL": url} if by == "environment" else {})
     ended = subprocess.run(command, cwd=tmp_path, env=named, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: --port 4300 ") and ended.stderr.count("\n") == 1
+    assert "s3cret" not in ended.stderr
+
+
+def test_the_server_of_a_profile_is_used(environment, tmp_path):
+    """And no other one is started at its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    (Path(environment["PREFECT_HOME"]) / "profiles.toml").write_text(
+        f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
+    )
+    command = [sys.executable, "-m", "flows.cli", "serve"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith(f"error: no Prefect server answers at {url}")
 
 
 def test_every_parameter_is_described_and_typed():
