@@ -1,8 +1,9 @@
 """Tiny networks and real little videos for the tests of end-to-end training; also run as a process of a group.
 
-torchrun --nproc-per-node 2 -m tests.heads.end_to_end VIDEOS OUTPUT EPOCHS
+torchrun --nproc-per-node 2 -m tests.heads.end_to_end VIDEOS OUTPUT OPTIONS
 """
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -95,21 +96,32 @@ def predicted(model, source: TrainingFrames) -> list[int]:
     return classes
 
 
-def train_all(folder: Path, output: Path, *, epochs: int, pool: DecodePool, group: ProcessGroup | None = None):
+def train_all(
+    folder: Path,
+    output: Path,
+    *,
+    epochs: int,
+    pool: DecodePool,
+    group: ProcessGroup | None = None,
+    batch_size: int = 3,
+    **options: Any,
+):
     """Train Dynamic-STE on all videos of a folder, as one of a group or alone; returns the model."""
     group = group or ProcessGroup()
-    model = dynamic_model()
+    model = dynamic_model(**options)
+    for tensor in model.state_dict().values():
+        tensor.mul_(1 + group.rank)  # only what the first process begins with counts
     videos = probed(sorted(folder.iterdir()), pool)
-    source = frames_of(videos, pool, batch_size=3, rank=group.rank, ranks=group.size)
+    source = frames_of(videos, pool, batch_size=batch_size, rank=group.rank, ranks=group.size)
     # The learning rate does not fall, so that the first epochs of a longer training are a shorter one.
     train(model, source, output / "state", group=group, epochs=epochs, milestones=())
     return model
 
 
-def main(folder: str, output: str, epochs: str) -> None:
+def main(folder: str, output: str, options: str) -> None:
     torch.set_num_threads(1)
     with process_group("cpu") as (group, _), DecodePool(workers=1) as pool:
-        model = train_all(Path(folder), Path(output), epochs=int(epochs), pool=pool, group=group)
+        model = train_all(Path(folder), Path(output), pool=pool, group=group, **json.loads(options))
         tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         safetensors.torch.save_file(tensors, Path(output) / f"{group.rank}.safetensors")
 

@@ -101,8 +101,10 @@ def test_stage_2_is_by_all_three_losses():
     assert torch.equal(video_alone.total, whole.video)
 
 
-def test_training_stage_2_leaves_the_teacher_bitwise_as_it_was(videos, tmp_path):
-    model = dynamic_model()
+@pytest.mark.parametrize("trained", [False, True])
+def test_training_stage_2_leaves_the_teacher_bitwise_as_it_was(videos, tmp_path, trained):
+    """Its statistics, too, where batch normalisation is trained."""
+    model = dynamic_model(teacher_model(train_batch_norm=trained), train_batch_norm=trained)
     teacher, fused, whole = state(model.teacher), state(model.heads.teacher), state(model)
     train(model, frames_of(*videos), tmp_path, epochs=2)
     assert not changed(teacher, model.teacher)

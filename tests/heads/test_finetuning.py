@@ -1,23 +1,27 @@
 """The training loop end to end: interruptions, accumulation, several processes and learning rates change nothing."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from heads.finetuning import lr_factor
 from heads.process_group import ProcessGroup
 from heads.training_state import TrainingState
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.training_frames import FrameBatch
+from pipeline.training_frames import FrameBatch, TrainingFrames
 from pipeline.video import VideoError
 from tests.conftest import REPOSITORY
 from tests.heads.end_to_end import (
@@ -77,11 +81,39 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], s
     assert apart.norm() < 1e-3 * moved.norm()
 
 
-def start(folder, output, *, epochs: int, launch: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Train in a new process, or in those that ``launch`` starts."""
-    command = [sys.executable, *launch, "-m", "tests.heads.end_to_end", str(folder), str(output), str(epochs)]
+def start(folder, output, *, launch: tuple[str, ...] = (), **options) -> subprocess.Popen:
+    """Train in a new process, or in those that ``launch`` starts; options as of `train_all`."""
+    arguments = [str(folder), str(output), json.dumps(options)]
+    command = [sys.executable, *launch, "-m", "tests.heads.end_to_end", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def train_by_two(folder, output, **options) -> dict[str, torch.Tensor]:
+    """Train in two processes; returns the weights that both of them end with."""
+    launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    process = start(folder, output, launch=launch, **options)
+    _, said = process.communicate(timeout=250)
+    assert process.returncode == 0, said
+    first, second = (safetensors.torch.load_file(output / f"{rank}.safetensors") for rank in (0, 1))
+    assert_same(first, second)
+    return first
+
+
+def gradients_of_the_step(source: TrainingFrames, folder: Path, **options) -> list[torch.Tensor]:
+    """What the optimizer is given in an epoch of one batch."""
+    steps = []
+
+    def note(optimizer: torch.optim.Optimizer, *_) -> None:
+        steps.append([parameter.grad.clone() for group in optimizer.param_groups for parameter in group["params"]])
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        train(teacher_model(), source, folder, epochs=1, **options)
+    finally:
+        hook.remove()
+    (gradients,) = steps
+    return gradients
 
 
 def test_the_loss_falls_and_the_log_says_how(videos, pool, tmp_path):
@@ -134,19 +166,32 @@ def test_killed_and_continued_in_another_process(folder, pool, tmp_path):
 
 
 def test_two_processes_train_as_one(folder, pool, tmp_path):
-    """Batches of three are parted 2 + 1, and the last one of a single video leaves the second process without any."""
-    launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    """Batches of three are parted 2 + 1, and the last one of a single video leaves the second process without any.
+
+    The second process begins with other weights than the first, whose are those that count.
+    """
     alone = train_all(folder, tmp_path / "one", epochs=2, pool=pool)
-    for epochs in (1, 2):  # and go on where they stopped
-        process = start(folder, tmp_path / "two", epochs=epochs, launch=launch)
-        _, said = process.communicate(timeout=250)
-        assert process.returncode == 0, said
-    first, second = (safetensors.torch.load_file(tmp_path / "two" / f"{rank}.safetensors") for rank in (0, 1))
-    assert_same(first, second)
-    assert_close(first, weights(alone), weights(dynamic_model()))
+    train_by_two(folder, tmp_path / "two", epochs=1)
+    both = train_by_two(folder, tmp_path / "two", epochs=2)  # and go on where they stopped
+    assert_close(both, weights(alone), weights(dynamic_model()))
     logs = [TrainingState(tmp_path / name / "state", "stage").progress().log for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):
         assert (one.loss, one.videos, one.top1) == pytest.approx((two.loss, two.videos, two.top1), rel=1e-4)
+
+
+def test_trained_batch_norm_has_the_mean_of_both_processes_statistics(folder, videos, pool, tmp_path):
+    together = train_by_two(folder, tmp_path, epochs=1, batch_size=len(videos), train_batch_norm=True)
+    own = []
+    for rank in (0, 1):  # what each sees in the only forward pass, before any step
+        model = dynamic_model(train_batch_norm=True)
+        source = frames_of(videos, pool, batch_size=len(videos), rank=rank, ranks=2)
+        train(model, source, tmp_path / str(rank), epochs=1)
+        own.append(weights(model))
+    names = [name for name in together if name.startswith("student.") and "running_" in name]
+    assert names
+    for name in names:
+        assert not torch.equal(own[0][name], own[1][name])
+        torch.testing.assert_close(together[name], (own[0][name] + own[1][name]) / 2)
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(videos, pool, tmp_path):
@@ -226,6 +271,22 @@ def test_processes_that_do_not_see_the_same_state_are_refused(videos, pool, tmp_
     group.gather = lambda epochs_done: [epochs_done, 2]
     with pytest.raises(UsageError, match="DYNAPROP_HOME has to be a folder that they share"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, group=group)
+
+
+def test_a_step_is_by_the_mean_over_the_videos_that_are_there(videos, pool, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    bad = replace(videos[0], id="bad", path=str(tmp_path / "bad.mp4"))
+    whole = gradients_of_the_step(frames_of(videos, pool, batch_size=7), tmp_path / "whole")
+    fewer = gradients_of_the_step(frames_of(videos, pool, batch_size=10), tmp_path / "fewer")
+    failed = gradients_of_the_step(frames_of([*videos, bad], pool, batch_size=8), tmp_path / "failed")
+    torch.testing.assert_close(fewer, whole)
+    torch.testing.assert_close(failed, whole)
+
+
+def test_gradients_that_half_precision_scales_reach_the_optimizer_as_they_are(videos, pool, tmp_path):
+    source = frames_of(videos, pool, batch_size=7)
+    plain, scaled = (gradients_of_the_step(source, tmp_path / name, precision=name) for name in ("fp32", "fp16"))
+    torch.testing.assert_close(scaled, plain)
 
 
 def test_backbone_and_heads_have_learning_rates_of_their_own(videos, pool, tmp_path):

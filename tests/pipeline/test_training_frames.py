@@ -3,10 +3,10 @@
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.annotations import Video
 from pipeline.decode import resize_frame
@@ -147,13 +147,23 @@ def test_jitter_shows_any_frame_of_a_clip_and_only_of_it(videos, pool, paths):
 
 
 def test_all_frames_of_a_video_get_the_same_view(pool, tmp_path):
-    path = write_video(tmp_path / "still.mp4", frames=20)
-    (video,), _ = probe_videos([Video(id="still", path=path)], pool=pool, **GRID)
-    still = source([video], pool, choose=partial(every_clip, n=3), jitter=False)
-    views = {still._draw(epoch, 0)[1] for epoch in range(10)}
-    assert len(views) == 10
-    (batch,) = still.epoch(0)
-    assert batch.counts.tolist() == [3]
+    """Two videos are one still picture: what is unlike in their frames is the view."""
+    down, across = np.mgrid[0:64, 0:64]
+    picture = np.stack([4 * across, 4 * down, 0 * down], axis=2).astype(np.uint8)  # colours tell the place
+    for number in range(1, 21):
+        Image.fromarray(picture).save(tmp_path / f"{number:03d}.png")
+    frames = FrameFolder(template="{:03d}.png", first=1, fps=10.0)
+    still = [Video(id=name, path=tmp_path, frames=frames) for name in ("one", "other")]
+    twice = source(probe_videos(still, pool=pool, **GRID)[0], pool)
+    views = set()
+    for epoch in range(5):
+        for shown in by_video(list(twice.epoch(epoch))).values():
+            for own in shown.values():
+                assert len(own) == 3 and (own == own[0]).all()
+            small, large = shown[16][0], resize_frame(shown[24][0], 16)
+            assert np.abs(small.astype(int) - large).mean() < 2
+            views.add(small.tobytes())
+    assert len(views) == 10  # each video and epoch has one of its own
 
 
 def test_parts_are_the_batch(videos, pool):
@@ -193,8 +203,6 @@ def test_of_a_damaged_video_enough_of_what_was_drawn_has_to_be_there(pool, tmp_p
 
 
 def test_folders_of_pictures_are_trained_on_too(pool, paths, tmp_path):
-    from PIL import Image
-
     for index, picture in enumerate(all_frames(paths[0])):
         Image.fromarray(picture).save(tmp_path / f"{index + 1:03d}.png")
     frames = FrameFolder(template="{:03d}.png", first=1, fps=10.0, n_frames=None)
