@@ -41,7 +41,7 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
         videos: its current ones, rows of the manifest in row order.
 
     Raises:
-        UnfitWorker: this machine lacks the videos, the store, the weights or the device.
+        UnfitWorker: this machine lacks the device, or the videos, the store or the weights, and has never seen them.
         InfrastructureError: trying again may help.
         DynapropError: the extraction is over.
     """
@@ -81,15 +81,18 @@ class _Worker:
         """Of the shard at work."""
         who = f"worker {os.getpid()} on {socket.gethostname()}"
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
-            raise UnfitWorker(f"{who} sees no folder {work.root}: mount the videos there")
+            raise _lack(work.root, f"{who} sees no folder {work.root}: mount the videos there")
         root = storage_path(work.store)
         if not (root / "features.zarr" / "zarr.json").exists():
-            raise UnfitWorker(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
+            raise _lack(work.store, f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
         try:
             backbones = [locate_backbone(spec) for spec in work.backbones]
-            device = resolve_device(work.device)
         except InfrastructureError:
             raise
+        except DynapropError as error:
+            raise _lack(work.keys, f"{who}: {error}") from error
+        try:
+            device = resolve_device(work.device)
         except DynapropError as error:
             raise UnfitWorker(f"{who}: {error}") from error
         if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
@@ -97,6 +100,7 @@ class _Worker:
                 f"{who} has other weights, or another version of dynaprop: its features would be {', '.join(keys)}, "
                 f"not {', '.join(work.keys)}"
             )
+        _seen.update((work.root, work.store, work.keys))
         self._record = lock_record(root)
         self.check()
         store = FeatureStore.existing(root, read_only=False)
@@ -135,6 +139,12 @@ class _Worker:
 _kept: _Worker | None = None
 _at_work = threading.Lock()
 _ended: deque[str] = deque(maxlen=100)
+_seen: set[object] = set()  # videos, stores and weights that were here
+
+
+def _lack(what: object, message: str) -> InfrastructureError:
+    """What to raise where something is not here: what this process has seen may come back, with the disk it is on."""
+    return InfrastructureError(message) if what in _seen else UnfitWorker(message)
 
 
 def _drop() -> None:

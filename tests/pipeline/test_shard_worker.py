@@ -1,5 +1,6 @@
 """Shards extracted for an extraction that another process holds the lock of, and when a worker has to refuse."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
+from pipeline.cached import locate_backbone
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.extraction import Extraction
 from pipeline.lock_record import LocalLockRecord
+from pipeline.networks import create_network
 from pipeline.remote import RemoteExtraction
 from pipeline.store import FeatureStore
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
@@ -139,6 +143,33 @@ def test_a_disk_that_goes_away_makes_no_video_fail(extraction, work, videos, mon
     videos.rmdir()
     away.rename(videos)
     assert run(extraction, work, shard).failed == {}
+
+
+@pytest.mark.parametrize("what", ["videos", "store", "weights"])
+def test_a_disk_that_a_worker_has_seen_may_come_back(extraction, work, videos, tmp_path, what):
+    """Unmounted above the folder, it takes the folder with it; the worker stays fit, however often it is asked."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if what == "videos":
+        shutil.copytree(videos, disk / "videos")
+        work = replace(work, root=str(disk / "videos"))
+    elif what == "store":  # a copy, as the lock's beat would make the folder anew
+        shutil.copytree(extraction.store.root, disk / "store")
+        work = replace(work, store=str(disk / "store"))
+    else:
+        save_file(create_network(STUDENT.model).state_dict(), disk / "s.safetensors")
+        student = STUDENT.model_copy(update={"weights": str(disk / "s.safetensors")})
+        work = replace(work, backbones=(student,), keys=(locate_backbone(student)[0].name,))
+    first, second, *_ = shards(extraction)
+    run(extraction, work, first)
+    shard_worker._drop()  # as another extraction's shard does
+    away = disk.rename(disk.with_name("away"))
+    for _ in range(2):
+        with pytest.raises(InfrastructureError) as caught:
+            run(extraction, work, second)
+        assert not isinstance(caught.value, UnfitWorker), caught.value
+    away.rename(disk)
+    assert run(extraction, work, second).failed == {}
 
 
 def _after(first, then):
