@@ -64,6 +64,7 @@ class Extractor:
         min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
             the share that the probe found of the file.
         on_note: called with a line for people where a backbone runs slower than it might.
+        loaded: backbones by the name of their key, to be used here and added to; on the same device, one user at a time.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Extractor:
         batch_size: int = 32,
         min_share: float = 0.5,
         on_note: Callable[[str], None] | None = None,
+        loaded: dict[str, "FrameBackbone"] | None = None,
     ) -> None:
         self.store = store
         self.keys = [key for key, _ in backbones]
@@ -93,7 +95,7 @@ class Extractor:
         self._check = check
         self._device = device
         self._on_note = on_note
-        self._loaded: dict[str, FrameBackbone] = {}
+        self._loaded = {} if loaded is None else loaded
         self._described: set[str] = set()
         self._ahead: _ShardInWork | None = None
 

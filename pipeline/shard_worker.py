@@ -10,6 +10,7 @@ import socket
 import threading
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -27,13 +28,17 @@ from pipeline.remote import RemoteExtraction
 from pipeline.spec_types import is_folder
 from pipeline.store import FeatureStore
 
+if TYPE_CHECKING:
+    from pipeline.backbone import FrameBackbone
+
 _PATIENCE = 1.5  # seconds for a worker to come to the end of what it writes
+_RECIPES = 3  # sets of backbones that stay loaded: several commands may share the workers
 
 
 def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> ShardResult:
     """Extract a shard in this process, one at a time; nothing is done where the ledger has it.
 
-    Backbones and decode children are kept for the next shard of the same extraction.
+    Decode children are kept for the next shard of the same extraction, backbones for any that has the same.
 
     Args:
         work: the extraction.
@@ -53,8 +58,10 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
                 _kept = _Worker(work)
             _kept.videos = {shard: videos}
             return _kept.extractor.extract_shard(shard)
-        except BaseException:
+        except BaseException as error:
             _drop()  # half-read streams of frames are of no use
+            if not isinstance(error, DynapropError):  # perhaps the device's
+                _loaded.clear()
             raise
 
 
@@ -117,6 +124,7 @@ class _Worker:
             check=self.check,
             device=device,
             min_share=work.min_share,
+            loaded=_backbones(work.keys, device, cores),
         )
 
     def check(self) -> None:
@@ -137,6 +145,7 @@ class _Worker:
 
 
 _kept: _Worker | None = None
+_loaded: dict[tuple[tuple[str, ...], str, int], dict[str, "FrameBackbone"]] = {}
 _at_work = threading.Lock()
 _ended: deque[str] = deque(maxlen=100)
 _seen: set[object] = set()  # videos, stores and weights that were here
@@ -147,7 +156,17 @@ def _lack(what: object, message: str) -> InfrastructureError:
     return InfrastructureError(message) if what in _seen else UnfitWorker(message)
 
 
+def _backbones(keys: tuple[str, ...], device: str, threads: int) -> dict[str, "FrameBackbone"]:
+    """The loaded ones of a recipe by the name of their key; who loads one adds it. The last few recipes' are kept."""
+    recipe = keys, device, threads  # a CPU's are compiled for so many threads, which shape the last bits
+    _loaded[recipe] = loaded = _loaded.pop(recipe, {})
+    while len(_loaded) > _RECIPES:
+        del _loaded[next(iter(_loaded))]
+    return loaded
+
+
 def _drop() -> None:
+    """End what belongs to one extraction."""
     global _kept
     if _kept is not None:
         _kept.pool.close()

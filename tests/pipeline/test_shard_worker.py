@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
+from pipeline.backbone import FrameBackbone
 from pipeline.cached import locate_backbone
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
@@ -86,6 +88,40 @@ def test_backbones_and_decode_children_are_kept(extraction, work):
     assert shard_worker._kept is kept
     shard_worker.end(work.owner)
     assert shard_worker._kept is None
+
+
+def test_commands_side_by_side_load_their_backbones_once(extraction, work, tmp_path, monkeypatch):
+    """Their shards come to a worker in turns; store, lock and decode children are each one's own."""
+    copy = tmp_path / "other"
+    shutil.copytree(extraction.store.root, copy)
+    other = replace(work, store=str(copy))
+    loaded: list[str] = []
+    load = FrameBackbone.__init__
+
+    def count(self: FrameBackbone, **options: Any) -> None:
+        loaded.append(options["key"].name)
+        load(self, **options)
+
+    monkeypatch.setattr(FrameBackbone, "__init__", count)
+    monkeypatch.setattr(shard_worker, "_loaded", {}, raising=False)
+    for shard in shards(extraction)[:2]:
+        for each in (work, other):
+            assert run(extraction, each, shard).videos
+    assert sorted(loaded) == sorted(work.keys)
+    for key in work.keys:
+        one, two = (store.read_shard(key, 1).view(np.uint16) for store in (extraction.store, FeatureStore.existing(copy)))
+        np.testing.assert_array_equal(one, two)
+
+
+def test_backbones_of_a_few_recipes_are_kept(monkeypatch):
+    monkeypatch.setattr(shard_worker, "_loaded", {})
+    recipes = [(("a", "b"), "cpu", 2), (("a",), "cpu", 2), (("a", "b"), "cpu", 1), (("a", "b"), "cuda", 2)]
+    first = shard_worker._backbones(*recipes[0])
+    for recipe in recipes[1:]:
+        assert shard_worker._backbones(*recipe) is not first
+        if recipe == recipes[2]:
+            assert shard_worker._backbones(*recipes[0]) is first
+    assert list(shard_worker._loaded) == [recipes[2], recipes[0], recipes[3]], "the one that was used least lately went"
 
 
 def test_a_worker_needs_no_manifest(extraction, work):
