@@ -5,6 +5,7 @@ the videos and the store. A worker is told a shard's videos, so that it never re
 of its own: before each write it reads whose the lock is.
 """
 
+import gc
 import os
 import socket
 import threading
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.5  # seconds for a worker to come to the end of what it writes
 _RECIPES = 3  # sets of backbones that stay loaded: several commands may share the workers
+_IDLE = 300.0  # seconds without a shard until all is given back: nobody says goodbye for a command that was killed
 
 
 def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> ShardResult:
@@ -52,6 +54,7 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
     """
     global _kept
     with _at_work:
+        _idle.cancel()
         try:
             if _kept is None or _kept.work != work:
                 _drop()
@@ -63,6 +66,8 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
             if not isinstance(error, DynapropError):  # perhaps the device's
                 _loaded.clear()
             raise
+        finally:
+            _wait_idly()
 
 
 def end(owner: str) -> None:
@@ -147,6 +152,7 @@ class _Worker:
 _kept: _Worker | None = None
 _loaded: dict[tuple[tuple[str, ...], str, int], dict[str, "FrameBackbone"]] = {}
 _at_work = threading.Lock()
+_idle = threading.Timer(_IDLE, lambda: None)
 _ended: deque[str] = deque(maxlen=100)
 _seen: set[object] = set()  # videos, stores and weights that were here
 
@@ -171,3 +177,23 @@ def _drop() -> None:
     if _kept is not None:
         _kept.pool.close()
         _kept = None
+
+
+def _wait_idly() -> None:
+    """Give everything back later, unless another shard comes."""
+    global _idle
+    _idle = threading.Timer(_IDLE, _give_back)
+    _idle.daemon = True
+    _idle.start()
+
+
+def _give_back() -> None:
+    """Called by a timer; where a shard was at work when it rang, another one counts now."""
+    with _at_work:
+        if threading.current_thread() is not _idle:
+            return
+        _drop()
+        _loaded.clear()
+        gc.collect()  # an extractor and what it calls refer to one another
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()

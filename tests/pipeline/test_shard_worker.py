@@ -2,13 +2,16 @@
 
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from pipeline import shard_worker
@@ -122,6 +125,48 @@ def test_backbones_of_a_few_recipes_are_kept(monkeypatch):
         if recipe == recipes[2]:
             assert shard_worker._backbones(*recipes[0]) is first
     assert list(shard_worker._loaded) == [recipes[2], recipes[0], recipes[3]], "the one that was used least lately went"
+
+
+def test_an_idle_worker_gives_everything_back(extraction, work, monkeypatch):
+    """Nobody says goodbye for a command that was killed."""
+    first, second, *_ = shards(extraction)
+    monkeypatch.setattr(shard_worker, "_loaded", {}, raising=False)
+    monkeypatch.setattr(shard_worker, "_IDLE", 0.5, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    emptied = threading.Event()
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied.set)
+    run(extraction, work, first)
+    backbones = [weakref.ref(backbone) for backbone in shard_worker._kept.extractor._loaded.values()]
+    child = psutil.Process(shard_worker._kept.pool._all[0].pid)
+    assert emptied.wait(30)
+    assert shard_worker._kept is None
+    assert not any(backbone() for backbone in backbones), "their memory is free"
+    assert not child.is_running()
+    assert run(extraction, work, second).videos
+
+
+def test_a_timer_that_rings_during_a_shard_disturbs_nothing(extraction, work, monkeypatch):
+    """Neither that shard nor the next one has to load anything again."""
+    monkeypatch.setattr(shard_worker, "_IDLE", 0.05)
+    rung = threading.Event()
+    give_back = shard_worker._give_back
+
+    def ring() -> None:
+        rung.set()
+        give_back()
+
+    monkeypatch.setattr(shard_worker, "_give_back", ring)
+    with shard_worker._at_work:
+        shard_worker._wait_idly()
+        assert rung.wait(10), "and waits for the shard"
+        timer = shard_worker._idle
+        monkeypatch.setattr(shard_worker, "_IDLE", 300)
+        kept = shard_worker._kept = shard_worker._Worker(work)
+        shard_worker._wait_idly()
+    timer.join(10)
+    assert shard_worker._kept is kept
+    assert run(extraction, work, shards(extraction)[0]).videos
+    assert shard_worker._kept is kept
 
 
 def test_a_worker_needs_no_manifest(extraction, work):
