@@ -130,6 +130,7 @@ class _Worker:
             device=device,
             min_share=work.min_share,
             loaded=_backbones(work.keys, device, cores),
+            alone=False,  # who seems lost may be at work
         )
 
     def check(self) -> None:

@@ -21,10 +21,13 @@ from pipeline.cached import locate_backbone
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.extraction import Extraction
+from pipeline.ledger import Ledger
 from pipeline.lock_record import LocalLockRecord
 from pipeline.networks import create_network
 from pipeline.remote import RemoteExtraction
+from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
+from pipeline.verify import verify_key
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
 from tests.test_kill import published_files
 
@@ -112,7 +115,9 @@ def test_commands_side_by_side_load_their_backbones_once(extraction, work, tmp_p
             assert run(extraction, each, shard).videos
     assert sorted(loaded) == sorted(work.keys)
     for key in work.keys:
-        one, two = (store.read_shard(key, 1).view(np.uint16) for store in (extraction.store, FeatureStore.existing(copy)))
+        one, two = (
+            store.read_shard(key, 1).view(np.uint16) for store in (extraction.store, FeatureStore.existing(copy))
+        )
         np.testing.assert_array_equal(one, two)
 
 
@@ -280,6 +285,45 @@ def test_what_another_worker_has_published_meanwhile_stays(extraction, work, mon
     late.pool.close()
     assert len(written) == 4, "two ledgers and two chunks"
     assert list(published_files(extraction.store.root.parents[2]).items()) == written
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (FeatureStore, "write_shard"),
+        (FeatureStore, "read_shard"),
+        (Ledger, "publish"),
+    ],
+)
+def test_two_workers_on_one_shard_leave_features_and_ledger_of_one(extraction, work, monkeypatch, owner, step):
+    """One that seems lost is overtaken just before a step, by a worker whose processor rounds differently."""
+    shard = shards(extraction)[0]
+    late = shard_worker._Worker(work)
+    late.videos[shard] = extraction.store.manifest().shard(shard)
+    finish, take_step = ShardFeatures.finish, getattr(owner, step)
+    overtaken: list[str] = []
+
+    def finish_differently(self: ShardFeatures) -> None:
+        finish(self)
+        if not overtaken:
+            self.features *= np.float16(1.01)
+
+    def overtake(self: FeatureStore | Ledger, *arguments: Any) -> Any:
+        if not overtaken:
+            overtaken.append("by another")
+            assert run(extraction, work, shard).videos
+        return take_step(self, *arguments)
+
+    monkeypatch.setattr(ShardFeatures, "finish", finish_differently)
+    monkeypatch.setattr(owner, step, overtake)
+    try:
+        late.extractor.extract_shard(shard)
+    except InfrastructureError as error:
+        assert step == "read_shard" and "reads back differently" in str(error)
+    late.pool.close()
+    for key in work.keys:
+        assert verify_key(extraction.store, key).problems == ()
+    assert ledgers(extraction) == 2
 
 
 def test_nothing_is_written_after_the_lock_has_changed_hands(extraction, work):
