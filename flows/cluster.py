@@ -12,8 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_
 from distributed.comm import CommClosedError
 from distributed.protocol.pickle import dumps, loads  # Dask's own, on the wire
 
+from pipeline.cores import most_on_a_core
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker, UsageError
 from pipeline.specs import ClusterSpec
 
@@ -64,8 +64,9 @@ class Cluster:
         self._noting = threading.Lock()
         workers = fit_workers(client, resources)
         self.workers = len(workers)
-        self.peers = max(Counter(worker["host"] for worker in workers.values()).values())
-        """Workers of the machine that has most of them."""
+        cores = _usable_cores(client, workers)
+        self.peers = most_on_a_core((worker["host"], cores.get(address)) for address, worker in workers.items())
+        """Workers that share a core, of the core that has most of them."""
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a worker and wait for what it returns; from any thread.
@@ -174,6 +175,18 @@ def fit_workers(client: Client, resources: dict[str, float]) -> dict[str, Any]:
         for address, worker in workers.items()
         if all(worker["resources"].get(name, 0) >= amount for name, amount in resources.items())
     }
+
+
+def _usable_cores(client: Client, workers: Iterable[str]) -> dict[str, set[int]]:
+    """Cores that workers may use, by their addresses, of those whose system tells and who answer.
+
+    Slurm gives each some of its own, dask-cuda those next to its GPU.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        with suppress(TimeoutError):
+            ask = client._run, os.sched_getaffinity, 0  # run, with an end
+            return client.sync(*ask, workers=list(workers), on_error="ignore", callback_timeout=_ANSWER)
+    return {}
 
 
 class _Call:

@@ -64,6 +64,8 @@ class Extractor:
         min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
             the share that the probe found of the file.
         on_note: called with a line for people where a backbone runs slower than it might.
+        loaded: backbones by the name of their key, on this device, to be used and added to; by one user at a time.
+        alone: whether no other process can extract the same shard.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Extractor:
         batch_size: int = 32,
         min_share: float = 0.5,
         on_note: Callable[[str], None] | None = None,
+        loaded: dict[str, "FrameBackbone"] | None = None,
+        alone: bool = True,
     ) -> None:
         self.store = store
         self.keys = [key for key, _ in backbones]
@@ -93,7 +97,8 @@ class Extractor:
         self._check = check
         self._device = device
         self._on_note = on_note
-        self._loaded: dict[str, FrameBackbone] = {}
+        self._alone = alone
+        self._loaded = {} if loaded is None else loaded
         self._described: set[str] = set()
         self._ahead: _ShardInWork | None = None
 
@@ -213,7 +218,9 @@ class Extractor:
     ) -> list[LedgerRow]:
         """Write, read back, publish: in this order a reader never meets a half-written shard.
 
-        What another process has published meanwhile, who was given the shard when this one seemed lost, stays.
+        What another process has published meanwhile, who was given the shard when this one seemed lost, stays. Where
+        both write at once, and features differ in their last bits, whoever writes the chunk last has to publish last:
+        so who finds another's chunk under its own ledger writes both again.
         """
         first_row = shard * self.store.shard_rows
         rows = []
@@ -230,13 +237,17 @@ class Extractor:
                 features[len(there) :] = np.nan
             rows.append(_ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
         key = branch.backbone.key.name
+        ledger = self.store.ledger(key)
         self._check()
-        if self.store.ledger(key).has(shard, self._videos_of(shard)):
+        if ledger.has(shard, self._videos_of(shard)):
             return rows
-        self.store.write_shard(key, shard, branch.features)
-        self._check()
-        self.store.ledger(key).publish(shard, rows)
-        return rows
+        while True:
+            self.store.write_shard(key, shard, branch.features)
+            self._check()
+            ledger.publish(shard, rows)
+            if self._alone or self.store.holds(key, shard, branch.features):
+                return rows
+            self._check()
 
     def _require_videos(self, records: list[dict[Any, Any]]) -> None:
         """Refuse to call all videos of a shard failed where it is their disk that has gone."""

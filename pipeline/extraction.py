@@ -320,7 +320,7 @@ class Extraction:
 
         Args:
             device: torch device of theirs, or ``auto``.
-            peers: how many of them share the cores of a machine.
+            peers: how many of them share a core.
         """
         if self._lock is None:
             raise RuntimeError("a dry run does not write")

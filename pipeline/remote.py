@@ -23,9 +23,9 @@ class RemoteExtraction:
     device: str
     """Torch device, or ``auto``: the worker's own."""
     decoders: int | None
-    """Decode children of a worker; by default its share of the cores of its machine."""
+    """Decode children of a worker; by default its share of the cores that it may use."""
     peers: int
-    """Workers of a machine, which share its cores."""
+    """Workers that share a core, at most: not all of a machine where each was given some of its cores."""
     deadline: float
     """Seconds without a new frame after which a video is given up."""
     min_share: float

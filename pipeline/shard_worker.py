@@ -5,11 +5,13 @@ the videos and the store. A worker is told a shard's videos, so that it never re
 of its own: before each write it reads whose the lock is.
 """
 
+import gc
 import os
 import socket
 import threading
 from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -27,13 +29,18 @@ from pipeline.remote import RemoteExtraction
 from pipeline.spec_types import is_folder
 from pipeline.store import FeatureStore
 
+if TYPE_CHECKING:
+    from pipeline.backbone import FrameBackbone
+
 _PATIENCE = 1.5  # seconds for a worker to come to the end of what it writes
+_RECIPES = 3  # sets of backbones that stay loaded: several commands may share the workers
+_IDLE = 300.0  # seconds without a shard until all is given back: nobody says goodbye for a command that was killed
 
 
 def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> ShardResult:
     """Extract a shard in this process, one at a time; nothing is done where the ledger has it.
 
-    Backbones and decode children are kept for the next shard of the same extraction.
+    Decode children are kept for the next shard of the same extraction, backbones for any that has the same.
 
     Args:
         work: the extraction.
@@ -41,21 +48,26 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
         videos: its current ones, rows of the manifest in row order.
 
     Raises:
-        UnfitWorker: this machine lacks the videos, the store, the weights or the device.
+        UnfitWorker: this machine lacks the device, or the videos, the store or the weights, and has never seen them.
         InfrastructureError: trying again may help.
         DynapropError: the extraction is over.
     """
     global _kept
     with _at_work:
+        _idle.cancel()
         try:
             if _kept is None or _kept.work != work:
                 _drop()
                 _kept = _Worker(work)
             _kept.videos = {shard: videos}
             return _kept.extractor.extract_shard(shard)
-        except BaseException:
+        except BaseException as error:
             _drop()  # half-read streams of frames are of no use
+            if not isinstance(error, DynapropError):  # perhaps the device's
+                _loaded.clear()
             raise
+        finally:
+            _wait_idly()
 
 
 def end(owner: str) -> None:
@@ -81,15 +93,18 @@ class _Worker:
         """Of the shard at work."""
         who = f"worker {os.getpid()} on {socket.gethostname()}"
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
-            raise UnfitWorker(f"{who} sees no folder {work.root}: mount the videos there")
+            raise _lack(work.root, f"{who} sees no folder {work.root}: mount the videos there")
         root = storage_path(work.store)
         if not (root / "features.zarr" / "zarr.json").exists():
-            raise UnfitWorker(f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
+            raise _lack(work.store, f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
         try:
             backbones = [locate_backbone(spec) for spec in work.backbones]
-            device = resolve_device(work.device)
         except InfrastructureError:
             raise
+        except DynapropError as error:
+            raise _lack(work.keys, f"{who}: {error}") from error
+        try:
+            device = resolve_device(work.device)
         except DynapropError as error:
             raise UnfitWorker(f"{who}: {error}") from error
         if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
@@ -97,6 +112,7 @@ class _Worker:
                 f"{who} has other weights, or another version of dynaprop: its features would be {', '.join(keys)}, "
                 f"not {', '.join(work.keys)}"
             )
+        _seen.update((work.root, work.store, work.keys))
         self._record = lock_record(root)
         self.check()
         store = FeatureStore.existing(root, read_only=False)
@@ -113,6 +129,8 @@ class _Worker:
             check=self.check,
             device=device,
             min_share=work.min_share,
+            loaded=_backbones(work.keys, device, cores),
+            alone=False,  # who seems lost may be at work
         )
 
     def check(self) -> None:
@@ -133,12 +151,50 @@ class _Worker:
 
 
 _kept: _Worker | None = None
+_loaded: dict[tuple[tuple[str, ...], str, int], dict[str, "FrameBackbone"]] = {}
 _at_work = threading.Lock()
+_idle = threading.Timer(_IDLE, lambda: None)
 _ended: deque[str] = deque(maxlen=100)
+_seen: set[object] = set()  # videos, stores and weights that were here
+
+
+def _lack(what: object, message: str) -> InfrastructureError:
+    """What to raise where something is not here: what this process has seen may come back, with the disk it is on."""
+    return InfrastructureError(message) if what in _seen else UnfitWorker(message)
+
+
+def _backbones(keys: tuple[str, ...], device: str, threads: int) -> dict[str, "FrameBackbone"]:
+    """The loaded ones of a recipe by the name of their key; who loads one adds it. The last few recipes' are kept."""
+    recipe = keys, device, threads  # a CPU's are compiled for so many threads, which shape the last bits
+    _loaded[recipe] = loaded = _loaded.pop(recipe, {})
+    while len(_loaded) > _RECIPES:
+        del _loaded[next(iter(_loaded))]
+    return loaded
 
 
 def _drop() -> None:
+    """End what belongs to one extraction."""
     global _kept
     if _kept is not None:
         _kept.pool.close()
         _kept = None
+
+
+def _wait_idly() -> None:
+    """Give everything back later, unless another shard comes."""
+    global _idle
+    _idle = threading.Timer(_IDLE, _give_back)
+    _idle.daemon = True
+    _idle.start()
+
+
+def _give_back() -> None:
+    """Called by a timer; where a shard was at work when it rang, another one counts now."""
+    with _at_work:
+        if threading.current_thread() is not _idle:
+            return
+        _drop()
+        _loaded.clear()
+        gc.collect()  # an extractor and what it calls refer to one another
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import zarr
 
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.feature_key import FeatureKey
 from pipeline.files import file_state, remove_folder, sync, writing
 from pipeline.ledger import Ledger
@@ -162,7 +162,8 @@ class FeatureStore:
             features: ``[shard_rows, channels]`` float16.
 
         Raises:
-            DynapropError: it cannot be written, or what is read back is not what was written.
+            DynapropError: it cannot be written.
+            InfrastructureError: what is read back is not what was written: another process wrote, or the disk is bad.
         """
         # zarr does not remember this with the array: without it a shard of NaN alone would not be written.
         array = self._array(key).with_config({"write_empty_chunks": True})
@@ -172,8 +173,12 @@ class FeatureStore:
             array[begin : begin + self.shard_rows] = features
             for path in (chunk, chunk.parent, chunk.parents[1]):
                 sync(path)
-        if not np.array_equal(self.read_shard(key, shard).view(np.uint16), features.view(np.uint16)):
-            raise DynapropError(f"{chunk}: reads back differently from what was written; check the disk")
+        if not self.holds(key, shard, features):
+            raise InfrastructureError(f"{chunk}: reads back differently from what was written; check the disk")
+
+    def holds(self, key: str, shard: int, features: np.ndarray) -> bool:
+        """Whether a shard's features, read anew, are these to the last bit."""
+        return np.array_equal(self.read_shard(key, shard).view(np.uint16), features.view(np.uint16))
 
     def read_shard(self, key: str, shard: int) -> np.ndarray:
         """All rows of a shard, ``[shard_rows, channels]`` float16; whether they count is the ledger's word."""

@@ -1,21 +1,33 @@
 """Shards extracted for an extraction that another process holds the lock of, and when a worker has to refuse."""
 
+import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
+from pipeline.backbone import FrameBackbone
+from pipeline.cached import locate_backbone
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.extraction import Extraction
+from pipeline.ledger import Ledger
 from pipeline.lock_record import LocalLockRecord
+from pipeline.networks import create_network
 from pipeline.remote import RemoteExtraction
+from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
+from pipeline.verify import verify_key
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
 from tests.test_kill import published_files
 
@@ -84,6 +96,84 @@ def test_backbones_and_decode_children_are_kept(extraction, work):
     assert shard_worker._kept is None
 
 
+def test_commands_side_by_side_load_their_backbones_once(extraction, work, tmp_path, monkeypatch):
+    """Their shards come to a worker in turns; store, lock and decode children are each one's own."""
+    copy = tmp_path / "other"
+    shutil.copytree(extraction.store.root, copy)
+    other = replace(work, store=str(copy))
+    loaded: list[str] = []
+    load = FrameBackbone.__init__
+
+    def count(self: FrameBackbone, **options: Any) -> None:
+        loaded.append(options["key"].name)
+        load(self, **options)
+
+    monkeypatch.setattr(FrameBackbone, "__init__", count)
+    monkeypatch.setattr(shard_worker, "_loaded", {}, raising=False)
+    for shard in shards(extraction)[:2]:
+        for each in (work, other):
+            assert run(extraction, each, shard).videos
+    assert sorted(loaded) == sorted(work.keys)
+    for key in work.keys:
+        one, two = (
+            store.read_shard(key, 1).view(np.uint16) for store in (extraction.store, FeatureStore.existing(copy))
+        )
+        np.testing.assert_array_equal(one, two)
+
+
+def test_backbones_of_a_few_recipes_are_kept(monkeypatch):
+    monkeypatch.setattr(shard_worker, "_loaded", {})
+    recipes = [(("a", "b"), "cpu", 2), (("a",), "cpu", 2), (("a", "b"), "cpu", 1), (("a", "b"), "cuda", 2)]
+    first = shard_worker._backbones(*recipes[0])
+    for recipe in recipes[1:]:
+        assert shard_worker._backbones(*recipe) is not first
+        if recipe == recipes[2]:
+            assert shard_worker._backbones(*recipes[0]) is first
+    assert list(shard_worker._loaded) == [recipes[2], recipes[0], recipes[3]], "the one that was used least lately went"
+
+
+def test_an_idle_worker_gives_everything_back(extraction, work, monkeypatch):
+    """Nobody says goodbye for a command that was killed."""
+    first, second, *_ = shards(extraction)
+    monkeypatch.setattr(shard_worker, "_loaded", {}, raising=False)
+    monkeypatch.setattr(shard_worker, "_IDLE", 0.5, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    emptied = threading.Event()
+    monkeypatch.setattr(torch.cuda, "empty_cache", emptied.set)
+    run(extraction, work, first)
+    backbones = [weakref.ref(backbone) for backbone in shard_worker._kept.extractor._loaded.values()]
+    child = psutil.Process(shard_worker._kept.pool._all[0].pid)
+    assert emptied.wait(30)
+    assert shard_worker._kept is None
+    assert not any(backbone() for backbone in backbones), "their memory is free"
+    assert not child.is_running()
+    assert run(extraction, work, second).videos
+
+
+def test_a_timer_that_rings_during_a_shard_disturbs_nothing(extraction, work, monkeypatch):
+    """Neither that shard nor the next one has to load anything again."""
+    monkeypatch.setattr(shard_worker, "_IDLE", 0.05)
+    rung = threading.Event()
+    give_back = shard_worker._give_back
+
+    def ring() -> None:
+        rung.set()
+        give_back()
+
+    monkeypatch.setattr(shard_worker, "_give_back", ring)
+    with shard_worker._at_work:
+        shard_worker._wait_idly()
+        assert rung.wait(10), "and waits for the shard"
+        timer = shard_worker._idle
+        monkeypatch.setattr(shard_worker, "_IDLE", 300)
+        kept = shard_worker._kept = shard_worker._Worker(work)
+        shard_worker._wait_idly()
+    timer.join(10)
+    assert shard_worker._kept is kept
+    assert run(extraction, work, shards(extraction)[0]).videos
+    assert shard_worker._kept is kept
+
+
 def test_a_worker_needs_no_manifest(extraction, work):
     """With a million videos it would take minutes and gigabytes, in each of them."""
     shard = shards(extraction)[0]
@@ -141,6 +231,33 @@ def test_a_disk_that_goes_away_makes_no_video_fail(extraction, work, videos, mon
     assert run(extraction, work, shard).failed == {}
 
 
+@pytest.mark.parametrize("what", ["videos", "store", "weights"])
+def test_a_disk_that_a_worker_has_seen_may_come_back(extraction, work, videos, tmp_path, what):
+    """Unmounted above the folder, it takes the folder with it; the worker stays fit, however often it is asked."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if what == "videos":
+        shutil.copytree(videos, disk / "videos")
+        work = replace(work, root=str(disk / "videos"))
+    elif what == "store":  # a copy, as the lock's beat would make the folder anew
+        shutil.copytree(extraction.store.root, disk / "store")
+        work = replace(work, store=str(disk / "store"))
+    else:
+        save_file(create_network(STUDENT.model).state_dict(), disk / "s.safetensors")
+        student = STUDENT.model_copy(update={"weights": str(disk / "s.safetensors")})
+        work = replace(work, backbones=(student,), keys=(locate_backbone(student)[0].name,))
+    first, second, *_ = shards(extraction)
+    run(extraction, work, first)
+    shard_worker._drop()  # as another extraction's shard does
+    away = disk.rename(disk.with_name("away"))
+    for _ in range(2):
+        with pytest.raises(InfrastructureError) as caught:
+            run(extraction, work, second)
+        assert not isinstance(caught.value, UnfitWorker), caught.value
+    away.rename(disk)
+    assert run(extraction, work, second).failed == {}
+
+
 def _after(first, then):
     def both(*arguments):
         first()
@@ -168,6 +285,45 @@ def test_what_another_worker_has_published_meanwhile_stays(extraction, work, mon
     late.pool.close()
     assert len(written) == 4, "two ledgers and two chunks"
     assert list(published_files(extraction.store.root.parents[2]).items()) == written
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (FeatureStore, "write_shard"),
+        (FeatureStore, "read_shard"),
+        (Ledger, "publish"),
+    ],
+)
+def test_two_workers_on_one_shard_leave_features_and_ledger_of_one(extraction, work, monkeypatch, owner, step):
+    """One that seems lost is overtaken just before a step, by a worker whose processor rounds differently."""
+    shard = shards(extraction)[0]
+    late = shard_worker._Worker(work)
+    late.videos[shard] = extraction.store.manifest().shard(shard)
+    finish, take_step = ShardFeatures.finish, getattr(owner, step)
+    overtaken: list[str] = []
+
+    def finish_differently(self: ShardFeatures) -> None:
+        finish(self)
+        if not overtaken:
+            self.features *= np.float16(1.01)
+
+    def overtake(self: FeatureStore | Ledger, *arguments: Any) -> Any:
+        if not overtaken:
+            overtaken.append("by another")
+            assert run(extraction, work, shard).videos
+        return take_step(self, *arguments)
+
+    monkeypatch.setattr(ShardFeatures, "finish", finish_differently)
+    monkeypatch.setattr(owner, step, overtake)
+    try:
+        late.extractor.extract_shard(shard)
+    except InfrastructureError as error:
+        assert step == "read_shard" and "reads back differently" in str(error)
+    late.pool.close()
+    for key in work.keys:
+        assert verify_key(extraction.store, key).problems == ()
+    assert ledgers(extraction) == 2
 
 
 def test_nothing_is_written_after_the_lock_has_changed_hands(extraction, work):
