@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 
 from heads.features import LoadedFeatures, load_features
+from pipeline import shard_worker
 from pipeline.annotations import read_annotations
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.errors import DynapropError
+from pipeline.extraction import Extraction
 from pipeline.files import parquet_source, published
 from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable
 from pipeline.specs import DatasetSpec
@@ -27,7 +29,7 @@ from pipeline.verify import verify_key
 from tests import extract_process
 from tests.conftest import REPOSITORY
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
-from tests.pipeline.test_extraction import extract, spec
+from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 MAY_DIFFER = ["attempts", "seconds"]  # of a ledger's row
@@ -40,6 +42,7 @@ def stand_ins() -> Iterator[None]:
     with ExitStack() as patches:
         for target, stand_in in (
             ("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
+            ("pipeline.shard_worker.DecodePool", lambda **_: StandInPool()),
             ("pipeline.extraction._channels", lambda _: CHANNELS),
             ("pipeline.backbone.FrameBackbone", StandInBackbone),
             ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
@@ -158,6 +161,49 @@ class TestTheSame:
         assert list(store.keys()) == [kept]
         assert not [name for name in s3.objects() if gone in name]
         assert verify_key(store, kept).problems == ()
+
+
+def extract_by_a_worker(
+    dataset: DatasetSpec, home: StoragePath, *, on_shard: Callable[[Extraction], None] = lambda _: None
+) -> None:
+    """As `flows.cluster_extraction` does, with a worker in this process.
+
+    Args:
+        dataset: the dataset.
+        home: where its store goes.
+        on_shard: called before each shard is handed out.
+    """
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=(STUDENT, TEACHER), home=home, device="cpu"
+    ) as extraction:
+        plan = extraction.plan(extraction.changes())
+        work = extraction.remote(device="cpu", peers=1)
+        try:
+            for shard in plan.shards:
+                on_shard(extraction)
+                extraction.check_lock(writes=False)
+                assert shard_worker.extract_shard(work, shard, plan.manifest.shard(shard)).videos == 2
+        finally:
+            shard_worker.end(work.owner)
+
+
+class TestWorker:
+    def test_reads_the_lock_however_often_it_is_swapped(self, dataset, disk, s3):
+        """Before each of a worker's requests for it."""
+        beats = []
+
+        def disturb(extraction: Extraction) -> None:
+            def beat(method: str, path: str) -> None:
+                if method == "GET" and path.endswith("lock.json"):
+                    extraction.check_lock()
+                    beats.append(path)
+
+            s3.disturb = beat
+
+        extract_by_a_worker(dataset, s3.home, on_shard=disturb)
+        assert len(beats) > 3 * CHECKS_A_SHARD
+        s3.disturb = lambda _method, _path: None
+        assert_same(dataset, disk, s3.home)
 
 
 class TestKilled:

@@ -129,6 +129,28 @@ class TestOneOwner:
         (note,) = notes
         assert note.startswith(f"stores/x: waiting for process {os.getpid()} on ")
 
+    def test_handing_out_swaps_no_more_often_than_the_heart(self, record, clock):
+        """Workers read the record before each write: who swaps for every shard keeps them from it."""
+
+        def beat() -> int:
+            return json.loads(record.path.read_text())["beat"]
+
+        with lock(record, beat_every=5) as held:
+            held.check()
+            assert beat() == 1, "before a write of its own"
+            for _ in range(50):
+                held.check(writes=False)
+            assert beat() == 1
+            clock.now += 5
+            held.check(writes=False)
+            held.check(writes=False)
+            assert beat() == 2
+            hold_elsewhere(record)
+            clock.now += 5
+            for _ in range(2):
+                with pytest.raises(DynapropError, match="has lost its lock"):
+                    held.check(writes=False)
+
     def test_of_many_swaps_at_once_none_is_lost(self, record):
         """A counter under compare-and-swap; every lost update would lower it."""
 
