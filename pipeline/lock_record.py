@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import DynapropError
-from pipeline.files import writing
+from pipeline.files import reading, writing
 from pipeline.object_lock_record import S3LockRecord, UnconditionalLockRecord
 from pipeline.object_path import StoragePath
 
@@ -51,7 +51,8 @@ class LocalLockRecord:
 
     def content(self) -> bytes | None:
         try:
-            return self.path.read_bytes()
+            with reading(self.path):
+                return self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -66,7 +67,8 @@ class LocalLockRecord:
             self._guard.parent.mkdir(parents=True, exist_ok=True)
             guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(guard, fcntl.LOCK_EX)
+            with writing(self._guard):
+                fcntl.flock(guard, fcntl.LOCK_EX)
             if self.read()[1] != expected:
                 return None
             with writing(self.path):

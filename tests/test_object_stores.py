@@ -33,7 +33,7 @@ from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 MAY_DIFFER = ["attempts", "seconds"]  # of a ledger's row
-REQUESTS_A_SHARD, CHECKS_A_SHARD = 23, 5  # with two branches, as the README says; those of the lock among them
+REQUESTS_A_SHARD, CHECKS_A_SHARD = 19, 5  # with two branches, as the README says; those of the lock among them
 
 
 @pytest.fixture(scope="module", autouse=True)
