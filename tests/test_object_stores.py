@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
 import pandas as pd
 import pytest
 
+from bench.plan import REQUESTS_A_SHARD
 from heads.features import LoadedFeatures, load_features
 from pipeline import shard_worker
 from pipeline.annotations import read_annotations
@@ -33,7 +35,8 @@ from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 MAY_DIFFER = ["attempts", "seconds"]  # of a ledger's row
-REQUESTS_A_SHARD, CHECKS_A_SHARD = 19, 5  # with two branches, as the README says; those of the lock among them
+# With two branches, as the README says; those of a worker are in `bench.plan`.
+REQUESTS_INLINE, CHECKS_A_SHARD, FIRST_OF_A_WORKER = 19, 5, 15
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +121,7 @@ class TestTheSame:
         second = s3.requests[puts[1] : puts[3]]  # from the end of the first shard to that of the second
         checks = [path for _, path in second if path.endswith("lock.json")]
         assert len(checks) >= CHECKS_A_SHARD  # and a beat now and then
-        assert len(second) - len(checks) == REQUESTS_A_SHARD - CHECKS_A_SHARD
+        assert len(second) - len(checks) == REQUESTS_INLINE - CHECKS_A_SHARD
         assert_same(dataset, disk, s3.home)
         assert len({load(dataset, home, key_names=key_names).digest for home in (disk, s3.home)}) == 1
         again = extract(dataset, s3.home)
@@ -188,6 +191,20 @@ def extract_by_a_worker(
 
 
 class TestWorker:
+    def test_takes_as_many_requests_as_planned(self, dataset, disk, s3):
+        """And no put of the lock, but for a beat now and then."""
+        begins: list[int] = []
+        extract_by_a_worker(dataset, s3.home, on_shard=lambda _: begins.append(len(s3.requests)))
+        first, second = (
+            [(method, path.endswith("lock.json")) for method, path in s3.requests[slice(*span)]]
+            for span in pairwise(begins)
+        )
+        assert second.count(("GET", True)) == CHECKS_A_SHARD
+        assert len(second) - second.count(("PUT", True)) == REQUESTS_A_SHARD
+        assert len(first) - first.count(("PUT", True)) == REQUESTS_A_SHARD + FIRST_OF_A_WORKER
+        assert second.count(("PUT", False)) == 4, "two chunks, two ledgers"
+        assert_same(dataset, disk, s3.home)
+
     def test_reads_the_lock_however_often_it_is_swapped(self, dataset, disk, s3):
         """Before each of a worker's requests for it."""
         beats = []
