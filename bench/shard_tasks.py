@@ -108,7 +108,7 @@ def _alone(shard: int, videos: int, extract: Callable[[int], ShardResult]) -> Sh
 def _hand_out(
     task: Callable[..., ShardResult], extract: Callable[[int], ShardResult], count: int, cluster: Cluster
 ) -> None:
-    """As `flows.cluster_extraction` does, twice as many at a time as there are workers."""
+    """As `flows.cluster_extraction` does, which has 32 or more at a time; here it is twice the number of workers."""
     jobs = ({"shard": shard, "videos": 64, "extract": extract} for shard in range(count))
     run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=partial(cluster.stop, os.getpid))
 

@@ -50,7 +50,7 @@ def extract_on_cluster(
         say(f"extract: {shards} by {cluster.workers} workers of cluster {spec.name!r}")
 
         def extract(shard: int) -> ShardResult:
-            extraction.check_lock()
+            extraction.check_lock(writes=False)
             result = cluster.run(shard_worker.extract_shard, work, shard, plan.manifest.shard(shard))
             if not result.videos:  # a worker has published it, and its answer was lost with the worker
                 result = extraction.published(shard)

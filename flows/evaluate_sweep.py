@@ -9,8 +9,7 @@ from flows.sweep_artifacts import show_results
 from flows.units import RunReport, Units
 from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 from heads.setting import Setting, expand
-from pipeline.errors import DynapropError
-from pipeline.object_path import StoreUnavailable
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.specs import RecipeSpec, SweepSpec
 
 
@@ -73,7 +72,7 @@ def workspaces(
         try:
             require_features(workspace)
             found.append((workspace, experiments))
-        except StoreUnavailable:
+        except InfrastructureError:
             raise
         except DynapropError as error:
             lacking[name] = error

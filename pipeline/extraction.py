@@ -159,11 +159,11 @@ class Extraction:
         """The dataset's videos."""
         return self._annotations() if callable(self._annotations) else self._annotations
 
-    def check_lock(self) -> None:
-        """Make sure that this process may still write to the store; raises as ``StoreLock.check`` does."""
+    def check_lock(self, *, writes: bool = True) -> None:
+        """Make sure that this process may still write to the store, or let others; see ``StoreLock.check``."""
         if self._lock is None:
             raise RuntimeError("a dry run does not write")
-        self._lock.check()
+        self._lock.check(writes=writes)
 
     @property
     def store(self) -> FeatureStore:

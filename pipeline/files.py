@@ -40,8 +40,17 @@ _ADVICE = {
     errno.ENOTDIR: _MOVE,
     errno.EEXIST: _MOVE,
 }
-# What network file systems say while their server is away.
-_PASSING = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN)
+# What network file systems say while their server is away; a broken disk says EIO, too, and goes on saying it.
+_PASSING = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,28 @@ def writing(path: StoragePath) -> Iterator[None]:
 
 
 @contextmanager
+def reading(path: StoragePath, *passed: type[Exception]) -> Iterator[None]:
+    """Say that a place could not be asked, which tells nothing of what is there; a disk's other errors pass.
+
+    Args:
+        path: the place.
+        passed: as of ``reaching``.
+
+    Raises:
+        InfrastructureError: a network disk or an object store is away. It is no OSError, so that nobody takes it for
+            absence or damage.
+    """
+    try:
+        with reaching(path, *passed):
+            yield
+    except OSError as error:
+        if error.errno not in _PASSING:
+            raise
+        reason = f"{os.strerror(error.errno)}; when it can be, the same command goes on"
+        raise InfrastructureError(f"{error.filename or path} cannot be read: {reason}") from error
+
+
+@contextmanager
 def published(path: StoragePath) -> Iterator[Path]:
     """Give a temporary path to write to; afterwards it is durable and appears under its name at once, or not at all.
 
@@ -179,15 +210,18 @@ def read_parquet(path: StoragePath, *, required: Iterable[str], columns: Sequenc
         columns: those to read; all by default.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be read.
         ValueError: it is damaged.
+        InfrastructureError: see ``reading``.
     """
-    with path.open("rb") as file:
+    with reading(path, ValueError), path.open("rb") as file:
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             names = set(parquet.schema_arrow.names)
             table = parquet.read(columns=columns)
         except Exception as error:  # damaged headers make pyarrow raise whatever comes
+            if isinstance(error, OSError) and error.errno:  # of the disk; pyarrow's own have no number
+                raise
             raise ValueError(f"{path}: {error}") from None
     if lacking := [name for name in required if name not in names]:
         raise ValueError(f"{path}: has no column {lacking[0]!r}")

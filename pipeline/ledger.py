@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.errors import DynapropError
-from pipeline.files import file_state, publish_parquet, read_parquet, remove_folder, sync, writing
+from pipeline.files import file_state, publish_parquet, read_parquet, reading, remove_folder, sync, writing
 from pipeline.ledger_index import LedgerIndex, State
 from pipeline.object_path import StoragePath, children, side_by_side
 
@@ -82,9 +82,10 @@ class Ledger:
 
     def has(self, shard: int, videos: pd.DataFrame) -> bool:
         """Whether a shard is done with these videos, rows of a manifest, in it; raises as ``read_shard`` does."""
-        if not self._path(shard).exists():
+        try:
+            rows = self.read_shard(shard)
+        except _Absent:
             return False
-        rows = self.read_shard(shard)
         return set(zip(videos["video_id"], videos["row"], strict=True)) <= set(
             zip(rows["video_id"], rows["row"], strict=True)
         )
@@ -110,6 +111,7 @@ class Ledger:
 
         Raises:
             DynapropError: the file is damaged.
+            InfrastructureError: a network disk or an object store is away.
         """
         return self._read([shard], None)
 
@@ -152,7 +154,8 @@ class Ledger:
     def _files(self) -> dict[int, StoragePath]:
         """The files by shard; those of an object store know from the listing what else is asked of them."""
         try:
-            paths = children(self.folder)
+            with reading(self.folder):
+                paths = children(self.folder)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -186,10 +189,15 @@ class Ledger:
         return table, rows
 
     def _table(self, shard: int, columns: Sequence[str] | None) -> pa.Table:
+        path = self._path(shard)
         try:
-            table = read_parquet(self._path(shard), required=_REQUIRED, columns=columns)
-        except (OSError, ValueError):
-            raise DynapropError(f"{self._path(shard)} is damaged; run `dynaprop verify TARGET --repair`") from None
+            table = read_parquet(path, required=_REQUIRED, columns=columns)
+        except FileNotFoundError:
+            raise _Absent(f"{path} is gone; give the same command again") from None
+        except ValueError:
+            raise DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`") from None
+        except OSError as error:
+            raise DynapropError(f"{path} cannot be read: {error.strerror}") from None
         if columns is None and "n_missing" not in table.column_names:  # the first ledgers, which knew no partial videos
             place = table.column_names.index("n_clips") + 1
             table = table.add_column(place, "n_missing", pa.array(np.zeros(len(table), np.int64)))
@@ -197,6 +205,10 @@ class Ledger:
 
     def _path(self, shard: int) -> StoragePath:
         return self.folder / f"{shard:06d}.parquet"
+
+
+class _Absent(DynapropError):
+    """A shard has no file."""
 
 
 def _makes_sense(rows: pd.DataFrame, shards: np.ndarray) -> bool:
@@ -226,6 +238,7 @@ def _are_texts(values: pd.Series) -> bool:
 
 def _size_and_time(path: StoragePath) -> tuple[int, int]:
     try:
-        return file_state(path)[1:]
+        with reading(path):
+            return file_state(path)[1:]
     except OSError:  # withdrawn meanwhile: reading it says so
         return 0, 0

@@ -124,6 +124,7 @@ class StoreLock:
         self._stale_after = stale_after
         self._owner = LockOwner.this_process()
         self._version: str | None = None  # None: not held
+        self._beaten = 0.0  # monotonic clock before the last sign of life
         self._swapping = threading.Lock()
         self._ended = threading.Event()
         self._heart: threading.Thread | None = None
@@ -151,25 +152,34 @@ class StoreLock:
         """What the record calls this acquisition."""
         return self._owner.owner
 
-    def check(self) -> None:
+    def check(self, *, writes: bool = True) -> None:
         """Make sure that the lock is held, and stays so for as long as an owner may be silent.
+
+        Args:
+            writes: whether this process then writes to the store. Where it hands out a shard and the worker looks
+                before each write, a sign of life that is no older than the time between two is enough: a swap for each
+                shard would keep the store busy with the lock.
 
         Raises:
             DynapropError: it was lost to another process, while this one was suspended or cut off.
         """
-        if not self._beat():
+        if not self._beat(unless_within=0.0 if writes else self._beat_every):
             raise DynapropError(
                 f"{self._name}: this process has lost its lock, it was silent for too long and another one took over; "
                 "what was finished is kept, and the same command with --wait goes on"
             )
 
-    def _beat(self) -> bool:
-        """Give a sign of life; False if the lock is lost."""
+    def _beat(self, *, unless_within: float = 0.0) -> bool:
+        """Give a sign of life, unless there was one in the last seconds; False if the lock is lost."""
         with self._swapping:
             if self._version is None:
                 return False
+            now = time.monotonic()
+            if now - self._beaten < unless_within:
+                return True
             self._owner = replace(self._owner, beat=self._owner.beat + 1, beat_at=_now())
             self._version = self._record.swap(self._owner.to_bytes(), self._version)
+            self._beaten = now
             return self._version is not None
 
     def _beat_on(self) -> None:
@@ -193,6 +203,7 @@ class StoreLock:
             holder = LockOwner.parse(content) if content is not None else None
             silent = version == seen and time.monotonic() - changed >= self._stale_after
             if content is None or silent or (holder and holder.is_gone()):
+                self._beaten = time.monotonic()
                 self._version = self._record.swap(self._owner.to_bytes(), version)
                 if self._version is not None:
                     if content is not None:

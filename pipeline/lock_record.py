@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import DynapropError
-from pipeline.files import writing
+from pipeline.files import reading, writing
 from pipeline.object_lock_record import S3LockRecord, UnconditionalLockRecord
 from pipeline.object_path import StoragePath
 
 
 class LockRecord(Protocol):
-    """Where the lock is kept. Both methods raise DynapropError when the place cannot be read or written."""
+    """Where the lock is kept. All methods raise DynapropError when the place cannot be read or written."""
 
     @property
     def caveat(self) -> str | None:
         """A line for people where the swap is not what it should be; known once the lock is held."""
+
+    def content(self) -> bytes | None:
+        """What is there, None if nothing: for who only looks, however fast others swap."""
 
     def read(self) -> tuple[bytes | None, str]:
         """What is there, None if nothing, and a version that tells it from whatever was or will be there."""
@@ -46,21 +49,26 @@ class LocalLockRecord:
         self._guard = folder / ".lock.guard"  # stays: were it deleted, two processes could hold two of them
         self._new = folder / ".lock.json.new"  # written under the guard alone
 
-    def read(self) -> tuple[bytes | None, str]:
+    def content(self) -> bytes | None:
         try:
-            content = self.path.read_bytes()
+            with reading(self.path):
+                return self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return None, ""
+            return None
         except OSError as error:
             raise DynapropError(f"{self.path} cannot be read: {error.strerror}") from None
-        return content, hashlib.sha256(content).hexdigest()
+
+    def read(self) -> tuple[bytes | None, str]:
+        content = self.content()
+        return content, "" if content is None else hashlib.sha256(content).hexdigest()
 
     def swap(self, new: bytes | None, expected: str) -> str | None:
         with writing(self._guard.parent):
             self._guard.parent.mkdir(parents=True, exist_ok=True)
             guard = os.open(self._guard, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(guard, fcntl.LOCK_EX)
+            with writing(self._guard):
+                fcntl.flock(guard, fcntl.LOCK_EX)
             if self.read()[1] != expected:
                 return None
             with writing(self.path):

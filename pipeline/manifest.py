@@ -99,9 +99,8 @@ class Manifest:
 
         Raises:
             DynapropError: the file is damaged.
+            InfrastructureError: a network disk or an object store is away.
         """
-        if not path.exists():
-            return cls.empty(shard_rows=shard_rows)
         try:
             read = read_parquet(path, required=[name for name in COLUMNS if name not in _ADDED])
             table = read.to_pandas(types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_list(kind) else None)
@@ -111,7 +110,11 @@ class Manifest:
             table = table.astype(COLUMNS)
             if table.loc[~table["removed"], "video_id"].duplicated().any():
                 raise ValueError("a video twice")
-        except (OSError, ValueError, TypeError):
+        except FileNotFoundError:
+            return cls.empty(shard_rows=shard_rows)
+        except OSError as error:
+            raise DynapropError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError):
             # Without it nobody knows whose the rows are.
             raise DynapropError(f"{path} is damaged; delete the folder {path.parent} and extract again") from None
         return cls(table, shard_rows=shard_rows)

@@ -4,8 +4,9 @@ S3 compares and swaps by itself: a put with ``If-None-Match: *`` only creates, o
 version that it names (AWS since November 2024; MinIO, Ceph and R2 have both, too). Other stores are not asked for it,
 as fsspec has no common way to, and some that speak S3 pay no heed to the conditions. There the record is written, and
 read again after a pause: of two processes that start at the same moment the later one has it, and the other finds out
-by that read or, at the latest, before its next shard, since `StoreLock.check` reads the record before every write to
-the store. What is left is a process that stands still for longer than that between its check and its write.
+by that read or, at the latest, before its next shard, since `StoreLock.check`, or a cluster's worker, reads the record
+before every write to the store. What is left is a process that stands still for longer than that between its check and
+its write.
 
 A record that was given back is an empty object: it is swapped like any other, while few stores delete conditionally.
 """
@@ -40,6 +41,9 @@ class S3LockRecord:
         self._unconditional: UnconditionalLockRecord | None = None
         self._tested = False
         self._unanswered: set[bytes] = set()  # what may have been written or not
+
+    def content(self) -> bytes | None:
+        return _content(self.path)
 
     def read(self) -> tuple[bytes | None, str]:
         if self._unconditional is not None:
@@ -133,6 +137,9 @@ class UnconditionalLockRecord:
         self._pause = 0.0 if in_memory else _PAUSE
         self._own: str | None = None  # the version that is ours
 
+    def content(self) -> bytes | None:
+        return _content(self.path)
+
     def read(self) -> tuple[bytes | None, str]:
         try:
             content = self.path.read_bytes()
@@ -157,6 +164,14 @@ class UnconditionalLockRecord:
             return None
         self._own = version
         return version
+
+
+def _content(path: ObjectPath) -> bytes | None:
+    """The record in one request: an object is replaced whole, so no version is needed to know that it is whole."""
+    try:
+        return path.read_bytes() or None
+    except FileNotFoundError:
+        return None
 
 
 class _Refusal(Exception):

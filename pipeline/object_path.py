@@ -27,6 +27,8 @@ from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, InfrastructureError, UsageError, did_you_mean
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z0-9+.:-]*)?://", re.IGNORECASE)
+# What follows ://. No bucket has a colon in its name, and a password may have a slash, as Amazon's have.
+_PASSWORD = re.compile(r"/*[^/@]*:.*@", re.DOTALL)
 _S3 = ("s3", "s3a")
 # A put is all or nothing there; of what else fsspec knows (ftp, sftp, smb, ...) readers could meet the half of a file.
 _PROTOCOLS = (*_S3, "gs", "gcs", "az", "abfs", "abfss", "memory")
@@ -276,28 +278,33 @@ def storage_path(text: str) -> StoragePath:
     protocol = protocol.lower()
     try:
         parts = urlsplit(text)
-        has_password = parts.password is not None
     except ValueError:
         raise UsageError("a URL of a store makes no sense; write it as s3://bucket/folder") from None
-    if has_password:  # it would stand in messages, tables and process lists
+    if _PASSWORD.match(rest):  # it would stand in messages, tables and process lists
         raise UsageError(
             f"the {protocol}:// URL of a store holds a password; give credentials as its own tools take them"
         )
     if protocol in ("file", "local"):
         return Path(unquote(parts.path)) if not parts.netloc else Path(unquote(f"/{parts.netloc}{parts.path}"))
+    shown = f"{protocol}://{_without_secrets(rest)}"
     if protocol not in _PROTOCOLS:
         known = [*_PROTOCOLS, "file"]
         hint = did_you_mean(protocol, known)
-        raise UsageError(f"{text}: stores can lie on a disk and in object stores, not on {protocol}://{hint}")
+        raise UsageError(f"{shown}: stores can lie on a disk and in object stores, not on {protocol}://{hint}")
     if parts.query or parts.fragment:
-        raise UsageError(f"{text}: the URL of a store ends with its folder, without ? and #")
+        raise UsageError(f"{shown}: the URL of a store ends with its folder, without ? and #")
     try:
         path = ObjectPath(protocol, tuple(part for part in rest.split("/") if part))
     except ValueError:
-        raise UsageError(f"{text}: the URL of a store has no . and .. in it") from None
+        raise UsageError(f"{shown}: the URL of a store has no . and .. in it") from None
     if not path.parts:
-        raise UsageError(f"{text}: name a bucket, as in {protocol}://bucket/folder")
+        raise UsageError(f"{shown}: name a bucket, as in {protocol}://bucket/folder")
     return path
+
+
+def _without_secrets(rest: str) -> str:
+    """What follows a URL's ://, without user, query and fragment: tokens are handed around in them."""
+    return re.sub("^/*[^/]*@", "", re.split("[?#]", rest)[0])
 
 
 def children(place: StoragePath) -> list[StoragePath]:
@@ -351,6 +358,7 @@ def error_code(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     text = re.sub(r"//[^/@\s]*@", "//", str(error)) or type(error).__name__  # an endpoint may hold a password
+    text = re.sub(r"(//[^?\s'\"]*)\?[^\s'\"]*", r"\1", text)  # and a request a signature
     text = " ".join(text.split()).rstrip(".")
     if isinstance(error, PermissionError) or "redential" in type(error).__name__:
         return f"the store refuses: {text}; check the credentials and what they allow"

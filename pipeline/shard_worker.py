@@ -142,7 +142,7 @@ class _Worker:
         """
         if self.work.owner in _ended:
             raise DynapropError(f"{self.work.store}: the extraction that this shard was for is over")
-        content, _ = self._record.read()
+        content = self._record.content()
         holder = LockOwner.parse(content) if content is not None else None
         if holder is None or holder.owner != self.work.owner:
             raise InfrastructureError(

@@ -18,10 +18,10 @@ import zarr
 
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.feature_key import FeatureKey
-from pipeline.files import file_state, remove_folder, sync, writing
+from pipeline.files import file_state, reading, remove_folder, sync, writing
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
-from pipeline.object_path import StoragePath, StoreUnavailable, matching, reaching
+from pipeline.object_path import StoragePath, matching
 
 SCHEMA = 1
 
@@ -52,9 +52,11 @@ class FeatureStore:
         self.root = root
         self._read_only = read_only
         self._path = root / "features.zarr"
-        if isinstance(root, Path) and root.is_file():
-            raise DynapropError(f"{root} is a file where a store should be; move it away")
-        if not read_only and not (self._path / "zarr.json").exists():
+        with reading(root):
+            if isinstance(root, Path) and root.is_file():
+                raise DynapropError(f"{root} is a file where a store should be; move it away")
+            is_new = not read_only and not (self._path / "zarr.json").exists()
+        if is_new:
             rows = _rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
             with writing(root):
                 if isinstance(root, Path):
@@ -96,11 +98,12 @@ class FeatureStore:
             DynapropError: it is damaged, or gone although there are features: nobody knows whose the rows are.
         """
         ledgers = self.root / "ledger"
-        if not self.manifest_path.exists() and next(ledgers.glob("*/*.parquet"), None):
-            raise DynapropError(
-                f"{self.manifest_path} is gone, and only it knows whose the features are; put it back, or delete the "
-                f"folder {self.root} and extract again"
-            )
+        with reading(self.root):
+            if not self.manifest_path.exists() and next(ledgers.glob("*/*.parquet"), None):
+                raise DynapropError(
+                    f"{self.manifest_path} is gone, and only it knows whose the features are; put it back, or delete "
+                    f"the folder {self.root} and extract again"
+                )
         try:
             state = file_state(self.manifest_path)
         except OSError:  # loading says what there is to say
@@ -183,7 +186,7 @@ class FeatureStore:
     def read_shard(self, key: str, shard: int) -> np.ndarray:
         """All rows of a shard, ``[shard_rows, channels]`` float16; whether they count is the ledger's word."""
         begin = shard * self.shard_rows
-        with reaching(self._path, ValueError):
+        with reading(self._path, ValueError):
             return np.asarray(self._array(key)[begin : begin + self.shard_rows])
 
     def map_shard(self, key: str, shard: int) -> np.ndarray:
@@ -197,8 +200,9 @@ class FeatureStore:
         """
         shape = self.shard_rows, self.channels(key)
         path = self._chunk(key, shard)
-        source = path if isinstance(path, Path) else path.read_bytes()
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        with reading(path):
+            source = path if isinstance(path, Path) else path.read_bytes()
+            size = source.stat().st_size if isinstance(source, Path) else len(source)
         if size != 2 * shape[0] * shape[1]:
             raise ValueError(f"{path} has {size} bytes, not {2 * shape[0] * shape[1]}")
         if not isinstance(source, Path):
@@ -206,7 +210,8 @@ class FeatureStore:
         try:
             return np.asarray(np.memmap(source, "<f2", mode="r", shape=shape))
         except OSError:  # some network file systems cannot map
-            return np.fromfile(source, "<f2").reshape(shape)
+            with reading(path):
+                return np.fromfile(source, "<f2").reshape(shape)
 
     def channels(self, key: str) -> int:
         """Width of a key's features."""
@@ -216,11 +221,13 @@ class FeatureStore:
 
     def has_chunk(self, key: str, shard: int) -> bool:
         """Whether the shard's chunk exists; a missing one would read as NaN without an error."""
-        return self.has_array(key) and self._chunk(key, shard).exists()
+        with reading(self._path):
+            return self.has_array(key) and self._chunk(key, shard).exists()
 
     def chunk_sizes(self, key: str, shard: int) -> tuple[int, int]:
         """Bytes of a shard's chunk file, and what they should be; the chunk has to exist."""
-        return self._chunk(key, shard).stat().st_size, self.shard_rows * self._array(key).shape[1] * 2
+        with reading(self._path):
+            return self._chunk(key, shard).stat().st_size, self.shard_rows * self._array(key).shape[1] * 2
 
     def remove(self, key: str) -> None:
         """Delete a key's features and ledger, the ledger first.
@@ -236,7 +243,8 @@ class FeatureStore:
         return self._path / key / "c" / str(shard) / "0"
 
     def _array_names(self) -> list[str]:
-        return [path.parent.name for path in matching(self._path, "*/zarr.json")]
+        with reading(self._path):
+            return [path.parent.name for path in matching(self._path, "*/zarr.json")]
 
     def _array(self, key: str) -> zarr.Array:
         return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
@@ -272,7 +280,7 @@ def remove_damaged_metadata(root: StoragePath) -> list[StoragePath]:
         shard_rows = _open_group(path, read_only=True)[1]["shard_rows"]
         if _rows_of_arrays(path, witnesses=2) not in (None, shard_rows):
             raise _damage(path / "zarr.json")  # one word against that of all arrays
-    except StoreUnavailable:
+    except InfrastructureError:
         raise
     except DynapropError:
         shard_rows = _rows_of_arrays(path)
@@ -280,7 +288,7 @@ def remove_damaged_metadata(root: StoragePath) -> list[StoragePath]:
     for metadata in matching(path, "*/zarr.json"):
         try:
             _open_array(metadata.parent, shard_rows=shard_rows, read_only=True)
-        except StoreUnavailable:
+        except InfrastructureError:
             raise
         except DynapropError:
             damaged.append(metadata)
@@ -298,7 +306,7 @@ def _zarr_store(path: StoragePath) -> Any:
 def _open_group(path: StoragePath, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
     """Open a store's group; its attributes have the right types."""
     try:
-        with reaching(path, *_DAMAGED):
+        with reading(path, *_DAMAGED):
             group = zarr.open_group(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         attributes: dict[str, Any] = dict(group.attrs)
         types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
@@ -316,7 +324,7 @@ def _open_group(path: StoragePath, *, read_only: bool) -> tuple[zarr.Group, dict
 def _open_array(path: StoragePath, *, shard_rows: int | None, read_only: bool) -> zarr.Array:
     """Open the array of a key, made as ``ensure_array`` makes it."""
     try:
-        with reaching(path, *_DAMAGED):
+        with reading(path, *_DAMAGED):
             array = zarr.open_array(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
         channels = array.shape[1]
         if (array.chunks, array.dtype) != ((shard_rows, channels), np.float16):
@@ -341,7 +349,7 @@ def _rows_of_arrays(path: StoragePath, *, witnesses: int = 1) -> int | None:
 
 def _refuse_other_versions(path: StoragePath) -> None:
     """Raise where a group's zarr.json, whatever else it says, names another schema."""
-    with contextlib.suppress(*_DAMAGED, FileNotFoundError):
+    with contextlib.suppress(*_DAMAGED, FileNotFoundError), reading(path, *_DAMAGED):
         schema = json.loads((path / "zarr.json").read_bytes())["attributes"]["schema"]
         if isinstance(schema, int) and schema != SCHEMA:
             raise _other_version(path.parent, schema)

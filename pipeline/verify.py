@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.checksum import has_checksum
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.manifest import Manifest
-from pipeline.object_path import StoreUnavailable, side_by_side
+from pipeline.object_path import side_by_side
 from pipeline.store import FeatureStore
 
 
@@ -61,7 +61,7 @@ def verify_key(
         """Videos of a shard, and what is wrong with it."""
         try:
             rows = ledger.read_shard(shard)
-        except StoreUnavailable:
+        except InfrastructureError:
             raise
         except DynapropError:
             return 0, ["its ledger cannot be read"]

@@ -6,19 +6,23 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
 import pandas as pd
 import pytest
 
+from bench.plan import REQUESTS_A_SHARD
 from heads.features import LoadedFeatures, load_features
+from pipeline import shard_worker
 from pipeline.annotations import read_annotations
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.errors import DynapropError
+from pipeline.extraction import Extraction
 from pipeline.files import parquet_source, published
 from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable
 from pipeline.specs import DatasetSpec
@@ -27,11 +31,12 @@ from pipeline.verify import verify_key
 from tests import extract_process
 from tests.conftest import REPOSITORY
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
-from tests.pipeline.test_extraction import extract, spec
+from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 MAY_DIFFER = ["attempts", "seconds"]  # of a ledger's row
-REQUESTS_A_SHARD, CHECKS_A_SHARD = 23, 5  # with two branches, as the README says; those of the lock among them
+# With two branches, as the README says; those of a worker are in `bench.plan`.
+REQUESTS_INLINE, CHECKS_A_SHARD, FIRST_OF_A_WORKER = 19, 5, 15
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,6 +45,7 @@ def stand_ins() -> Iterator[None]:
     with ExitStack() as patches:
         for target, stand_in in (
             ("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
+            ("pipeline.shard_worker.DecodePool", lambda **_: StandInPool()),
             ("pipeline.extraction._channels", lambda _: CHANNELS),
             ("pipeline.backbone.FrameBackbone", StandInBackbone),
             ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
@@ -115,7 +121,7 @@ class TestTheSame:
         second = s3.requests[puts[1] : puts[3]]  # from the end of the first shard to that of the second
         checks = [path for _, path in second if path.endswith("lock.json")]
         assert len(checks) >= CHECKS_A_SHARD  # and a beat now and then
-        assert len(second) - len(checks) == REQUESTS_A_SHARD - CHECKS_A_SHARD
+        assert len(second) - len(checks) == REQUESTS_INLINE - CHECKS_A_SHARD
         assert_same(dataset, disk, s3.home)
         assert len({load(dataset, home, key_names=key_names).digest for home in (disk, s3.home)}) == 1
         again = extract(dataset, s3.home)
@@ -158,6 +164,63 @@ class TestTheSame:
         assert list(store.keys()) == [kept]
         assert not [name for name in s3.objects() if gone in name]
         assert verify_key(store, kept).problems == ()
+
+
+def extract_by_a_worker(
+    dataset: DatasetSpec, home: StoragePath, *, on_shard: Callable[[Extraction], None] = lambda _: None
+) -> None:
+    """As `flows.cluster_extraction` does, with a worker in this process.
+
+    Args:
+        dataset: the dataset.
+        home: where its store goes.
+        on_shard: called before each shard is handed out.
+    """
+    with Extraction(
+        dataset=dataset, annotations=read_annotations(dataset), backbones=(STUDENT, TEACHER), home=home, device="cpu"
+    ) as extraction:
+        plan = extraction.plan(extraction.changes())
+        work = extraction.remote(device="cpu", peers=1)
+        try:
+            for shard in plan.shards:
+                on_shard(extraction)
+                extraction.check_lock(writes=False)
+                assert shard_worker.extract_shard(work, shard, plan.manifest.shard(shard)).videos == 2
+        finally:
+            shard_worker.end(work.owner)
+
+
+class TestWorker:
+    def test_takes_as_many_requests_as_planned(self, dataset, disk, s3):
+        """And no put of the lock, but for a beat now and then."""
+        begins: list[int] = []
+        extract_by_a_worker(dataset, s3.home, on_shard=lambda _: begins.append(len(s3.requests)))
+        first, second = (
+            [(method, path.endswith("lock.json")) for method, path in s3.requests[slice(*span)]]
+            for span in pairwise(begins)
+        )
+        assert second.count(("GET", True)) == CHECKS_A_SHARD
+        assert len(second) - second.count(("PUT", True)) == REQUESTS_A_SHARD
+        assert len(first) - first.count(("PUT", True)) == REQUESTS_A_SHARD + FIRST_OF_A_WORKER
+        assert second.count(("PUT", False)) == 4, "two chunks, two ledgers"
+        assert_same(dataset, disk, s3.home)
+
+    def test_reads_the_lock_however_often_it_is_swapped(self, dataset, disk, s3):
+        """Before each of a worker's requests for it."""
+        beats = []
+
+        def disturb(extraction: Extraction) -> None:
+            def beat(method: str, path: str) -> None:
+                if method == "GET" and path.endswith("lock.json"):
+                    extraction.check_lock()
+                    beats.append(path)
+
+            s3.disturb = beat
+
+        extract_by_a_worker(dataset, s3.home, on_shard=disturb)
+        assert len(beats) > 3 * CHECKS_A_SHARD
+        s3.disturb = lambda _method, _path: None
+        assert_same(dataset, disk, s3.home)
 
 
 class TestKilled:

@@ -1,5 +1,8 @@
 """Parquet files that are damaged: what was altered is never taken for what was written."""
 
+import errno
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.files import publish_parquet, read_parquet
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
@@ -56,6 +59,17 @@ def test_any_damage_is_one_kind_of_error(file: Path, begin: int, piece: bytes) -
         assert str(error).startswith(f"{other}: ")
     else:  # the damage lies where nothing is read
         assert len(table) == len(TABLE)
+
+
+def test_a_disk_that_goes_away_while_a_file_is_read_is_no_damage(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    data = file.read_bytes()
+    monkeypatch.setattr(Path, "open", lambda *_: Away(data))
+    with pytest.raises(InfrastructureError, match=f"^{file} cannot be read: Stale file handle"):
+        read_parquet(file, required=[])
 
 
 def test_files_of_older_versions_are_read(tmp_path: Path) -> None:

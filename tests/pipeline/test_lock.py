@@ -1,5 +1,6 @@
 """The lock of a store: one owner, whatever dies, sleeps or comes back; against a clock that the tests turn."""
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from pipeline import lock as lock_module
 from pipeline.annotations import Annotations, read_annotations
 from pipeline.cached import open_store, store_path
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extraction import Extraction
 from pipeline.lock import STALE_AFTER, LockOwner, StoreLock
 from pipeline.lock_record import LocalLockRecord
@@ -129,6 +130,28 @@ class TestOneOwner:
         (note,) = notes
         assert note.startswith(f"stores/x: waiting for process {os.getpid()} on ")
 
+    def test_handing_out_swaps_no_more_often_than_the_heart(self, record, clock):
+        """Workers read the record before each write: who swaps for every shard keeps them from it."""
+
+        def beat() -> int:
+            return json.loads(record.path.read_text())["beat"]
+
+        with lock(record, beat_every=5) as held:
+            held.check()
+            assert beat() == 1, "before a write of its own"
+            for _ in range(50):
+                held.check(writes=False)
+            assert beat() == 1
+            clock.now += 5
+            held.check(writes=False)
+            held.check(writes=False)
+            assert beat() == 2
+            hold_elsewhere(record)
+            clock.now += 5
+            for _ in range(2):
+                with pytest.raises(DynapropError, match="has lost its lock"):
+                    held.check(writes=False)
+
     def test_of_many_swaps_at_once_none_is_lost(self, record):
         """A counter under compare-and-swap; every lost update would lower it."""
 
@@ -237,6 +260,24 @@ class TestTakingOver:
                 first.__exit__()
                 second.check()
         assert not record.path.exists()
+
+    def test_the_heart_goes_on_when_a_network_disk_does(self, record, monkeypatch):
+        """Its flock fails like any other call."""
+        refused = threading.Event()
+
+        def away(*_) -> None:
+            refused.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with lock(record, beat_every=0.001) as held:
+            with monkeypatch.context() as patch:
+                patch.setattr("fcntl.flock", away)
+                assert refused.wait(10)
+                with pytest.raises(InfrastructureError, match="Input/output error"):
+                    held.check()
+            before = json.loads(record.path.read_text())["beat"]
+            while json.loads(record.path.read_text())["beat"] < before + 2:
+                assert held._heart.is_alive()
 
     def test_the_heart_beats_by_itself(self, record):
         with lock(record, beat_every=0.001):

@@ -64,6 +64,14 @@ class TestSwap:
         assert record.swap(b"three", free) is None
         assert record.read()[0] == b"two"
 
+    def test_who_only_looks_sees_what_is_there(self, folder):
+        record, other = lock_record(folder), lock_record(folder)
+        assert other.content() is None
+        version = record.swap(b"one", "")
+        assert other.content() == b"one"
+        assert record.swap(None, version) is not None
+        assert other.content() is None
+
     def test_one_of_many_gets_it(self, folder, request):
         """Conditions decide at once; without them several may think so, and all but one find out at the next beat."""
         for number in range(ROUNDS):
@@ -118,6 +126,24 @@ class TestLock:
             pass
         unconditional = "without conditions" in request.node.name
         assert ["the lock cannot be sure here" in note for note in notes] == ([True] if unconditional else [])
+
+
+def test_looking_takes_one_request_however_often_others_swap(s3):
+    record = lock_record(s3.home)
+    version = record.swap(b"0", "")
+    beats = []
+
+    def swap(method: str, _: str) -> None:
+        nonlocal version
+        if method == "GET":  # between any two requests of a reader
+            beats.append(str(len(beats)).encode())
+            version = record.swap(beats[-1], version)
+
+    s3.requests.clear()
+    s3.disturb = swap
+    for _ in range(5):
+        assert lock_record(s3.home).content() == beats[-1]
+    assert [method for method, _ in s3.requests].count("GET") == 5 == len(beats)
 
 
 class TestLostAnswers:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import DynapropError, InfrastructureError, UsageError
 from pipeline.files import file_state, publish_json, published, read_parquet, remove_folder, writing
-from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, storage_path
+from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, reaching, storage_path
 from pipeline.spec_types import expand_variables
 from tests.s3_server import SECRET
 
@@ -198,6 +198,27 @@ class TestUrls:
             storage_path(f"s3://KEY:{SECRET}@bucket/a")
         assert SECRET not in str(error.value)
 
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            (f"https://account.example/c/a?sig={SECRET}", "https://account.example/c/a: stores can lie on"),
+            (f"az://c/a?sp=r&sig={SECRET}", "az://c/a: the URL"),
+            (f"az://c/a#{SECRET}", "az://c/a: the URL"),
+            (f"s3://{SECRET}@bucket/../a", "s3://bucket/../a: the URL"),
+            (f"s3://{SECRET}@bucket/a?versionId=1", "s3://bucket/a: the URL"),
+            (f"sftp://{SECRET}@host/me@home", "sftp://host/me@home: stores"),
+            (f"simplecache::s3://KEY:{SECRET}@bucket/a", "the simplecache::s3:// URL of a store holds a password"),
+            (f"s3://KEY:half/{SECRET}@bucket/a", "the s3:// URL of a store holds a password"),
+            (f"s3:///KEY:{SECRET}@bucket/a", "the s3:// URL of a store holds a password"),
+            (f"https://KEY:half?{SECRET}@host/a", "the https:// URL of a store holds a password"),
+        ],
+    )
+    def test_a_secret_is_not_repeated_whatever_else_is_wrong(self, text, shown):
+        with pytest.raises(UsageError) as error:
+            storage_path(text)
+        assert str(error.value).startswith(shown)
+        assert SECRET not in str(error.value)
+
     @pytest.mark.parametrize("name", ["..", "a/../b", ".", "", "/etc"])
     def test_no_path_leaves_its_root(self, name):
         with pytest.raises(ValueError, match="no path of an object"):
@@ -234,6 +255,12 @@ class TestWhereTheStoreCannotBeAsked:
             s3.home.check()
         assert SECRET not in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_a_signed_request_is_shown_without_its_signature(self):
+        shown = pytest.raises(StoreUnavailable, match="no answer of https://host/c/a within 5 s")
+        with shown as error, reaching(ObjectPath("az", ("c", "a"))):
+            raise RuntimeError(f"no answer of https://user:{SECRET}@host/c/a?sig={SECRET} within 5 s")
+        assert SECRET not in str(error.value)
 
     def test_that_is_never_taken_for_absence_or_damage(self, s3):
         s3.disturb = lambda _method, _path: "refuse"
