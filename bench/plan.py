@@ -17,7 +17,7 @@ from pipeline.specs import DatasetSpec
 SHARD_ROWS = (2048, 16_384, 65_536)
 RATE = 1000  # clips a second, for the reader's own GPUs
 RECIPES = ("lite", "efficientnet", "resnet")
-REQUESTS_A_SHARD = 19  # of a worker to an object store, for two branches; README, "Stores in S3"; a test counts them
+REQUESTS_A_SHARD = 23  # of a worker to an object store, for two branches; README, "Stores in S3"; a test counts them
 _DEFAULTS = DatasetSpec(name="defaults", root=Path("/"))
 
 

@@ -22,6 +22,7 @@ from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
+from pipeline.files import reading
 from pipeline.lock import LockOwner
 from pipeline.lock_record import lock_record
 from pipeline.object_path import storage_path
@@ -95,7 +96,9 @@ class _Worker:
         if not is_folder(Path(work.root)):  # else all its videos would count as unreadable
             raise _lack(work.root, f"{who} sees no folder {work.root}: mount the videos there")
         root = storage_path(work.store)
-        if not (root / "features.zarr" / "zarr.json").exists():
+        with reading(root):
+            has_store = (root / "features.zarr" / "zarr.json").exists()
+        if not has_store:
             raise _lack(work.store, f"{who} sees no store {root}: it has to be on a shared disk or in an object store")
         try:
             backbones = [locate_backbone(spec) for spec in work.backbones]

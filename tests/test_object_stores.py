@@ -46,6 +46,7 @@ def stand_ins() -> Iterator[None]:
         for target, stand_in in (
             ("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
             ("pipeline.shard_worker.DecodePool", lambda **_: StandInPool()),
+            ("pipeline.shard_worker._loaded", {}),
             ("pipeline.extraction._channels", lambda _: CHANNELS),
             ("pipeline.backbone.FrameBackbone", StandInBackbone),
             ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
