@@ -39,8 +39,9 @@ class Cluster:
 
     Args:
         client: of Dask.
+        workers: those that have just been seen to have what a task takes, one at least, as of ``fit_workers``.
         name: for messages.
-        resources: what a task takes of its worker; there is a worker that has it.
+        resources: what a task takes of its worker.
         own: the workers, where they were started here and are to end with the command.
         on_note: called with a line for people.
     """
@@ -49,6 +50,7 @@ class Cluster:
         self,
         client: Client,
         *,
+        workers: dict[str, Any],
         name: str,
         resources: dict[str, float],
         own: LocalCluster | None,
@@ -62,7 +64,10 @@ class Cluster:
         self._closed = False
         self._unfit: set[str] = set()
         self._noting = threading.Lock()
-        workers = fit_workers(client, resources)
+        self._looking = threading.Lock()
+        self._seen = set(workers)
+        self._looked = time.monotonic()
+        self._alone_since: float | None = None
         self.workers = len(workers)
         cores = _usable_cores(client, workers)
         self.peers = most_on_a_core((worker["host"], cores.get(address)) for address, worker in workers.items())
@@ -89,7 +94,7 @@ class Cluster:
                 if worker not in self._unfit:
                     self._unfit.add(worker)
                     self._on_note(f"cluster {self._name!r}: a worker is left out: {answer}")
-            if not fit_workers(self._client, self._resources).keys() - self._unfit:
+            if not self._look() - self._unfit and not self._look(anew=True) - self._unfit:
                 raise DynapropError(f"cluster {self._name!r}: no worker can extract this dataset; {answer}")
 
     def run_everywhere(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -122,7 +127,7 @@ class Cluster:
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
         chosen: set[str] = set()
         if self._unfit:
-            chosen = fit_workers(self._client, self._resources).keys() - self._unfit
+            chosen = self._look() - self._unfit
             options["workers"] = list(chosen)
         # The scheduler unpickles tasks, and need not have dynaprop: bytes that call the function where they are read.
         call = dumps(_Call(function, arguments))
@@ -130,24 +135,35 @@ class Cluster:
 
     def _answer(self, future: Future[Any], chosen: set[str]) -> tuple[str, Any]:
         """Wait for a task for as long as there are workers for it."""
-        alone = 0.0
-        while True:
-            try:
-                return future.result(timeout=_LOOK_EVERY)
-            except TimeoutError:
-                if future.done():  # it is the task's own
-                    raise
-            workers = fit_workers(self._client, self._resources).keys()
+        done = threading.Event()  # Dask's own waiting with a timeout fails where both come at the same moment
+        future.add_done_callback(lambda _: done.set())
+        while not done.wait(_LOOK_EVERY):
+            workers = self._look()
             if workers and chosen and not workers & chosen:
                 raise InfrastructureError("the workers that could have had the task are gone, and others have come")
-            alone = 0.0 if workers else alone + _LOOK_EVERY
-            if alone == _LOOK_EVERY:
-                with self._noting:
-                    self._on_note(f"cluster {self._name!r}: no worker is left; waiting for one")
-            if alone > _FIRST_WORKER:
+            since = self._alone_since
+            if since is not None and (alone := time.monotonic() - since) > _FIRST_WORKER:
                 raise DynapropError(
-                    f"cluster {self._name!r}: no worker for {alone:g} s; when there is one, give the same command again"
+                    f"cluster {self._name!r}: no worker for {alone:.0f} s; "
+                    "when there is one, give the same command again"
                 )
+        return future.result(timeout=_ANSWER)
+
+    def _look(self, *, anew: bool = False) -> set[str]:
+        """Addresses of the workers that have what a task takes.
+
+        All who wait share a look: a scheduler that a thousand ask of a thousand workers has time for nothing else.
+        """
+        with self._looking:
+            if anew or time.monotonic() - self._looked >= _LOOK_EVERY:
+                self._seen = set(fit_workers(self._client, self._resources))
+                self._looked = time.monotonic()
+                if self._seen:
+                    self._alone_since = None
+                elif self._alone_since is None:
+                    self._alone_since = self._looked
+                    self._on_note(f"cluster {self._name!r}: no worker is left; waiting for one")
+            return self._seen
 
     def _explained(self, error: Exception) -> Exception:
         """What an error of Dask means for people; any other as it is."""
@@ -269,8 +285,8 @@ def _connected(
     resources = _resources(spec)
     client = _connect(to, spec)
     try:
-        _wait_for_workers(client, spec.name, resources, on_note=on_note)
-        yield Cluster(client, name=spec.name, resources=resources, own=own, on_note=on_note)
+        workers = _wait_for_workers(client, spec.name, resources, on_note=on_note)
+        yield Cluster(client, workers=workers, name=spec.name, resources=resources, own=own, on_note=on_note)
     finally:
         _close(client)
 
@@ -286,14 +302,14 @@ def _connect(to: str | LocalCluster, spec: ClusterSpec) -> Client:
 
 def _wait_for_workers(
     client: Client, name: str, resources: dict[str, float], *, on_note: Callable[[str], None]
-) -> None:
-    """Wait for the first worker that has what a task takes."""
+) -> dict[str, Any]:
+    """Wait for the first worker that has what a task takes; all that have it, see ``fit_workers``."""
     takes = ",".join(f"{resource}={amount:g}" for resource, amount in resources.items())
     wanted = f"worker with {takes}" if takes else "worker"
     option = f' --resources "{takes}"' if takes else ""
     end = time.monotonic() + _FIRST_WORKER
     told = False
-    while not fit_workers(client, resources):
+    while not (workers := fit_workers(client, resources)):
         if not told:
             on_note(f"cluster {name!r}: waiting for a {wanted}: `dask worker SCHEDULER --nthreads 1{option}`")
             told = True
@@ -303,6 +319,7 @@ def _wait_for_workers(
                 f"`dask worker SCHEDULER --nthreads 1{option}`, or change the cluster in the catalog"
             )
         time.sleep(0.5)
+    return workers
 
 
 def _start(spec: ClusterSpec) -> LocalCluster:
