@@ -12,6 +12,8 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -21,6 +23,7 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
 from distributed.comm import CommClosedError
 from distributed.protocol.pickle import dumps, loads  # Dask's own, on the wire
+from distributed.utils import sync
 
 from pipeline.cores import most_on_a_core
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker, UsageError
@@ -32,6 +35,7 @@ _ANSWER = 15.0  # seconds that a scheduler has to answer
 _FIRST_WORKER = 300.0  # seconds that a cluster has to bring up a worker
 _LOOK_EVERY = 20.0  # seconds between looks whether there still are workers
 _GOODBYE = 1.5  # seconds to end: whoever typed Ctrl-C waits
+_BEGUN = "dynaprop-begun"  # topic of Dask's events: one for each task that a worker begins
 
 
 class Cluster:
@@ -68,6 +72,8 @@ class Cluster:
         self._seen = set(workers)
         self._looked = time.monotonic()
         self._alone_since: float | None = None
+        self._begun: Counter[str] = Counter()
+        client.subscribe_topic(_BEGUN, self._count_begun)
         self.workers = len(workers)
         cores = _usable_cores(client, workers)
         self.peers = most_on_a_core((worker["host"], cores.get(address)) for address, worker in workers.items())
@@ -80,22 +86,26 @@ class Cluster:
 
         Raises:
             InfrastructureError: the connection was lost, or what the function raises of this kind.
-            DynapropError: the cluster is gone, or was closed meanwhile, or no worker is left that is fit.
+            DynapropError: the cluster is gone, or was closed meanwhile, or no worker is left that is fit, or four were
+                lost with this task.
             Exception: what else the function raises.
         """
-        while True:
-            try:
-                worker, answer = self._answer(*self._submit(function, arguments))
-            except Exception as error:
-                raise self._explained(error) from error
-            if not isinstance(answer, UnfitWorker):
-                return answer
-            with self._noting:
-                if worker not in self._unfit:
-                    self._unfit.add(worker)
-                    self._on_note(f"cluster {self._name!r}: a worker is left out: {answer}")
-            if not self._look() - self._unfit and not self._look(anew=True) - self._unfit:
-                raise DynapropError(f"cluster {self._name!r}: no worker can extract this dataset; {answer}")
+        task = uuid.uuid4().hex
+        self._begun[task] = 0
+        try:
+            while True:
+                try:
+                    worker, answer = self._answer(*self._submit(_Call(task, function, arguments)))
+                except Exception as error:
+                    if self._is_blameless(task, error):
+                        continue
+                    raise self._explained(error) from error
+                if not isinstance(answer, UnfitWorker):
+                    return answer
+                self._leave_out(worker, answer)
+                self._begun[task] = 0
+        finally:
+            del self._begun[task]
 
     def run_everywhere(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function beside the tasks of each worker that knows its module; who does not answer is left alone."""
@@ -122,7 +132,28 @@ class Cluster:
             self.run_everywhere(function, *arguments)
         _close(self._client)
 
-    def _submit(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[Future[Any], set[str]]:
+    def _leave_out(self, worker: str, answer: UnfitWorker) -> None:
+        """Give no other task to a worker; raises where none is left."""
+        with self._noting:
+            if worker not in self._unfit:
+                self._unfit.add(worker)
+                self._on_note(f"cluster {self._name!r}: a worker is left out: {answer}")
+        if not self._look() - self._unfit and not self._look(anew=True) - self._unfit:
+            raise DynapropError(f"cluster {self._name!r}: no worker can extract this dataset; {answer}")
+
+    def _count_begun(self, event: tuple[float, str]) -> None:
+        _, task = event
+        if task in self._begun:  # else it is another command's
+            self._begun[task] += 1
+
+    def _is_blameless(self, task: str, error: Exception) -> bool:
+        """Whether Dask gave a task up for workers that were lost with others.
+
+        Tasks that take a resource all wait at the workers, and Dask blames each loss on all that waited there.
+        """
+        return isinstance(error, KilledWorker) and not self._closed and self._begun[task] <= error.allowed_failures
+
+    def _submit(self, call: "_Call") -> tuple[Future[Any], set[str]]:
         """Hand out a task, and name the workers that alone may have it; none where any may."""
         options: dict[str, Any] = {"resources": self._resources} if self._resources else {}
         chosen: set[str] = set()
@@ -130,8 +161,7 @@ class Cluster:
             chosen = self._look() - self._unfit
             options["workers"] = list(chosen)
         # The scheduler unpickles tasks, and need not have dynaprop: bytes that call the function where they are read.
-        call = dumps(_Call(function, arguments))
-        return self._client.submit(loads, call, pure=False, **options), chosen
+        return self._client.submit(loads, dumps(call), pure=False, **options), chosen
 
     def _answer(self, future: Future[Any], chosen: set[str]) -> tuple[str, Any]:
         """Wait for a task for as long as there are workers for it."""
@@ -208,19 +238,20 @@ def _usable_cores(client: Client, workers: Iterable[str]) -> dict[str, set[int]]
 class _Call:
     """A call that is made where it is unpickled, with the worker's address and what an unfit one says."""
 
-    def __init__(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        self._call = function, arguments
+    def __init__(self, task: str, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        self._call = task, function, arguments
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         return _call, self._call
 
 
-def _call(function: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[str, object]:
-    address = get_worker().address
+def _call(task: str, function: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[str, object]:
+    worker = get_worker()
+    sync(worker.loop, worker.scheduler.log_event, topic=_BEGUN, msg=task)  # it is known before anything can happen
     try:
-        return address, function(*arguments)
+        return worker.address, function(*arguments)
     except UnfitWorker as error:
-        return address, error
+        return worker.address, error
 
 
 def _call_if_loaded(module: str, name: str, *arguments: Any) -> None:
