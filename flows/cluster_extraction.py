@@ -1,9 +1,11 @@
 """Extraction by the workers of a cluster: each shard a task run here that waits for a task there."""
 
+import threading
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
 
 from flows.cluster import open_cluster
 from flows.progress import say
@@ -62,6 +64,24 @@ def extract_on_cluster(
         jobs = ({"shard": shard, "videos": plan.videos_of(shard), "extract": extract} for shard in plan.shards)
         goodbye = shard_worker.end, work.owner
         at_once = max(_LEAST_AT_ONCE, 2 * cluster.workers)  # where a shard is done, the next one lies ready
-        run_side_by_side(task, jobs, workers=at_once, stop=partial(cluster.stop, *goodbye))
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            cluster.stop(*goodbye)
+
+        run_side_by_side(_until(stopped, task), jobs, workers=at_once, stop=stop)
         cluster.run_everywhere(*goodbye)
     extraction.remove_strays()  # of workers that were lost
+
+
+def _until(stopped: threading.Event, task: Task[..., ShardResult]) -> Task[..., ShardResult]:
+    """The same task, which is not tried again once all is stopped: Prefect sleeps through a delay, come what may."""
+    may_help, delays = task.retry_condition_fn, task.retry_delay_seconds
+    assert may_help is not None and isinstance(delays, list)
+
+    def try_again(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
+        may = not stopped.is_set() and bool(may_help(task, run, state))
+        return may and not stopped.wait(delays[run.run_count - 1])
+
+    return task.with_options(retry_delay_seconds=0, retry_condition_fn=try_again)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ import pytest
 from distributed import Client, Worker
 
 from pipeline import shard_worker
+from pipeline.errors import DynapropError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction
 from pipeline.object_path import StoreUnavailable
@@ -238,3 +240,31 @@ def test_a_store_that_does_not_answer_is_tried_again_and_a_broken_video_is_not(
     assert re.search(r"extract shard 00\d\d \(\d videos\): the store is away; it is tried again", done.err)
     assert (False in calls) == (cluster == "two"), "who hands out a shard writes nothing"
     assert "features: 15 of 16 videos; this run decoded 15 videos" in done.err.replace("\n", " ")
+
+
+def test_a_failure_does_not_wait_for_the_tries_of_other_shards(prefect_server, dynaprop, workplace, monkeypatch):
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
+    monkeypatch.setattr("flows.extract_features.extract_shard.retry_delay_seconds", [0.5, 30.0, 0.0, 0.0, 0.0])
+    tries: list[int] = []
+    failed: list[float] = []
+    read = Extraction.check_lock
+
+    def flaky(self: Extraction, *, writes: bool = True) -> None:
+        if threading.current_thread() is threading.main_thread():  # not of a shard
+            return read(self, writes=writes)
+        if not tries or tries[0] == threading.get_ident():
+            tries.append(threading.get_ident())
+            raise StoreUnavailable("the store is away")
+        while len(tries) < 2:
+            time.sleep(0.05)
+        time.sleep(1)  # now it waits for its third try
+        failed.append(time.monotonic())
+        raise DynapropError("the disk is full")
+
+    monkeypatch.setattr(Extraction, "check_lock", flaky)
+    done = dynaprop("extract", "tiny", "--cluster", "two")
+    assert time.monotonic() - failed[0] < 10, "about a second on a machine that is not busy"
+    assert (done.code, done.err.splitlines()[-1]) == (1, "error: the disk is full")
+    assert done.err.count("the store is away; it is tried again") == 2
+    assert len(tries) == 2
