@@ -380,11 +380,16 @@ def _cuda_cluster(spec: ClusterSpec) -> Any:
 
 def _kill_workers(local: LocalCluster) -> None:
     """End workers at once: what they have published is whole, and asking them kindly takes longer than people wait."""
-    for nanny in local.workers.values():
+    nannies = list(local.workers.values())
+    for nanny in nannies:
         nanny.close_gracefully()  # it does not start another worker
-        with suppress(ProcessLookupError):
-            if (pid := nanny.pid) is not None:
+    end = time.monotonic() + _GOODBYE
+    # Until they are gone they may still make a file, and one may just be starting.
+    while (pids := [pid for nanny in nannies if (pid := nanny.pid) is not None]) and time.monotonic() < end:
+        for pid in pids:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _close(what: Client | LocalCluster) -> None:

@@ -1,7 +1,8 @@
 """Extraction by the workers of a cluster: each shard a task run here that waits for a task there."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect import Task
@@ -11,7 +12,7 @@ from flows.cluster import open_cluster
 from flows.progress import say
 from flows.side_by_side import run_side_by_side
 from pipeline import shard_worker
-from pipeline.errors import UsageError
+from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan
 from pipeline.specs import ClusterSpec
@@ -46,7 +47,7 @@ def extract_on_cluster(
     """
     if str(extraction.store.root).startswith("memory:"):
         raise UsageError(f"{extraction.store.root} is this process's alone; a cluster needs a store that all see")
-    with open_cluster(spec, on_note=say) as cluster:
+    with _no_strays(extraction), open_cluster(spec, on_note=say) as cluster:
         work = extraction.remote(device=device, peers=cluster.peers)
         shards = f"{len(plan.shards)} shard{'s' * (len(plan.shards) != 1)}"
         say(f"extract: {shards} by {cluster.workers} workers of cluster {spec.name!r}")
@@ -72,7 +73,21 @@ def extract_on_cluster(
 
         run_side_by_side(_until(stopped, task), jobs, workers=at_once, stop=stop)
         cluster.run_everywhere(*goodbye)
-    extraction.remove_strays()  # of workers that were lost
+
+
+@contextmanager
+def _no_strays(extraction: Extraction) -> Iterator[None]:
+    """Delete what workers that were lost or killed have half written, however the body ends.
+
+    A worker of somebody else's cluster may still write: without its file it fails, for an extraction that is over.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(DynapropError, OSError):  # it would hide why the body ended
+            extraction.remove_strays()
+        raise
+    extraction.remove_strays()
 
 
 def _until(stopped: threading.Event, task: Task[..., ShardResult]) -> Task[..., ShardResult]:

@@ -24,7 +24,7 @@ from pipeline.object_path import StoragePath
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.remote import RemoteExtraction
 from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore, remove_strays
+from pipeline.store import FeatureStore, find_strays, remove_strays
 from pipeline.video import VideoError
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
@@ -312,8 +312,9 @@ class Extraction:
 
     def remove_strays(self) -> None:
         """Delete temporary files of workers that were lost; only when no other one works."""
-        self.check_lock()
-        remove_strays(self.store.root)
+        if find_strays(self.store.root):
+            self.check_lock()
+            remove_strays(self.store.root)
 
     def remote(self, *, device: str, peers: int) -> RemoteExtraction:
         """What other processes need to extract shards of the saved plan; the arrays are made here, for all of them.

@@ -23,6 +23,7 @@ from pipeline import shard_worker
 from pipeline.errors import DynapropError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction
+from pipeline.files import published
 from pipeline.object_path import StoreUnavailable
 from pipeline.remote import RemoteExtraction
 from tests.conftest import REPOSITORY
@@ -156,6 +157,53 @@ def test_control_c_ends_the_workers_that_were_started_and_the_same_command_goes_
     assert before.items() <= published_files(home).items(), "a published shard was written again"
     check(place.root, home, place.undisturbed)
     place.check_nothing_is_left(terminal, shared)
+
+
+def write_without_end(work: RemoteExtraction, shard: int, videos: pd.DataFrame, *, fails: bool = False) -> None:
+    """In a worker: the first writes a file for ever; the others do so, too, or fail beside it."""
+    folder = Path(work.store, "written")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not list(folder.glob(".*.partial")):
+            time.sleep(0.05)
+        if fails:
+            raise DynapropError("the disk is full") from None
+    with published(folder / "file"):
+        time.sleep(100)
+
+
+def test_control_c_while_a_worker_writes_leaves_no_half_written_file(place, home, shared):
+    program = (
+        "from pipeline import shard_worker\n"
+        "from tests.flows.test_clusters import write_without_end\n"
+        "shard_worker.extract_shard = write_without_end\n"
+        "from flows import cli\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-c", program, "extract", "killed", "--cluster", "two"]
+    terminal = Terminal(command, environment={**place.environment, "DYNAPROP_HOME": str(home)}, folder=place.folder)
+    end = time.monotonic() + 120
+    while not list(home.rglob("written/*.partial")):
+        assert time.monotonic() < end and terminal.process.poll() is None, terminal.shown
+        time.sleep(0.05)
+    began = time.monotonic()
+    type_control_c(terminal)
+    code, shown = terminal.finish()
+    assert code == 130, shown
+    print(f"ended after {time.monotonic() - began:.2f} s")
+    assert time.monotonic() - began < 10, "about a second on a machine that is not busy"
+    place.check_nothing_is_left(terminal, shared)
+
+
+def test_a_failure_while_a_worker_writes_leaves_no_half_written_file(prefect_server, dynaprop, workplace, monkeypatch):
+    catalog = workplace / "catalog.yaml"
+    catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
+    monkeypatch.setattr("flows.cluster_extraction.shard_worker.extract_shard", partial(write_without_end, fails=True))
+    done = dynaprop("extract", "tiny", "--cluster", "two")
+    assert (done.code, done.err.splitlines()[-1]) == (1, "error: the disk is full")
+    assert list(workplace.rglob("written")) and list(workplace.rglob("*.partial")) == []
+    assert list(workplace.rglob("lock.json")) == []
 
 
 def test_a_command_that_is_killed_leaves_no_worker(place, home):
