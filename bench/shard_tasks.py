@@ -19,10 +19,11 @@ import psutil
 from prefect import flow
 
 from bench.machine import seconds_of
-from flows.cluster import Cluster, open_cluster
+from flows.cluster import Cluster
 from flows.extract_features import extract_shard
 from flows.progress import say
 from flows.side_by_side import run_side_by_side
+from flows.workers import open_cluster
 from pipeline.extract import ShardResult
 from pipeline.specs import ClusterSpec
 

@@ -1,40 +1,38 @@
-"""The workers of a Dask cluster: started here or found by their scheduler's address, given tasks, ended or left alone.
+"""A Dask cluster: its workers are given tasks, and the loss of some costs no more than what they were at.
 
 A worker needs no Prefect and reaches no Prefect server: the task runs stay in the flow's process, where each waits for
 what it has handed out.
 """
 
-import gc
-import logging
 import os
-import signal
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
-import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_worker
+from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 from distributed.comm import CommClosedError
 from distributed.protocol.pickle import dumps, loads  # Dask's own, on the wire
 from distributed.utils import sync
 
 from pipeline.cores import most_on_a_core
-from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker, UsageError
-from pipeline.specs import ClusterSpec
+from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 
 T = TypeVar("T")
 
-_ANSWER = 15.0  # seconds that a scheduler has to answer
-_FIRST_WORKER = 300.0  # seconds that a cluster has to bring up a worker
+ANSWER = 15.0
+"""Seconds that a scheduler has to answer."""
+FIRST_WORKER = 300.0
+"""Seconds that a cluster has to bring up a worker."""
+GOODBYE = 1.5
+"""Seconds to end: whoever typed Ctrl-C waits."""
+
 _LOOK_EVERY = 20.0  # seconds between looks whether there still are workers
-_GOODBYE = 1.5  # seconds to end: whoever typed Ctrl-C waits
 _BEGUN = "dynaprop-begun"  # topic of Dask's events: one for each task that a worker begins
 
 
@@ -46,7 +44,7 @@ class Cluster:
         workers: those that have just been seen to have what a task takes, one at least, as of ``fit_workers``.
         name: for messages.
         resources: what a task takes of its worker.
-        own: the workers, where they were started here and are to end with the command.
+        kill: ends the workers at once, where they were started here; others are let go.
         on_note: called with a line for people.
     """
 
@@ -57,13 +55,13 @@ class Cluster:
         workers: dict[str, Any],
         name: str,
         resources: dict[str, float],
-        own: LocalCluster | None,
+        kill: Callable[[], None] | None,
         on_note: Callable[[str], None],
     ) -> None:
         self._client = client
         self._name = name
         self._resources = resources
-        self._own = own
+        self._kill = kill
         self._on_note = on_note
         self._closed = False
         self._unfit: set[str] = set()
@@ -118,7 +116,7 @@ class Cluster:
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        asking.join(_GOODBYE)
+        asking.join(GOODBYE)
 
     def stop(self, function: Callable[..., object], *arguments: Any) -> None:
         """Give up what ``run`` waits for; what no worker has begun never begins.
@@ -126,11 +124,11 @@ class Cluster:
         Workers that were started here end; others call a function, see ``run_everywhere``.
         """
         self._closed = True
-        if self._own is not None:
-            _kill_workers(self._own)
+        if self._kill is not None:
+            self._kill()
         else:
             self.run_everywhere(function, *arguments)
-        _close(self._client)
+        close(self._client)
 
     def _leave_out(self, worker: str, answer: UnfitWorker) -> None:
         """Give no other task to a worker; raises where none is left."""
@@ -172,12 +170,12 @@ class Cluster:
             if workers and chosen and not workers & chosen:
                 raise InfrastructureError("the workers that could have had the task are gone, and others have come")
             since = self._alone_since
-            if since is not None and (alone := time.monotonic() - since) > _FIRST_WORKER:
+            if since is not None and (alone := time.monotonic() - since) > FIRST_WORKER:
                 raise DynapropError(
                     f"cluster {self._name!r}: no worker for {alone:.0f} s; "
                     "when there is one, give the same command again"
                 )
-        return future.result(timeout=_ANSWER)
+        return future.result(timeout=ANSWER)
 
     def _look(self, *, anew: bool = False) -> set[str]:
         """Addresses of the workers that have what a task takes.
@@ -223,6 +221,12 @@ def fit_workers(client: Client, resources: dict[str, float]) -> dict[str, Any]:
     }
 
 
+def close(what: Client | LocalCluster) -> None:
+    """Disconnect, or end a scheduler; nobody waits long for it."""
+    with suppress(TimeoutError):  # then it ends with this process
+        what.close(timeout=GOODBYE)
+
+
 def _usable_cores(client: Client, workers: Iterable[str]) -> dict[str, set[int]]:
     """Cores that workers may use, by their addresses, of those whose system tells and who answer.
 
@@ -231,7 +235,7 @@ def _usable_cores(client: Client, workers: Iterable[str]) -> dict[str, set[int]]
     if hasattr(os, "sched_getaffinity"):
         with suppress(TimeoutError):
             ask = client._run, os.sched_getaffinity, 0  # run, with an end
-            return client.sync(*ask, workers=list(workers), on_error="ignore", callback_timeout=_ANSWER)
+            return client.sync(*ask, workers=list(workers), on_error="ignore", callback_timeout=ANSWER)
     return {}
 
 
@@ -257,152 +261,3 @@ def _call(task: str, function: Callable[..., object], arguments: tuple[Any, ...]
 def _call_if_loaded(module: str, name: str, *arguments: Any) -> None:
     if module in sys.modules:
         getattr(sys.modules[module], name)(*arguments)
-
-
-def require_cluster(spec: ClusterSpec) -> None:
-    """Make sure that there can be workers, before hours of planning for them.
-
-    Raises:
-        UsageError: dask-cuda is not installed, or the address is none.
-        DynapropError: no scheduler answers.
-    """
-    _quiet_loggers()
-    if (address := spec.scheduler()) is not None:
-        _close(_connect(address, spec))
-    elif spec.cuda:
-        _cuda_cluster(spec)
-
-
-@contextmanager
-def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterator[Cluster]:
-    """Start or find the workers that the catalog describes; what was started here ends with the body.
-
-    Args:
-        spec: any but ``inline``.
-        on_note: called with a line for people.
-
-    Raises:
-        UsageError: dask-cuda is not installed, or the address is none.
-        DynapropError: no scheduler answers, or no worker comes.
-    """
-    _quiet_loggers()
-    if (address := spec.scheduler()) is not None:
-        with _connected(address, spec, None, on_note=on_note) as cluster:
-            yield cluster
-        return
-    with tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder:
-        with dask.config.set(temporary_directory=folder):
-            local = _start(spec)
-        try:
-            with _connected(local, spec, local, on_note=on_note) as cluster:
-                yield cluster
-        finally:
-            _kill_workers(local)
-            _close(local)
-            del local
-            gc.collect()  # semaphores of its processes
-
-
-def _quiet_loggers() -> None:
-    for name in ("distributed", *logging.root.manager.loggerDict):
-        if name.split(".")[0] == "distributed":  # what they log is answered here: errors are raised, workers replaced
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _connected(
-    to: str | LocalCluster, spec: ClusterSpec, own: LocalCluster | None, *, on_note: Callable[[str], None]
-) -> Iterator[Cluster]:
-    resources = _resources(spec)
-    client = _connect(to, spec)
-    try:
-        workers = _wait_for_workers(client, spec.name, resources, on_note=on_note)
-        yield Cluster(client, workers=workers, name=spec.name, resources=resources, own=own, on_note=on_note)
-    finally:
-        _close(client)
-
-
-def _connect(to: str | LocalCluster, spec: ClusterSpec) -> Client:
-    try:
-        return Client(to, timeout=_ANSWER, set_as_default=False)
-    except (OSError, TimeoutError) as error:
-        raise DynapropError(
-            f"cluster {spec.name!r}: no Dask scheduler answers at {to}; start one with `dask scheduler`"
-        ) from error
-
-
-def _wait_for_workers(
-    client: Client, name: str, resources: dict[str, float], *, on_note: Callable[[str], None]
-) -> dict[str, Any]:
-    """Wait for the first worker that has what a task takes; all that have it, see ``fit_workers``."""
-    takes = ",".join(f"{resource}={amount:g}" for resource, amount in resources.items())
-    wanted = f"worker with {takes}" if takes else "worker"
-    option = f' --resources "{takes}"' if takes else ""
-    end = time.monotonic() + _FIRST_WORKER
-    told = False
-    while not (workers := fit_workers(client, resources)):
-        if not told:
-            on_note(f"cluster {name!r}: waiting for a {wanted}: `dask worker SCHEDULER --nthreads 1{option}`")
-            told = True
-        if time.monotonic() > end:
-            raise DynapropError(
-                f"cluster {name!r}: no {wanted} has come in {_FIRST_WORKER:g} s; start some with "
-                f"`dask worker SCHEDULER --nthreads 1{option}`, or change the cluster in the catalog"
-            )
-        time.sleep(0.5)
-    return workers
-
-
-def _start(spec: ClusterSpec) -> LocalCluster:
-    """Workers on this machine, each with one thread, that end with this process, however it ends."""
-    options: dict[str, Any] = {
-        "threads_per_worker": 1,
-        "host": "127.0.0.1",
-        "dashboard_address": "127.0.0.1:0",  # with None its port is a fixed one
-        "worker_dashboard_address": None,
-        "preload": [__name__],
-        "resources": _resources(spec) or None,
-        "silence_logs": logging.CRITICAL,
-        "security": True,  # certificates of its own, in memory: who reaches a scheduler runs code
-    }
-    if not spec.cuda:
-        return LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
-    return _cuda_cluster(spec)(memory_limit=None, **options)
-
-
-def _cuda_cluster(spec: ClusterSpec) -> Any:
-    try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as error:
-        raise UsageError(f"cluster {spec.name!r}: needs the package dask-cuda; run: pip install dask-cuda") from error
-    return LocalCUDACluster
-
-
-def _kill_workers(local: LocalCluster) -> None:
-    """End workers at once: what they have published is whole, and asking them kindly takes longer than people wait."""
-    nannies = list(local.workers.values())
-    for nanny in nannies:
-        nanny.close_gracefully()  # it does not start another worker
-    end = time.monotonic() + _GOODBYE
-    # Until they are gone they may still make a file, and one may just be starting.
-    while (pids := [pid for nanny in nannies if (pid := nanny.pid) is not None]) and time.monotonic() < end:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _close(what: Client | LocalCluster) -> None:
-    with suppress(TimeoutError):  # then it ends with this process
-        what.close(timeout=_GOODBYE)
-
-
-def _resources(spec: ClusterSpec) -> dict[str, float]:
-    if spec.resources is None:
-        return {"GPU": 1} if spec.cuda else {}
-    return dict(spec.resources)
-
-
-def dask_setup(worker: Worker) -> None:
-    """Called by Dask in each worker that was started here: a terminal's Ctrl-C is for the command, which ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

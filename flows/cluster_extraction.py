@@ -8,9 +8,9 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from flows.cluster import open_cluster
 from flows.progress import say
 from flows.side_by_side import run_side_by_side
+from flows.workers import open_cluster
 from pipeline import shard_worker
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extract import ShardResult

@@ -59,7 +59,7 @@ def extract_features(
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
         changes = extraction.changes(retry_failed=retry_failed)
         if remote and changes.n_probes:
-            from flows.cluster import require_cluster  # Dask takes a second
+            from flows.workers import require_cluster  # Dask takes a second
 
             require_cluster(spec)
         with steps("probe", changes.n_probes, "videos") as progress:

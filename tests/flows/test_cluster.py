@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from flows import cluster as module
-from flows.cluster import Cluster, open_cluster
+from flows.cluster import Cluster, fit_workers
+from flows.workers import open_cluster
 from pipeline.errors import DynapropError
 from pipeline.specs import ClusterSpec
 
@@ -44,11 +45,10 @@ def die(log: Path) -> None:
 def looks(monkeypatch) -> list[float]:
     """Times at which the scheduler was asked for its workers."""
     times: list[float] = []
-    look = module.fit_workers
 
     def counted(*arguments: Any) -> dict[str, Any]:
         times.append(time.monotonic())
-        return look(*arguments)
+        return fit_workers(*arguments)
 
     monkeypatch.setattr(module, "fit_workers", counted)
     return times
@@ -68,13 +68,12 @@ def test_all_who_wait_share_a_look_at_the_workers(cluster, tmp_path, looks, monk
 
 def test_a_worker_that_leaves_when_it_has_just_come_is_waited_for(monkeypatch):
     looks: list[dict[str, Any]] = []
-    look = module.fit_workers
 
     def seldom(*arguments: Any) -> dict[str, Any]:
-        looks.append(look(*arguments) if len(looks) == 1 else {})
+        looks.append(fit_workers(*arguments) if len(looks) == 1 else {})
         return looks[-1]
 
-    monkeypatch.setattr(module, "fit_workers", seldom)
+    monkeypatch.setattr("flows.workers.fit_workers", seldom)
     notes: list[str] = []
     with open_cluster(ClusterSpec(name="one", processes=1), on_note=notes.append) as cluster:
         assert (cluster.workers, cluster.peers) == (1, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client, LocalCluster
 
-from flows.cluster import Cluster
+from flows.cluster import Cluster, fit_workers
 from pipeline.cores import usable_cores
 
 pytestmark = pytest.mark.skipif(
@@ -23,7 +23,7 @@ def client() -> Iterator[Client]:
 
 
 def peers(client: Client) -> int:
-    return Cluster(client, name="two", resources={}, own=None, on_note=print).peers
+    return Cluster(client, workers=fit_workers(client, {}), name="two", resources={}, kill=None, on_note=print).peers
 
 
 def test_workers_with_cores_of_their_own_share_none(client, monkeypatch):
@@ -33,5 +33,5 @@ def test_workers_with_cores_of_their_own_share_none(client, monkeypatch):
         client.run(os.sched_setaffinity, 0, {core}, workers=[worker])
         assert client.submit(usable_cores, workers=[worker], pure=False).result() == 1, "so many children"
     assert peers(client) == 1
-    monkeypatch.setattr("flows.cluster._ANSWER", 0.0)
+    monkeypatch.setattr("flows.cluster.ANSWER", 0.0)
     assert peers(client) == 2, "who does not answer may use all"

@@ -222,8 +222,8 @@ def test_a_command_that_is_killed_leaves_no_worker(place, home):
     ],
 )
 def test_no_such_workers(prefect_server, dynaprop, workplace, gpus, monkeypatch, cluster, expected):
-    monkeypatch.setattr("flows.cluster._ANSWER", 0.5)
-    monkeypatch.setattr("flows.cluster._FIRST_WORKER", 1)
+    monkeypatch.setattr("flows.workers.ANSWER", 0.5)
+    monkeypatch.setattr("flows.workers.FIRST_WORKER", 1)
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus))
     done = dynaprop("extract", "tiny", "--cluster", cluster)
