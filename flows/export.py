@@ -47,6 +47,7 @@ def export(
 
         require_onnx()
     found = find_model(run, model=model, n_s=n_s, n_t=n_t, seed=seed, catalog=catalog)
+    say(found.title)
     folder = Path(output).expanduser() if output else files_home() / "exported" / _name(found)
     check_place(folder, overwrite=force)
     info, kept = found.info, found.kept

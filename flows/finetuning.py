@@ -345,7 +345,8 @@ def _as_backbones(workspace: Workspace, places: Places, frames: tuple[int, int])
     values = recipe.model_dump(mode="json", exclude={"name", "finetune"}, exclude_defaults=True)
     return "\n".join(
         [
-            "to train other models on the fine-tuned backbones, add to the catalog:",
+            "to train other models on the fine-tuned backbones, add these entries to those of a catalog "
+            f"(here {workspace.catalog.path}):",
             "backbones:",
             *lines,
             "recipes:",

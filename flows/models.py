@@ -14,11 +14,12 @@ from heads.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from heads.exported import BackboneToExport, Branch, ClipRule, is_export
 from heads.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
 from heads.results import Kept, RunFolder, kept_at
+from heads.setting import MODELS
 from pipeline.backbone import FrameBackbone
 from pipeline.cached import locate_backbone
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.device import resolve_device
-from pipeline.errors import DynapropError, UsageError
+from pipeline.errors import DynapropError, UsageError, did_you_mean
 from pipeline.feature_key import FeatureKey, feature_key
 from pipeline.networks import gmacs_per_frame, load_network
 from pipeline.object_path import StoragePath, matching, storage_path
@@ -37,6 +38,12 @@ class RunModel:
     grid: ClipRule
     backbones: dict[Branch, tuple[FeatureKey, Weights]]
     """Of the branches that the model has."""
+
+    @property
+    def title(self) -> str:
+        """Which model it is, for people."""
+        fold = "" if self.kept.fold is None else f", fold {self.kept.fold} of {self.kept.split}"
+        return f"model: {self.kept.name}, seed {self.kept.seed}{fold}, of {self.run}"
 
     def to_export(self) -> dict[Branch, BackboneToExport]:
         """The backbones with their networks."""
@@ -68,16 +75,20 @@ def load(
         workers: decode processes; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
         catalog: path of the catalog file, which an exported model does not need.
-        on_note: called with a line for people where a backbone runs slower than it might.
+        on_note: called with lines for people: which model of a run it is, and where a backbone runs slower than it
+            might.
 
     Raises:
         UsageError: there is no such model.
         DynapropError: its files are damaged or do not belong together, or its backbones are not here.
     """
-    if is_export(Path(model).expanduser()):
-        folder = Path(model).expanduser()
+    if is_export(folder := Path(model).expanduser()):
+        if given := _frames(n_s, n_t) or ("" if seed is None else f"--seed {seed}"):
+            raise UsageError(f"{folder} is an exported model, which is one alone: leave out {given}")
         return load_export(folder, device=device, workers=workers, deadline=deadline, on_note=on_note)
     found = find_model(str(model), n_s=n_s, n_t=n_t, seed=seed, catalog=catalog)
+    if on_note is not None:
+        on_note(found.title)
     device = resolve_device(device)
     with starting_pool(workers=workers, deadline=deadline) as pool:
         branches = {}
@@ -116,16 +127,22 @@ def find_model(
         UsageError: no such run, or the run has not kept the model.
         DynapropError: the backbones are not here, or files of the run are damaged.
     """
+    if model not in MODELS:
+        raise UsageError(f"unknown model {model!r}{did_you_mean(model, list(MODELS))}")
+    if is_export(Path(name).expanduser()):
+        raise UsageError(f"{name} is an exported model already: copy the folder, or export from its run")
     entries = load_catalog(Path(catalog) if catalog else None)
     kept = _checkpoint(name)
     if kept is None:
         try:
-            run = named_run(name, entries)[1]
+            run = named_run(name, entries, keeping=True)[1]
         except UsageError as error:
             raise UsageError(f"{error}; or an exported model's") from None
         kept = _choose(RunFolder(run), model, n_s, n_t, seed)
     else:
         run = kept.path.parents[2]
+        if n_s not in (None, kept.n_s) or n_t not in (None, kept.n_t) or seed not in (None, kept.seed):
+            raise UsageError(f"{name} is {kept.name} at seed {kept.seed}: leave out --n-s, --n-t and --seed")
     settings, info = _settings(run), read_info(kept.path)
     counts = {"student": info.n_s, "teacher": info.n_t}
     return RunModel(

@@ -13,6 +13,7 @@ from flows.report import report
 from flows.table import print_reports
 from flows.train_heads import train_heads
 from flows.workspace import open_workspace
+from pipeline.annotations import require_labels
 from pipeline.specs import INLINE
 
 
@@ -54,6 +55,7 @@ def reproduce(
     """
     keep_listening()
     workspace = open_workspace(dataset, recipe, catalog, sweep=sweep)
+    require_labels(workspace.annotations())  # hours of extraction come first
     extract_features(
         dataset,
         recipe=recipe,

@@ -1,11 +1,13 @@
 """Which run a name means."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
 from flows.workspace import files_home, home
+from heads.results import RunFolder
 from pipeline.catalog import Catalog
 from pipeline.copies import locate_copies
 from pipeline.errors import DynapropError, UsageError
@@ -13,8 +15,13 @@ from pipeline.object_path import StoragePath, storage_path
 from pipeline.specs import DatasetSpec
 
 
-def named_run(name: str, catalog: Catalog) -> tuple[DatasetSpec | None, StoragePath]:
+def named_run(name: str, catalog: Catalog, *, keeping: bool = False) -> tuple[DatasetSpec | None, StoragePath]:
     """The run that a name means, as `find_run` does, or that of a folder of videos or of transcoded copies.
+
+    Args:
+        name: as the user gave it.
+        catalog: knows the datasets.
+        keeping: see ``find_run``.
 
     Returns:
         The folder's or the copies' dataset, where the name is theirs, and the run's folder.
@@ -24,16 +31,20 @@ def named_run(name: str, catalog: Catalog) -> tuple[DatasetSpec | None, StorageP
         with suppress(UsageError):  # then it is no folder, nor are these copies of anything
             spec = locate_copies(catalog.dataset_or_folder(name), files_home())
     datasets = [*catalog.datasets, *([spec.name] if spec else [])]
-    return spec, find_run(spec.name if spec else name, home() / "runs", datasets)
+    return spec, find_run(spec.name if spec else name, home() / "runs", datasets, shown=name, keeping=keeping)
 
 
-def find_run(name: str, folder: StoragePath, datasets: Sequence[str]) -> StoragePath:
-    """The run that a name means: a folder in ``runs/``, a dataset's newest run with results, or a path.
+def find_run(
+    name: str, folder: StoragePath, datasets: Sequence[str], *, shown: str | None = None, keeping: bool = False
+) -> StoragePath:
+    """The run that a name means: a folder in ``runs/``, that of a dataset with the newest results, or a path.
 
     Args:
-        name: as the user gave it.
+        name: of the run or dataset.
         folder: ``$DYNAPROP_HOME/runs``.
         datasets: names of the known datasets.
+        shown: what the user wrote instead.
+        keeping: whether of a dataset's runs only those count that have kept models.
 
     Raises:
         UsageError: it means nothing.
@@ -42,10 +53,15 @@ def find_run(name: str, folder: StoragePath, datasets: Sequence[str]) -> Storage
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name in names:
         return _with_results(folder / name)
-    if of_dataset := [folder / run for run in names if dataset_of(folder / run) == name]:
+    of_dataset = [folder / run for run in names if dataset_of(folder / run) == name]
+    if keeping:
+        of_dataset = [run for run in of_dataset if RunFolder(run).kept()]
+    if of_dataset:
         return _with_results(max(of_dataset, key=_age))
     if name in datasets:
-        raise DynapropError(f"no run of {name!r} in {folder}; `dynaprop sweep` makes one")
+        what, command = ("run that has kept models", "train") if keeping else ("run", "sweep")
+        shown = shown or name
+        raise DynapropError(f"no {what} of {shown!r} in {folder}; `dynaprop {command} {shlex.quote(shown)}` makes one")
     if is_run(place := storage_path(name)):
         return _with_results(place)
     close = get_close_matches(name, [*names, *datasets], n=1)
@@ -65,9 +81,11 @@ def _with_results(run: StoragePath) -> StoragePath:
 
 
 def _age(run: StoragePath) -> float:
-    """When results were last written; 0 for a run without any."""
+    """When something was last measured, whatever was asked for since; 0 for a run without results."""
     results = run / "results.parquet"
-    return results.stat().st_mtime if results.exists() else 0.0
+    if not results.exists():
+        return 0.0
+    return RunFolder(run).last_measured() or results.stat().st_mtime
 
 
 def dataset_of(run: StoragePath) -> str | None:

@@ -90,7 +90,9 @@ def named_server() -> str | None:
 def no_answer(url: str) -> DynapropError:
     """That nothing answers at the address that Prefect's settings name."""
     url = without_password(url)
-    return DynapropError(f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL to do without")
+    return DynapropError(
+        f"no Prefect server answers at {url}; start it, or unset PREFECT_API_URL for one that this command starts"
+    )
 
 
 def without_password(url: str) -> str:

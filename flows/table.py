@@ -46,7 +46,7 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """Models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and both costs, as texts."""
+    """Models with their frames, top-1 and mAP (mean and 95 % interval over seeds) and costs, as texts."""
 
     columns: tuple[str, ...]
     """The first is the model, and its texts are no numbers."""
@@ -66,8 +66,10 @@ def results_table(
         predictions: of the same rows; then a last column compares the whole Dynamic-STE's top-1 with each line.
     """
     metrics = {"top1": "top-1 %", "map": "mAP %"} if headline == "top1" else {"map": "mAP %", "top1": "top-1 %"}
-    columns = ["model", "n_s", "n_t", *metrics.values(), "GFLOPs (paper)", "GMACs (measured)"]
     summary = summarise(results)
+    published = bool(summary["gflops_paper"].notna().any())
+    costs = ["GFLOPs (paper)"] * published + ["GMACs (measured)"]
+    columns = ["model", "n_s", "n_t", *metrics.values(), *costs]
     gaps = dynamic_minus(summary, predictions) if predictions is not None else [None] * len(summary)
     if any(gaps):
         columns.append("Dynamic-STE minus it")
@@ -77,7 +79,7 @@ def results_table(
             _frames(row["n_s"], row["n_s_used"]),
             _frames(row["n_t"], row["n_t_used"]),
             *(_percent(row, metric) for metric in metrics),
-            "-" if math.isnan(row["gflops_paper"]) else f"{row['gflops_paper']:.1f}",
+            *(["-" if math.isnan(row["gflops_paper"]) else f"{row['gflops_paper']:.1f}"] if published else []),
             f"{row['gmacs_measured']:.2f}",
             *([_gap(gap)] if any(gaps) else []),
         )

@@ -189,8 +189,8 @@ def write_export(
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder claims to be an exported model."""
-    return (folder / RECORD).is_file()
+    """Whether a folder claims to be an exported model, a whole one or not."""
+    return any((folder / name).is_file() for name in (RECORD, HEADS))
 
 
 def read_export(folder: Path) -> Exported:
@@ -202,6 +202,8 @@ def read_export(folder: Path) -> Exported:
     """
     if not is_export(folder):
         raise UsageError(f"{folder}: no exported model here, which would have a {RECORD}; `dynaprop export` makes one")
+    if not (folder / RECORD).is_file():
+        raise DynapropError(f"{folder}: {RECORD} is missing; copy the whole folder again, or {_AGAIN}")
     record = _read_record(folder / RECORD)
     files: dict[str, str] = {HEADS: record.heads_sha256}
     files |= {str(name): digest for name, digest in record.onnx_sha256.items()}

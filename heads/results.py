@@ -160,6 +160,10 @@ class RunFolder:
         """The rows of all finished units."""
         return set().union(*(_rows(_read(unit, "results")) for unit in self._finished()))
 
+    def last_measured(self) -> float:
+        """When the newest unit was finished, seconds since 1970; 0 without any."""
+        return max((marker.stat().st_mtime for marker in matching(self._units, "*/done.json")), default=0.0)
+
     def metrics(self, row: Measured) -> dict[str, float]:
         """The metrics of one row that is there.
 

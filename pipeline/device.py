@@ -22,6 +22,6 @@ def resolve_device(device: str) -> str:
             raise RuntimeError("it computes nothing")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition("Expected one of")[0] or "torch knows no such device"
         raise UsageError(f"device {device!r} cannot be used here ({reason}); known: auto, cpu, cuda, cuda:N") from None
     return device

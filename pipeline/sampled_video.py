@@ -151,7 +151,7 @@ def _read(plan: _Plan, stream: DecodedVideo, min_share: float) -> SampledVideo |
     if error is not None:
         return SampledVideo(plan.path, (), *seconds, error)
     if plan.probe.share < min_share:
-        return SampledVideo(plan.path, (), *seconds, _too_little(plan, len(plan.grid)))
+        return SampledVideo(plan.path, (), *seconds, _too_little(plan, len(plan.grid), min_share))
     branches = []
     for branch, (own, size) in enumerate(zip(plan.wanted, plan.sizes, strict=True)):
         frames = np.empty((len(own), size, size, 3), np.uint8)
@@ -170,7 +170,7 @@ def _read_damaged(damaged: _Damaged, stream: DecodedVideo, choose: ChooseClips, 
         return SampledVideo(plan.path, (), *seconds, stream.outcome.error)
     there = np.setdiff1d(sorted(decoded), stream.outcome.missing).astype(np.int64)
     if not len(there) or plan.probe.share * len(there) / len(plan.grid) < min_share:
-        return SampledVideo(plan.path, (), *seconds, _too_little(plan, len(there)))
+        return SampledVideo(plan.path, (), *seconds, _too_little(plan, len(there), min_share))
     branches = []
     for branch, own in enumerate(choose(len(there))):
         clips = there[own]
@@ -179,8 +179,8 @@ def _read_damaged(damaged: _Damaged, stream: DecodedVideo, choose: ChooseClips, 
     return SampledVideo(plan.path, tuple(branches), *seconds)
 
 
-def _too_little(plan: _Plan, there: int) -> VideoError:
-    detail = f"{there} of {len(plan.grid)} clips can be decoded"
-    if plan.probe.share < 1:
-        detail += f", and the file holds {plan.probe.share:.1%} of what it announces"
-    return VideoError("missing_frames", f"{detail}; too little is there")
+def _too_little(plan: _Plan, there: int, min_share: float) -> VideoError:
+    share = f"the file holds {plan.probe.share:.1%} of what it announces" if plan.probe.share < 1 else ""
+    clips = f"{there} of {len(plan.grid)} clips can be decoded" if there < len(plan.grid) else ""
+    detail = ", and ".join(filter(None, (clips, share)))
+    return VideoError("missing_frames", f"{detail}: less than the {min_share:.0%} that it takes (min_share)")

@@ -128,6 +128,11 @@ def test_from_cached_heads_and_back_into_the_cache(dynaprop, workplace, monkeypa
     assert extracted.code == 0 and "this run decoded 0 videos" in " ".join(extracted.err.split())
     assert dynaprop("sweep", "tiny", "--recipe", recipe, "--experiment", "few").code == 0
 
+    # The newest run is the one that was measured last, not the one that was last asked for.
+    assert dynaprop("train", "tiny").code == 0
+    newest = dynaprop("predict", "tiny", "videos/a/0.mp4")
+    assert newest.code == 0 and f"dynamic-6+2, seed 0, of {folder}" in " ".join(newest.err.split())
+
     # Another seed adds to the same run, and the frozen backbones stand beside it in a report.
     again = dynaprop("finetune", "tiny", "--init", cached_run.name, "--epochs", "2")
     assert again.code == 0 and "fine-tuned already" in again.err and folder_of(again.out) == folder

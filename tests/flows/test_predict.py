@@ -67,6 +67,13 @@ def test_a_run_then_its_export_elsewhere_score_videos_as_the_sweep_did(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     assert (outcome := dynaprop("export", "tiny", "--output", str(elsewhere / "model"))).code == 0, outcome.err
     assert f"model: {elsewhere / 'model'}" in outcome.out
+    assert f"model: dynamic-6+2, seed 0, of {trained}" in " ".join(outcome.err.split())
+    for command in (
+        ("predict", str(elsewhere / "model"), files[0], "--seed", "1"),
+        ("export", str(elsewhere / "model")),
+    ):
+        refused = dynaprop(*command)
+        assert refused.code == 2 and "is an exported model" in refused.err
     for file in files:
         (elsewhere / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(workplace / file, elsewhere / file)
@@ -158,11 +165,14 @@ def test_exports_of_each_kind_and_what_is_not_there(dynaprop, trained, workplace
         (("--model", "teacher"), "say which: --n-t 2 or --n-t 6"),
         (("--seed", "3"), "--seeds 4` keeps it"),
         (("--n-s", "9"), "`dynaprop train TARGET --recipe lite --n-s 9` keeps it"),
-        (("--model", "studnet"), "has not kept studnet"),
+        (("--model", "studnet"), "unknown model 'studnet' (did you mean 'student'?)"),
     ):
         wrong = dynaprop("export", "tiny", *options)
         assert wrong.code == 2 and message in " ".join(wrong.err.split()), wrong.err
     (workplace / "catalog.yaml").write_text((workplace / "catalog.yaml").read_text().replace("size: 32", "size: 48"))
+    (checkpoint,) = (workplace / "runs").rglob("dynamic-6+2.safetensors")
+    other = dynaprop("predict", str(checkpoint), video, "--seed", "9")
+    assert other.code == 2 and "is dynamic-6+2 at seed 0: leave out" in " ".join(other.err.split())
     lost = dynaprop("predict", "tiny", video)
     assert lost.code == 1 and "was trained on the features test_efficientnet-32-" in lost.err
 

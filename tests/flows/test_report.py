@@ -71,7 +71,7 @@ def test_several_runs_are_one_page(dynaprop, runs):
         (["tiny-other-33333333"], 1, r"tiny-other-33333333 holds no results yet; `dynaprop sweep` writes them"),
         (["tiny", "--videos", "a/test-9.mp4"], 2, r"video 'a/test-9.mp4' was not scored .* \(did you mean 'a/test-\d"),
         (["tiny", "--output", "catalog.yaml/x"], 1, r"catalog.yaml/x/report.html: .*--output"),
-        (["videos/a"], 1, r"no run of 'a-[0-9a-f]{8}' in \S+/runs; `dynaprop sweep` makes one"),
+        (["videos/a"], 1, r"no run of 'videos/a' in \S+/runs; `dynaprop sweep videos/a` makes one"),
     ],
 )
 def test_refusals_are_one_line(dynaprop, runs, arguments, code, message):
@@ -85,7 +85,7 @@ def test_refusals_are_one_line(dynaprop, runs, arguments, code, message):
 def test_a_dataset_without_runs(dynaprop, workplace):
     outcome = dynaprop("report", "tiny")
     assert outcome.code == 1
-    assert re.fullmatch(r"error: no run of 'tiny' in \S+/runs; `dynaprop sweep` makes one\n", outcome.err)
+    assert re.fullmatch(r"error: no run of 'tiny' in \S+/runs; `dynaprop sweep tiny` makes one\n", outcome.err)
 
 
 @pytest.mark.usefixtures("prefect_server")

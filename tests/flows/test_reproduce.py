@@ -35,6 +35,14 @@ def test_a_second_run_goes_on_where_the_first_failed(dynaprop, workplace, monkey
     assert "dynaprop run tiny --experiment few" in page.read_text()
 
 
+def test_what_cannot_be_trained_on_is_not_extracted(dynaprop, workplace):
+    for video in [*(workplace / "videos").rglob("*.mp4")]:
+        video.rename(workplace / "videos" / f"{video.parent.name}-{video.name}")
+    refused = dynaprop("run", "videos")
+    assert refused.code == 2 and "the videos have no labels" in refused.err
+    assert "probe" not in refused.err and not list(workplace.rglob("*.parquet"))
+
+
 def test_parameters_reach_the_flows(workplace, monkeypatch):
     from prefect import flow
 

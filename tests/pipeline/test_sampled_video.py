@@ -128,9 +128,13 @@ def test_a_damaged_file_is_looked_at_where_a_cache_of_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("pool", "kind", "detail"),
     [
-        (Damaged([0, 1, 2, 4, 5, 6]), "missing_frames", "4 of 10 clips can be decoded; too little is there"),
+        (
+            Damaged([0, 1, 2, 4, 5, 6]),
+            "missing_frames",
+            "4 of 10 clips can be decoded: less than the 50% that it takes (min_share)",
+        ),
         (Damaged(range(10)), "missing_frames", "0 of 10 clips"),
-        (Damaged([], share=0.4), "missing_frames", "10 of 10 clips can be decoded, and the file holds 40.0%"),
+        (Damaged([], share=0.4), "missing_frames", "the file holds 40.0% of what it announces: less than the 50%"),
         (Damaged([0], share=0.5), "missing_frames", "the file holds 50.0% of what it announces"),
         (Damaged([], error=VideoError("timeout", "no new frame")), "timeout", "no new frame"),
     ],
