@@ -165,9 +165,11 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(
-        create_app(ephemeral="lasting" not in sys.argv, final=True), log_level="critical", lifespan="on"
-    )
+    from flows.same_origin import of_this_machine
+
+    origins = os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    app = of_this_machine(create_app(ephemeral="lasting" not in sys.argv, final=True), origins=origins)
+    config = uvicorn.Config(app, log_level="critical", lifespan="on")
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
@@ -104,6 +106,7 @@ def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workpl
         for origin, allowed in (("http://elsewhere.example", None), (served.url.removesuffix("/api"),) * 2):
             answer = httpx.get(f"{served.url}/health", headers={"Origin": origin})
             assert answer.headers.get("access-control-allow-origin") == allowed, "pages of others may not ask"
+        check_strangers_are_refused(served.url)
         done = subprocess.run(
             [
                 sys.executable,
@@ -140,6 +143,24 @@ def test_a_flow_runs_when_it_is_asked_for_and_all_ends_with_one_control_c(workpl
     with closing(sqlite3.connect(Path(environment["PREFECT_HOME"]) / "prefect.db")) as database:
         states = database.execute("SELECT state_name FROM flow_run ORDER BY created").fetchall()
     assert states == [("Completed",), ("Cancelled",)]
+
+
+def check_strangers_are_refused(url: str) -> None:
+    """What a browser sends for a page of another site without asking first; who changes a deployment runs commands."""
+    stranger = "http://stranger.example"
+    for headers, status in (
+        ({"Origin": stranger}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "stranger.example"}, 400),
+    ):
+        answer = httpx.post(f"{url}/deployments/bulk_delete", content="{}", headers=headers)
+        assert answer.status_code == status, answer.text
+    events = f"ws{url.removeprefix('http')}/events/out"
+    with pytest.raises(InvalidStatus):
+        connect(events, origin=stranger, subprotocols=["prefect"])
+    with connect(events, origin=url.removesuffix("/api"), subprotocols=["prefect"]):
+        pass
+    assert len(httpx.post(f"{url}/deployments/filter", json={}).json()) == 6, "none is gone"
 
 
 @pytest.mark.slow
