@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Callable
 from typing import Literal
 
+import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from pipeline.errors import DynapropError
@@ -53,6 +54,12 @@ class Progress(BaseModel):
     weights: str
     """Name of the file with the tensors."""
     weights_sha256: str
+
+    @model_validator(mode="after")
+    def _log_is_whole(self) -> "Progress":
+        if [one.epoch for one in self.log] != list(range(1, self.epochs_done + 1)):
+            raise ValueError("epochs_done and log do not agree")
+        return self
 
 
 class TrainingState:
@@ -138,8 +145,8 @@ class TrainingState:
             raise self._damage(f"{progress.weights}: {error.strerror or error}") from None
         if hashlib.sha256(data).hexdigest() != progress.weights_sha256:
             raise self._damage(f"{progress.weights} is not the file that {self._path.name} describes")
-        tensors = safetensors.torch.load(data)
         try:
+            tensors = safetensors.torch.load(data)
             model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
             for name, parameter in model.named_parameters():
                 if f"step.{name}" in tensors:  # it is not where every step of half precision was skipped so far
@@ -148,7 +155,7 @@ class TrainingState:
                         state[kind] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                         state[kind].copy_(tensors[f"{kind}.{name}"])
                     optimizer.state[parameter] = state
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise self._damage(f"{progress.weights} is of another model ({str(error).splitlines()[0]})") from None
 
     def _damage(self, what: str) -> DynapropError:

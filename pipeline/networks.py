@@ -5,6 +5,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,7 +54,10 @@ def load_network(model: str, weights: Weights) -> torch.nn.Module:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise DynapropError(f"{path} is damaged ({error}): put the weights there again") from None
     state = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
         state = state.get(key, state)

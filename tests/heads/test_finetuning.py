@@ -317,6 +317,11 @@ def test_damaged_states_are_refused(videos, pool, tmp_path):
     tensors.write_bytes(data)
     with pytest.raises(DynapropError, match=r"is not the file that stage\.json describes; delete this folder"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)
+    described = tmp_path / "stage.json"
+    described.write_text(described.read_text().replace('"epochs_done": 1', '"epochs_done": 99'))
+    with pytest.raises(DynapropError, match=r"epochs_done and log do not agree; delete this folder"):
+        train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)
+    described.write_text(described.read_text().replace('"epochs_done": 99', '"epochs_done": 1'))
     tensors.unlink()
     with pytest.raises(DynapropError, match="delete this folder"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)

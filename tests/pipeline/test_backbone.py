@@ -42,6 +42,12 @@ def test_features_are_what_timm_computes():
     np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_damaged_weights_are_one_line(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(DynapropError, match=r"w.safetensors is damaged \(.*\): put the weights there again"):
+        load_network("test_efficientnet", find_weights(str(tmp_path / "w.safetensors"), "test_efficientnet"))
+
+
 @pytest.mark.parametrize("model", ["test_efficientnet", "mobilenetv3_small_050", "lcnet_035", "ghostnet_050", "vgg11"])
 def test_the_width_is_that_of_what_comes_out(model):
     """Without a classifier timm's num_features may be what goes into the last hidden layer instead."""
