@@ -152,7 +152,7 @@ def _fine_tune(
             lock = stack.enter_context(
                 StoreLock(lock_record(place), name=f"{run.path.name}, seed {places.seed}", wait=None, on_note=say)
             )
-        if group.any([group.rank == 0 and places.done.exists()], device=device)[0]:
+        if group.gather(places.done.exists())[0]:
             return  # by somebody who had the lock until now
         if group.rank == 0:
             run.describe(

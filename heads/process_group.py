@@ -1,7 +1,7 @@
 """The processes of one training: one of them, or as many as ``torchrun`` has started."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -48,10 +48,6 @@ class ProcessGroup:
         if self.size > 1:
             distributed.all_reduce(values)
         return values
-
-    def any(self, flags: Sequence[bool], *, device: torch.device | str) -> list[bool]:
-        """Which of the flags any of the processes has set; ``device`` is this process's."""
-        return [count > 0 for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=device)).tolist()]
 
     def gather(self, value: T) -> list[T]:
         """What each process has, in their order; it goes from process to process, pickled."""
