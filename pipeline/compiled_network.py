@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,10 @@ def _compile(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and fixes shapes, which are fixed here
         traced = torch.jit.trace(network, example, check_trace=False)
-        model = openvino.convert_model(traced, example_input=example)
+        # Its native code calls Python back and takes an interrupt for a network that cannot be compiled, or aborts;
+        # interrupts come to the main thread alone.
+        with ThreadPoolExecutor(1, thread_name_prefix="openvino") as threads:
+            model = threads.submit(openvino.convert_model, traced, example_input=example).result()
     model.reshape([-1, *example.shape[1:]])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))

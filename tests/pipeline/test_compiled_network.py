@@ -1,5 +1,8 @@
 """Compiled networks: torch's features, whatever the architecture; what cannot be compiled is left to torch."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import timm
@@ -113,3 +116,19 @@ def test_what_cannot_be_compiled_or_comes_out_otherwise_is_left_to_torch(network
     assert notes[0].startswith("tiny runs in torch, which is slower: ")
     expected = TorchNetwork(network, mean=key.mean, std=key.std, device=torch.device("cpu")).start(frames)()
     np.testing.assert_allclose(features + (isinstance(network, Counting)), expected, rtol=1e-6)
+
+
+def test_an_interrupt_amid_the_conversion_is_an_interrupt_not_a_network_that_cannot_be_compiled(monkeypatch):
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    visit = TorchScriptPythonDecoder.visit_subgraph
+
+    def interrupted(decoder, node_visitor):
+        os.kill(os.getpid(), signal.SIGINT)
+        visit(decoder, node_visitor)
+
+    network = frozen("test_resnet")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TorchScriptPythonDecoder, "visit_subgraph", interrupted)
+        CompiledNetwork(network, size=64, **NORMALISATION)
+    assert CompiledNetwork(network, size=64, **NORMALISATION).start(noise(1, 64))().shape == (1, network.num_features)
