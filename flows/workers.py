@@ -7,12 +7,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Worker
+from distributed import Client, LocalCluster
 
 from flows.cluster import ANSWER, FIRST_WORKER, GOODBYE, Cluster, close, fit_workers
 from pipeline.errors import DynapropError, UsageError
@@ -50,17 +52,15 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         with _connected(address, spec, on_note=on_note) as cluster:
             yield cluster
         return
-    with tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder:
-        with dask.config.set(temporary_directory=folder):
-            local = _start(spec)
-        try:
-            with _connected(local, spec, kill=partial(_kill_workers, local), on_note=on_note) as cluster:
-                yield cluster
-        finally:
-            _kill_workers(local)
-            close(local)
-            del local
-            gc.collect()  # semaphores of its processes
+    with (
+        tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder,
+        ExitStack() as ends,
+    ):
+        # An interrupt comes to the main thread alone, and waits for workers that nobody could end half started.
+        with ThreadPoolExecutor(1, thread_name_prefix="cluster") as threads:
+            local = threads.submit(lambda: ends.enter_context(_started(spec, folder))).result()
+        with _connected(local, spec, kill=partial(_kill_workers, local), on_note=on_note) as cluster:
+            yield cluster
 
 
 def _quiet_loggers() -> None:
@@ -117,21 +117,38 @@ def _wait_for_workers(
     return workers
 
 
-def _start(spec: ClusterSpec) -> LocalCluster:
-    """Workers on this machine, each with one thread, that end with this process, however it ends."""
+@contextmanager
+def _started(spec: ClusterSpec, folder: str) -> Iterator[LocalCluster]:
+    """Workers on this machine, each with one thread, that end with the body or with this process, however it ends.
+
+    The thread that starts them hears no Ctrl-C any more.
+
+    Args:
+        folder: for their files.
+    """
     options: dict[str, Any] = {
         "threads_per_worker": 1,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",  # with None its port is a fixed one
         "worker_dashboard_address": None,
-        "preload": [__name__],
         "resources": _resources(spec) or None,
         "silence_logs": logging.CRITICAL,
         "security": True,  # certificates of its own, in memory: who reaches a scheduler runs code
     }
-    if not spec.cuda:
-        return LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
-    return _cuda_cluster(spec)(memory_limit=None, **options)
+    # A terminal's Ctrl-C is for the command, which ends them: they inherit from this thread that they do not hear it.
+    resource_tracker.ensure_running()  # else the first process would start it, and with it hear again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with dask.config.set(temporary_directory=folder):
+        if spec.cuda:
+            local = _cuda_cluster(spec)(memory_limit=None, **options)
+        else:
+            local = LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
+    try:
+        yield local
+    finally:
+        _kill_workers(local)
+        close(local)
+        gc.collect()  # semaphores of its processes
 
 
 def _cuda_cluster(spec: ClusterSpec) -> Any:
@@ -160,8 +177,3 @@ def _resources(spec: ClusterSpec) -> dict[str, float]:
     if spec.resources is None:
         return {"GPU": 1} if spec.cuda else {}
     return dict(spec.resources)
-
-
-def dask_setup(worker: Worker) -> None:
-    """Called by Dask in each worker that was started here: a terminal's Ctrl-C is for the command, which ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

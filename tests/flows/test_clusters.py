@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -157,6 +158,25 @@ def test_control_c_ends_the_workers_that_were_started_and_the_same_command_goes_
     assert before.items() <= published_files(home).items(), "a published shard was written again"
     check(place.root, home, place.undisturbed)
     place.check_nothing_is_left(terminal, shared)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_control_c_while_the_workers_start_leaves_nothing(place, home, shared):
+    seed = int(os.environ.get("DYNAPROP_KILL_SEED", random.randrange(2**32)))
+    print(f"DYNAPROP_KILL_SEED={seed}")
+    chance = random.Random(seed)
+    for attempt in range(8):
+        terminal = extract(place, home / str(attempt), "two")
+        while not list((place.folder / "temporary").glob("dynaprop-dask-*")):
+            assert terminal.process.poll() is None, terminal.finish()
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 2) if attempt else 0)
+        type_control_c(terminal)
+        code, shown = terminal.finish()
+        assert code == 130, shown
+        assert "Traceback" not in shown and "rror" not in shown
+        place.check_nothing_is_left(terminal, shared)
 
 
 def write_without_end(work: RemoteExtraction, shard: int, videos: pd.DataFrame, *, fails: bool = False) -> None:
