@@ -128,7 +128,11 @@ def test_an_interrupt_amid_the_conversion_is_an_interrupt_not_a_network_that_can
         visit(decoder, node_visitor)
 
     network = frozen("test_resnet")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TorchScriptPythonDecoder, "visit_subgraph", interrupted)
-        CompiledNetwork(network, size=64, **NORMALISATION)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # these tests may run in the background
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(TorchScriptPythonDecoder, "visit_subgraph", interrupted)
+            CompiledNetwork(network, size=64, **NORMALISATION)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert CompiledNetwork(network, size=64, **NORMALISATION).start(noise(1, 64))().shape == (1, network.num_features)
