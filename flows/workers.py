@@ -52,13 +52,10 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         with _connected(address, spec, on_note=on_note) as cluster:
             yield cluster
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder,
-        ExitStack() as ends,
-    ):
+    with ExitStack() as ends:
         # An interrupt comes to the main thread alone, and waits for workers that nobody could end half started.
         with ThreadPoolExecutor(1, thread_name_prefix="cluster") as threads:
-            local = threads.submit(lambda: ends.enter_context(_started(spec, folder))).result()
+            local = threads.submit(lambda: ends.enter_context(_started(spec))).result()
         with _connected(local, spec, kill=partial(_kill_workers, local), on_note=on_note) as cluster:
             yield cluster
 
@@ -118,13 +115,10 @@ def _wait_for_workers(
 
 
 @contextmanager
-def _started(spec: ClusterSpec, folder: str) -> Iterator[LocalCluster]:
+def _started(spec: ClusterSpec) -> Iterator[LocalCluster]:
     """Workers on this machine, each with one thread, that end with the body or with this process, however it ends.
 
     The thread that starts them hears no Ctrl-C any more.
-
-    Args:
-        folder: for their files.
     """
     options: dict[str, Any] = {
         "threads_per_worker": 1,
@@ -138,17 +132,18 @@ def _started(spec: ClusterSpec, folder: str) -> Iterator[LocalCluster]:
     # A terminal's Ctrl-C is for the command, which ends them: they inherit from this thread that they do not hear it.
     resource_tracker.ensure_running()  # else the first process would start it, and with it hear again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with dask.config.set(temporary_directory=folder):
-        if spec.cuda:
-            local = _cuda_cluster(spec)(memory_limit=None, **options)
-        else:
-            local = LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
-    try:
-        yield local
-    finally:
-        _kill_workers(local)
-        close(local)
-        gc.collect()  # semaphores of its processes
+    with tempfile.TemporaryDirectory(prefix="dynaprop-dask-", ignore_cleanup_errors=True) as folder:
+        with dask.config.set(temporary_directory=folder):
+            if spec.cuda:
+                local = _cuda_cluster(spec)(memory_limit=None, **options)
+            else:
+                local = LocalCluster(n_workers=spec.processes, memory_limit=0, **options)
+        try:
+            yield local
+        finally:
+            _kill_workers(local)
+            close(local)
+            gc.collect()  # semaphores of its processes
 
 
 def _cuda_cluster(spec: ClusterSpec) -> Any:

@@ -197,10 +197,15 @@ def kill_and_resume(killer: Killer, tmp_path: Path, *, runs: dict[str, int], chi
         stores += 1
 
 
-def make_killer(root: Path) -> Killer:
+def random_moments() -> random.Random:
+    """Chance that can be had again: its seed is printed, and taken from the environment."""
     seed = int(os.environ.get("DYNAPROP_KILL_SEED", random.randrange(2**32)))
     print(f"DYNAPROP_KILL_SEED={seed}")
-    return Killer(root, random.Random(seed))
+    return random.Random(seed)
+
+
+def make_killer(root: Path) -> Killer:
+    return Killer(root, random_moments())
 
 
 def test_a_few_kills(data_root, tmp_path):

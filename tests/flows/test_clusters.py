@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from pipeline.object_path import StoreUnavailable
 from pipeline.remote import RemoteExtraction
 from tests.conftest import REPOSITORY
 from tests.flows.test_ends import Terminal, Workplace, type_control_c, wait_for_ledgers
-from tests.test_kill import check, published_files, wait_until_gone
+from tests.test_kill import check, published_files, random_moments, wait_until_gone
 
 CLUSTERS = """
 clusters:
@@ -163,9 +162,7 @@ def test_control_c_ends_the_workers_that_were_started_and_the_same_command_goes_
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_control_c_while_the_workers_start_leaves_nothing(place, home, shared):
-    seed = int(os.environ.get("DYNAPROP_KILL_SEED", random.randrange(2**32)))
-    print(f"DYNAPROP_KILL_SEED={seed}")
-    chance = random.Random(seed)
+    chance = random_moments()
     for attempt in range(8):
         terminal = extract(place, home / str(attempt), "two")
         while not list((place.folder / "temporary").glob("dynaprop-dask-*")):

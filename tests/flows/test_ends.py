@@ -5,7 +5,6 @@ closing the terminal is SIGHUP.
 """
 
 import os
-import random
 import select
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.test_kill import check, copy_videos, published_files, session
+from tests.test_kill import check, copy_videos, published_files, random_moments, session
 
 CATALOG = """
 datasets:
@@ -195,9 +194,7 @@ def test_interrupted_commands_leave_a_store_that_the_next_one_goes_on_with(data_
 @pytest.mark.timeout(1800)
 def test_20_interrupts_at_random_moments(data_root, tmp_path):
     """While starting, probing, extracting, writing and ending."""
-    seed = int(os.environ.get("DYNAPROP_KILL_SEED", random.randrange(2**32)))
-    print(f"DYNAPROP_KILL_SEED={seed}")
-    chance = random.Random(seed)
+    chance = random_moments()
     place = Workplace(tmp_path, data_root, every=1)
     began = time.monotonic()
     place.finish(tmp_path / "home")
