@@ -64,6 +64,11 @@ def extract_features(
             require_cluster(spec)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, on_video=progress.advance)
+        if changes.outdated:
+            say(
+                f"{len(changes.outdated):,} videos were cached by an earlier version; {plan.reread:,} of them are read "
+                "otherwise today and extracted again"
+            )
         name = f"{workspace.dataset.name}-{workspace.recipe.name}"
         sizes = {shard: plan.videos_of(shard) for shard in plan.shards}
         with (

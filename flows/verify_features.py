@@ -180,7 +180,7 @@ def _check_deeply(
 def _extract_again(
     workspace: Workspace, store: FeatureStore, keys: list[str], deep: DeepOptions, sample: SampledVideos
 ) -> DeepCheck:
-    """Extract videos into a store of their own, the whole way from the probe on, and compare."""
+    """Extract videos into a store of their own, the whole way from the probe on, every frame decoded, and compare."""
     annotations = workspace.annotations()
     with (
         tempfile.TemporaryDirectory(prefix="dynaprop-verify-") as scratch,
@@ -191,6 +191,7 @@ def _extract_again(
             home=Path(scratch),
             device=deep.device,
             workers=deep.workers,
+            in_full=True,
         ) as second,
     ):
         plan = second.plan(second.changes())

@@ -1,26 +1,33 @@
-"""Decode: (path, frame times) -> native RGB frames, by decord, by PyAV or from pictures; the one resizer for all sizes.
+"""Decode: (path, frame times) -> native RGB frames, by PyAV, by decord or from pictures; the one resizer for all sizes.
 
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
 
-import os
-import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import av
-import av.container
-import av.error
 import numpy as np
 from PIL import Image
 
+from pipeline.entry_points import closed_groups, may_save, wanted_groups
 from pipeline.frame_folder import FrameFolder, read_picture
+from pipeline.h264 import H264Stream
+from pipeline.orientation import Matrix, display_matrix, upright
+from pipeline.probe import shown_size
 from pipeline.sound_frames import decode_frames
-from pipeline.video import COPY_MARK, VideoError, open_video, video_stream
+from pipeline.video import VideoError, VideoFile
 
 _SAME = 1e-4  # seconds: times that differ by less are one frame's
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
+
+# Codecs whose frames that no other one needs can be left out. Not MPEG-2, where one of them may be two packets, and not
+# HEVC, where "no other one" means none of the same temporal layer.
+_SKIPPABLE = frozenset({"h264", "mpeg1video", "mpeg4"})
+
+_Frames = Iterator[tuple[float | None, av.VideoFrame | None]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class FrameRequest:
     """True when only the index says which frame is meant."""
     folder: FrameFolder | None = None
     """How the pictures are named where ``path`` is a frame folder."""
+    stream: int | None = None
+    """Number of the video stream; chosen anew where None."""
+    size: tuple[int, int] | None = None
+    """Width and height that the probe saw, upright and in square pixels."""
     clip_sizes: tuple[tuple[int, ...], ...] | None = None
     """[T] Pixels a side that each clip is wanted at; None where all are wanted at the same sizes."""
 
@@ -57,30 +68,46 @@ def read_frames(
         on_frame: called after decoding steps, also between requested frames, as a sign of life.
 
     Raises:
-        VideoError: not one clip can be had, or the decoder contradicts the probe.
+        VideoError: not one clip can be had, or a frame contradicts the probe or another decoder.
     """
-    if decoder == "decord":
-        open_video(request.path).close()  # decord itself would follow a playlist that took the file's place
     return READERS[decoder](request, on_frame)
 
 
 def read_with_pyav(
     request: FrameRequest, on_frame: Callable[[], None] | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode in presentation order; match frames by time, or by index where times are estimated.
+    """Decode in presentation order what is needed for the frames of the clips; match them by time, or by index.
 
-    Decoding begins at the start, as groups of frames may depend on one another; in a transcoded copy they do not, and
-    those without a clip are left out.
+    Left out are groups of frames without a clip, where they are proven to be closed, and frames that no clip wants and
+    no other frame is predicted from. Where only the index says which frame is meant, all are decoded.
     """
+    return _read(request, _all_frames if request.estimated else _needed_frames, on_frame)
+
+
+def read_in_full(request: FrameRequest, on_frame: Callable[[], None] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode every frame from the first on, to compare with."""
+    return _read(request, _all_frames, on_frame)
+
+
+def _read(
+    request: FrameRequest,
+    decode: Callable[[VideoFile, FrameRequest, Callable[[], None] | None], _Frames],
+    on_frame: Callable[[], None] | None,
+) -> Iterator[tuple[int, np.ndarray]]:
     n_clips, clip, found = len(request.frames), 0, 0
-    with open_video(request.path) as container:
-        is_copy = not request.estimated and container.metadata.get("comment", "").startswith(COPY_MARK)
-        decoded = (_wanted_groups if is_copy else _all_frames)(container, request, on_frame)
-        for index, (time, frame) in enumerate(decoded):
+    coded: tuple[int, int] | None = None
+    matrix: Matrix | None = None
+    with VideoFile(request.path, stream=request.stream) as video:
+        for index, (time, frame) in enumerate(decode(video, request, on_frame)):
+            if frame is not None:
+                coded = coded or (frame.width, frame.height)
+                matrix = display_matrix(frame, matrix)
             while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
                 if late == 0 and frame is not None:
+                    if (frame.width, frame.height) == coded:  # a stream may go on in another size
+                        _require_size(request, clip, shown_size(frame, matrix, video.stream.sample_aspect_ratio))
                     found += 1
-                    yield clip, _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                    yield clip, upright(frame.to_ndarray(format="rgb24"), matrix)
                 clip += 1
             if clip == n_clips:
                 break
@@ -88,65 +115,71 @@ def read_with_pyav(
         raise VideoError("missing_frames", f"none of {n_clips} clips can be decoded")
 
 
-def _all_frames(
-    container: av.container.InputContainer, _request: FrameRequest, on_frame: Callable[[], None] | None
-) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
-    return decode_frames(container, on_packet=on_frame)
+def _all_frames(video: VideoFile, _request: FrameRequest, on_frame: Callable[[], None] | None) -> _Frames:
+    return decode_frames(video, on_packet=on_frame)
 
 
-def _wanted_groups(
-    container: av.container.InputContainer, request: FrameRequest, on_frame: Callable[[], None] | None
-) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
-    """As ``decode_frames``, but of each group of frames that holds clips only what comes before the last of them."""
-    stream = video_stream(container)
-    keys = [entry.timestamp for entry in stream.index_entries or () if entry.is_keyframe]
-    times = request.start + request.timestamps
-    begins = np.array(keys, np.float64) * float(stream.time_base or 0)
-    groups = np.searchsorted(begins, times + _SAME, side="right") - 1
-    for group in np.unique(groups):
-        if group >= 0:
-            try:
-                container.seek(keys[group], stream=stream)
-            except av.error.FFmpegError as error:
-                raise VideoError("decode", f"seeking: {error}") from None
-            stream.codec_context.flush_buffers()
-        last = times[groups == group][-1]
-        for time, frame in decode_frames(container, on_packet=on_frame):
+def _needed_frames(video: VideoFile, request: FrameRequest, on_frame: Callable[[], None] | None) -> _Frames:
+    times = (request.start + request.timestamps).tolist()
+    if not may_save(video, times):
+        yield from decode_frames(video, is_wanted=_wanted(video, times), on_packet=on_frame)
+        return
+    with VideoFile(request.path, stream=video.stream.index) as other:
+        groups = closed_groups(other, on_packet=on_frame)
+    for number, (last, packets) in enumerate(wanted_groups(video, groups, times, on_packet=on_frame)):
+        if number:
+            video.stream.codec_context.flush_buffers()
+        for time, frame in decode_frames(video, packets, is_wanted=_wanted(video, times), on_packet=on_frame):
             yield time, frame
             if time is not None and time > last - _SAME:
                 break
 
 
+def _wanted(video: VideoFile, times: list[float]) -> Callable[[av.Packet], bool] | None:
+    """Says of a packet whether its frame's time is among these (rising); None where a packet does not say enough."""
+    if video.codec not in _SKIPPABLE or "avi" in video.formats:
+        return None
+    h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
+
+    def is_wanted(packet: av.Packet) -> bool:
+        if h264:
+            h264.is_idr(bytes(packet))  # for what it says of itself
+            if not h264.progressive or h264.oriented:
+                return True
+        if packet.pts is None:
+            return True
+        time = packet.pts * video.time_base
+        place = bisect_left(times, time - _SAME)
+        return place < len(times) and times[place] < time + _SAME
+
+    return is_wanted
+
+
 def read_with_decord(
     request: FrameRequest, on_frame: Callable[[], None] | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode with decord, trusted only where it agrees with the probe and a random read equals the forward one."""
+    """Decode with decord, and every frame with PyAV, too: decord gives others where seek points are not what they seem.
+
+    Raises:
+        VideoError: ``mismatch`` at the first frame that is not the same, ``decode`` where decord fails.
+    """
     import decord
 
     decord.logging.set_level(decord.logging.ERROR)
+    expected = read_with_pyav(request, on_frame)
+    first = next(expected)  # PyAV opens the file before decord, which would follow a playlist in its place
     try:
-        with _stderr_in_file() as log:
-            reader = decord.VideoReader(request.path, num_threads=1)
-            if len(reader) != request.n_frames:
-                raise VideoError("mismatch", f"decord counts {len(reader)} frames, the probe {request.n_frames}")
-            begin, end = np.asarray(reader.get_frame_timestamp(np.append(request.frames, 0)), np.float64).T
-            half_a_frame = np.maximum(end - begin, 2e-3)[:-1] / 2  # decord's times are single precision
-            if (np.abs(begin[:-1] - begin[-1] - request.timestamps) > half_a_frame).any():
-                raise VideoError("mismatch", "decord's frame times differ from the probe's")
-            middle = len(request.frames) // 2
-            witness = reader[int(request.frames[middle])].asnumpy()
-            step = max(1, _BATCH_BYTES // max(1, witness.nbytes))
-            for first in range(0, len(request.frames), step):
-                batch = reader.get_batch(request.frames[first : first + step]).asnumpy()
-                if first <= middle < first + step and not np.array_equal(batch[middle - first], witness):
-                    raise VideoError("mismatch", "decord's random read differs from its forward read")
-                if os.fstat(log).st_size:  # its FFmpeg conceals damage, and only says so
-                    raise VideoError(
-                        "mismatch", f"decord gives damaged frames: {os.pread(log, 200, 0).decode('latin1')}"
-                    )
-                if on_frame:
-                    on_frame()
-                yield from enumerate(batch, first)
+        reader = decord.VideoReader(request.path, num_threads=1)
+        step = max(1, _BATCH_BYTES // max(1, first[1].nbytes))
+        places = [request.frames[begin : begin + step] for begin in range(0, len(request.frames), step)]
+        theirs = (frame for place in places for frame in reader.get_batch(place).asnumpy())
+        for number, (clip, frame) in enumerate(chain([first], expected)):
+            other = next(theirs, None)
+            if number != clip or other is None or not np.array_equal(frame, other):
+                raise VideoError("mismatch", f"decord's frame for clip {number} is not the one that PyAV shows")
+            yield clip, frame
+        if next(theirs, None) is not None:
+            raise VideoError("mismatch", "decord shows frames that PyAV cannot decode")
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
 
@@ -173,9 +206,10 @@ def read_with_frames(
 
 
 READERS: dict[str, Callable[[FrameRequest, Callable[[], None] | None], Iterator[tuple[int, np.ndarray]]]] = {
-    "decord": read_with_decord,
     "pyav": read_with_pyav,
+    "decord": read_with_decord,
     "frames": read_with_frames,
+    "full": read_in_full,
 }
 
 
@@ -202,21 +236,8 @@ def _lateness(request: FrameRequest, clip: int, index: int, time: float | None) 
     return 0 if abs(late) < _SAME else int(np.sign(late))
 
 
-def _upright(frame: np.ndarray, degrees: int) -> np.ndarray:
-    """Apply the rotation tag, as decord does by itself."""
-    return np.ascontiguousarray(np.rot90(frame, degrees // 90)) if degrees % 360 else frame
-
-
-@contextmanager
-def _stderr_in_file() -> Iterator[int]:
-    """Send to a file, whose descriptor is given, what native libraries print to standard error."""
-    # In memory where the system can: a temporary folder may be full, and then damage would go unnoticed.
-    in_memory = hasattr(os, "memfd_create")
-    with os.fdopen(os.memfd_create("log"), "w") if in_memory else tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield file.fileno()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+def _require_size(request: FrameRequest, clip: int, size: tuple[int, int]) -> None:
+    if request.size is not None and size != tuple(request.size):
+        at = f"the frame at {request.timestamps[clip]:.2f} s"
+        shapes = [f"{width} x {height}" for width, height in (size, request.size)]
+        raise VideoError("mismatch", f"{at} is {shapes[0]} pixels as it is shown, where the probe saw {shapes[1]}")

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.decode import FrameRequest, read_frames, resize_frame
+from pipeline.earlier_rules import read_alike
 from pipeline.frame_folder import FrameFolder
 from pipeline.probe import probe_frame_folder, probe_video
 from pipeline.transcode import NotWritten, check_copy, transcode_video
@@ -67,9 +68,16 @@ def end_with_parent() -> None:
 def _probe(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     folder, alive = _folder(request), _sign_of_life(out)
     path = request["path"]
-    answer = asdict(probe_frame_folder(path, folder, on_frame=alive) if folder else probe_video(path, on_frame=alive))
+    if folder:
+        answer = asdict(probe_frame_folder(path, folder, on_frame=alive))
+    else:
+        answer = asdict(probe_video(path, by_decoding=request["by_decoding"], on_frame=alive))
     answer["timestamps"] = answer["timestamps"].tolist()
     return answer
+
+
+def _read_alike(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
+    return {"decoders": read_alike(request["path"], stream=request["stream"], on_frame=_sign_of_life(out))}
 
 
 def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
@@ -81,6 +89,8 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         start=request["start"],
         estimated=request["estimated"],
         folder=_folder(request),
+        stream=request["stream"],
+        size=request["size"] and tuple(request["size"]),
     )
     missing = set(range(len(frame_request.frames)))
     for clip, frame in read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out)):
@@ -115,6 +125,7 @@ def _transcode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
 
 _OPERATIONS: dict[str, Callable[[dict[str, Any], BinaryIO], dict[str, Any]]] = {
     "probe": _probe,
+    "read_alike": _read_alike,
     "decode": _decode,
     "check_copy": _check_copy,
     "transcode": _transcode,

@@ -127,11 +127,20 @@ class DecodePool:
         workers: child processes; the machine's cores by default.
         deadline: seconds without a new frame after which a video is given up as ``timeout``.
         memory: bytes that a child may allocate; a video that needs more fails with ``memory``.
+        in_full: probe and read files by decoding all of their frames, to compare with what the faster way gives.
     """
 
-    def __init__(self, *, workers: int | None = None, deadline: float = 60.0, memory: int = _MEMORY) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        deadline: float = 60.0,
+        memory: int = _MEMORY,
+        in_full: bool = False,
+    ) -> None:
         self.workers = workers or usable_cores()
         self.deadline = deadline
+        self.in_full = in_full
         self.decoded_videos = 0
         """Videos that decoding was begun for."""
         self.transcoded_videos = 0
@@ -183,6 +192,20 @@ class DecodePool:
         while pending:
             yield pending.popleft().result()
 
+    def read_alike(self, probes: Iterable[tuple[str, Probe]]) -> Iterator[tuple[str, ...]]:
+        """Decoders by which earlier versions read the same frames of each file; none where there is no telling.
+
+        Args:
+            probes: paths of files, and what is known of them today.
+        """
+        pending: deque[Future[tuple[str, ...]]] = deque()
+        for path, probe in probes:
+            pending.append(self._threads.submit(self._read_alike_one, path, probe))
+            if len(pending) > 4 * self.workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
     def decode(
         self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]
     ) -> Iterator[DecodedVideo]:
@@ -229,7 +252,7 @@ class DecodePool:
     def _probe_one(self, path: str, folder: FrameFolder | None) -> Probe | VideoError:
         child = self._children.get()
         began = time.monotonic()
-        request = {"op": "probe", "path": path, "folder": folder and asdict(folder)}
+        request = {"op": "probe", "path": path, "folder": folder and asdict(folder), "by_decoding": self.in_full}
         lost = failures = 0
         try:
             while True:
@@ -248,12 +271,24 @@ class DecodePool:
         finally:
             self._children.put(child)
 
+    def _read_alike_one(self, path: str, probe: Probe) -> tuple[str, ...]:
+        child = self._children.get()
+        try:
+            *_, (_, payload) = child.ask({"op": "read_alike", "path": path, "stream": probe.stream})
+            return tuple(json.loads(payload)["decoders"])
+        except (VideoError, ChildLost):
+            return ()
+        finally:
+            self._children.put(child)
+
     def _decode_one(self, request: FrameRequest, sizes: list[int], decoder: str, video: DecodedVideo) -> None:
         child = self._children.get()
         began = time.monotonic()
         attempts = lost = failures = 0
         self.decoded_videos += 1
         behind = ["pyav"] if decoder == "decord" else []
+        if self.in_full and decoder == "pyav":
+            decoder = "full"
         error = VideoError("crash", "not attempted")
         try:
             while not self._stopped.is_set():
@@ -270,10 +305,10 @@ class DecodePool:
                         break
                 except VideoError as failure:
                     error = failure
-                    if error.kind == "timeout":
+                    if error.kind == "timeout" and not behind:
                         break
                 failures += 1
-                if failures == _FAILURES or error.kind in _CONCLUSIVE:
+                if failures == _FAILURES or error.kind in (*_CONCLUSIVE, "timeout"):
                     if not behind:
                         break
                     decoder, failures = behind.pop(), 0

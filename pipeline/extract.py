@@ -19,7 +19,7 @@ from pipeline.errors import InfrastructureError
 from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
-from pipeline.manifest import frame_folder
+from pipeline.manifest import decoder_of, frame_folder, stream_and_size
 from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -61,6 +61,7 @@ class Extractor:
         check: called before the store is written to; it raises when that is no longer this process's right.
         device: torch device of the backbones.
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
+        decoder: what reads video files, ``pyav`` or ``decord``.
         min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
             the share that the probe found of the file.
         on_note: called with a line for people where a backbone runs slower than it might.
@@ -80,6 +81,7 @@ class Extractor:
         check: Callable[[], None],
         device: str = "cpu",
         batch_size: int = 32,
+        decoder: str = "pyav",
         min_share: float = 0.5,
         on_note: Callable[[str], None] | None = None,
         loaded: dict[str, "FrameBackbone"] | None = None,
@@ -90,6 +92,7 @@ class Extractor:
         self.pool = pool
         self.batch_size = batch_size
         self.min_share = min_share
+        self._decoder = decoder
         self._videos_of = videos_of
         self._n_shards = n_shards
         self._weights = {key.name: weights for key, weights in backbones}
@@ -176,7 +179,7 @@ class Extractor:
         sizes = sorted({key.size for key in self.keys})
         began = time.perf_counter()
         requests = [frame_request(record, self._root) for record in records]
-        for stream in self.pool.decode(requests, sizes, [record["decoder"] for record in records]):
+        for stream in self.pool.decode(requests, sizes, [decoder_of(record, self._decoder) for record in records]):
             deque(stream, maxlen=0)
         return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
 
@@ -189,7 +192,7 @@ class Extractor:
         self._check()
         sizes = sorted({key.size for key in keys})
         requests = [frame_request(record, self._root) for record in records]
-        streams = self.pool.decode(requests, sizes, [record["decoder"] for record in records])
+        streams = self.pool.decode(requests, sizes, [decoder_of(record, self._decoder) for record in records])
         return _ShardInWork(shard, keys, sizes, records, chain([next(streams)], streams))  # they begin with the first
 
     def _backbone(self, key: FeatureKey) -> "FrameBackbone":
@@ -305,6 +308,7 @@ def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
         start=record["start"],
         estimated=record["estimated"],
         folder=frame_folder(record),
+        **stream_and_size(record),
     )
 
 
@@ -362,6 +366,9 @@ def _ledger_row(
         timestamps_source="estimated" if record["estimated"] else "measured",
         checksum=digest,
         decoder=outcome.decoder,
+        width=record["width"],
+        height=record["height"],
+        note=record["note"] or None,
         attempts=outcome.attempts,
         seconds=outcome.seconds,
     )

@@ -43,6 +43,8 @@ class ExtractionPlan:
     """Shards that are not done, with the names of the feature keys that they lack."""
     clips_to_do: int
     bytes_to_write: int
+    reread: int = 0
+    """Videos that an earlier version cached other frames of than are read today."""
 
     def videos_of(self, shard: int) -> int:
         """Videos of a shard."""
@@ -85,6 +87,7 @@ class Extraction:
         device: torch device, or ``auto``.
         workers: decode children; one a core by default.
         deadline: seconds without a new frame after which a video is given up.
+        in_full: decode every frame, to compare with; see ``DecodePool``.
         dry_run: write nothing, and so take no lock.
         wait: wait while another process extracts into the store, instead of refusing.
         on_note: called with a line for people: about the lock, or a backbone that runs slower than it might.
@@ -103,6 +106,7 @@ class Extraction:
         device: str = "auto",
         workers: int | None = None,
         deadline: float = 60.0,
+        in_full: bool = False,
         dry_run: bool = False,
         wait: bool = False,
         on_note: Callable[[str], None] | None = None,
@@ -115,6 +119,7 @@ class Extraction:
         self.home = home
         self._workers = workers
         self._deadline = deadline
+        self._in_full = in_full
         self._on_note = on_note
         self._lock: StoreLock | None = None
         if not dry_run:
@@ -174,7 +179,7 @@ class Extraction:
     @property
     def pool(self) -> DecodePool:
         if self._pool is None:
-            self._pool = DecodePool(workers=self._workers, deadline=self._deadline)
+            self._pool = DecodePool(workers=self._workers, deadline=self._deadline, in_full=self._in_full)
         return self._pool
 
     @property
@@ -223,14 +228,16 @@ class Extraction:
             raise DynapropError(
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
+        before = self.store.manifest()
         for manifest in apply_changes(
-            self.store.manifest(),
+            before,
             changes,
             pool=self.pool,
             root=self.dataset.root,
             clip_seconds=self.dataset.clip_seconds,
             min_clips=self.dataset.min_clips,
             max_clips=self.dataset.max_clips,
+            decoders=self._decoders() if changes.outdated else None,
             on_video=on_video,
         ):
             if save and changes:
@@ -251,6 +258,7 @@ class Extraction:
             shards=shards,
             clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
             bytes_to_write=self._bytes_to_write(shards, manifest),
+            reread=_moved((video.id for video in changes.outdated), before, manifest),
         )
         if save:
             self._check_room(plan.bytes_to_write)
@@ -337,6 +345,7 @@ class Extraction:
             decoders=self._workers,
             peers=peers,
             deadline=self._deadline,
+            decoder=self.dataset.decoder,
             min_share=self.dataset.min_share,
         )
 
@@ -389,10 +398,22 @@ class Extraction:
                 pool=self.pool,
                 check=self.check_lock,
                 device=self.device,
+                decoder=self.dataset.decoder,
                 min_share=self.dataset.min_share,
                 on_note=self._on_note,
             )
         return self._extractor
+
+    def _decoders(self) -> dict[str, frozenset[str]]:
+        """What read the cached frames of each current video, whatever backbones they went through."""
+        place = ["shard", "video_id", "row"]
+        current = self.store.manifest().current()[place]
+        found: dict[str, set[str]] = {}
+        for key in list(self.store.keys()):
+            rows = self.store.ledger(key).read(["decoder"]).merge(current, on=place)
+            for video_id, decoder in zip(rows["video_id"], rows["decoder"], strict=True):
+                found.setdefault(video_id, set()).add(decoder)
+        return {video_id: frozenset(decoders) for video_id, decoders in found.items()}
 
     def _describe(self, keys: Iterable[FeatureKey]) -> None:
         """Create or grow the arrays of keys."""
@@ -425,6 +446,14 @@ class Extraction:
                 f"{self.store.root}: the features need {needed / 2**30:.2f} GiB and only {free / 2**30:.2f} GiB are "
                 "free; make room or set DYNAPROP_HOME to a larger disk"
             )
+
+
+def _moved(video_ids: Iterable[str], before: Manifest, after: Manifest) -> int:
+    """How many of these videos have other rows in one manifest than in the other."""
+    old, new = (
+        dict(zip(table["video_id"], table["row"], strict=True)) for table in (before.current(), after.current())
+    )
+    return sum(old[video] != new[video] for video in video_ids)
 
 
 def _channels(key: FeatureKey) -> int:

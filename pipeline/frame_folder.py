@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from pipeline.video import VideoError
 
@@ -122,13 +122,18 @@ def read_picture(folder: str | Path, name: str) -> np.ndarray:
 
 
 def picture_format(folder: str | Path, name: str) -> tuple[str, int, int]:
-    """Format (``jpeg``, ``png``, ...), width and height of a picture as its header has them.
+    """Format (``jpeg``, ``png``, ...), width and height of a picture as it is shown; its pixels are not read.
 
     Raises:
         VideoError: as ``read_picture``.
     """
     with _open_picture(folder, name) as image:
-        return str(image.format).lower(), *image.size
+        width, height = image.size
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+        except _PICTURE_ERRORS as error:
+            raise VideoError("decode", f"{name}: {error}") from None
+        return str(image.format).lower(), *((height, width) if turned else (width, height))
 
 
 @lru_cache

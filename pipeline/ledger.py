@@ -51,6 +51,11 @@ class LedgerRow:
     checksum: str | None
     """Of the video's rows as stored (little-endian fp16), see ``checksum``; None if failed."""
     decoder: str
+    width: int
+    height: int
+    """Of the frames as they are shown: upright, in square pixels."""
+    note: str | None
+    """Which of several video streams was read, and why."""
     attempts: int
     seconds: float
     """Decoding time."""

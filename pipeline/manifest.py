@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.clips import ClipGrid
+from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError
 from pipeline.files import FileIdentity, publish_parquet, read_parquet, writing
 from pipeline.frame_folder import FrameFolder
@@ -52,6 +53,9 @@ COLUMNS = {
     "container": "object",
     "decoder": "object",
     "share": "float64",  # of what the container announces: how much is in the file
+    "stream": "Int64",  # number of the video stream
+    "note": "object",  # what decided between several
+    "rules": "int64",  # READING_RULES of the version that probed it
     # How the pictures of a frame folder are named and timed; empty for a video file.
     "picture_template": "object",
     "picture_first": "Int64",
@@ -59,7 +63,11 @@ COLUMNS = {
     "picture_n_frames": "Int64",
 }
 # Not in the first manifests: what stands there for their videos.
-_ADDED = {"share": 1.0, "picture_template": None, "picture_first": None, "picture_fps": None, "picture_n_frames": None}
+_ADDED = {
+    **{"share": 1.0, "stream": None, "note": "", "rules": 0},
+    **{"picture_template": None, "picture_first": None, "picture_fps": None, "picture_n_frames": None},
+}
+_REFRESHED = ("width", "height", "codec", "container", "decoder", "stream", "note", "rules")
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,16 @@ class Manifest:
         table.loc[place, "path"] = table.loc[place, "video_id"].map(dict(paths))
         return Manifest(table, shard_rows=self.shard_rows)
 
+    def refreshed(self, videos: Iterable[ProbedVideo]) -> "Manifest":
+        """A copy that says of these current videos what is known of them today; their rows and clips stay."""
+        current, table = self.current(), self.table.copy()
+        places = dict(zip(current["video_id"], current.index, strict=True))
+        rows = {places[video.video_id]: _row(video) for video in videos}
+        for name in _REFRESHED:
+            values = [row[name] for row in rows.values()]
+            table.loc[list(rows), name] = pd.Series(values, index=list(rows), dtype=COLUMNS[name])
+        return Manifest(table, shard_rows=self.shard_rows)
+
     def extended(self, videos: Iterable[ProbedVideo]) -> "Manifest":
         """A copy with these videos appended in order, packed into new shards."""
         columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
@@ -203,6 +221,19 @@ def _column(values: list[Any], dtype: Any) -> pd.Series:
     flat = np.concatenate(values) if values else np.array([])
     lists = pa.ListArray.from_arrays(ends, pa.array(flat, dtype.pyarrow_dtype.value_type))
     return pd.Series(pd.arrays.ArrowExtensionArray(lists))
+
+
+def decoder_of(row: Mapping[Any, Any], decoder: str = "pyav") -> str:
+    """What reads a row's video: the decoder that the dataset names, or ``frames`` for a folder of pictures."""
+    return decoder if pd.isna(row["picture_template"]) else "frames"
+
+
+def stream_and_size(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a row says of its video's stream and the size of its frames, as ``FrameRequest`` takes it."""
+    if not pd.isna(row["picture_template"]):  # pictures may be of any size
+        return {}
+    stream = None if pd.isna(row["stream"]) else int(row["stream"])
+    return {"stream": stream, "size": (int(row["width"]), int(row["height"]))}
 
 
 def frame_folder(row: Mapping[Any, Any]) -> FrameFolder | None:
@@ -253,6 +284,7 @@ def _row(video: ProbedVideo) -> dict[str, Any]:
         "mtime_ns": video.identity.mtime_ns,
         "content": video.identity.content,
         "removed": False,
+        "rules": READING_RULES,
         "error_kind": failed.kind if failed else None,
         "error_detail": failed.detail if failed else None,
         "picture_template": video.folder.template if video.folder else None,
@@ -264,6 +296,7 @@ def _row(video: ProbedVideo) -> dict[str, Any]:
         empty = {"frames": np.array([], np.int64), "timestamps": np.array([], np.float64)}
         return common | empty | {"n_clips": 0, "n_frames": 0, "duration": 0.0, "start": 0.0, "estimated": False} | {
             "width": 0, "height": 0, "codec": "", "container": "", "decoder": "", "share": 1.0,
+            "stream": None, "note": "",
         }  # fmt: skip
     probe = video.probe
     return common | {
@@ -280,4 +313,6 @@ def _row(video: ProbedVideo) -> dict[str, Any]:
         "container": probe.container,
         "decoder": probe.decoder,
         "share": probe.share,
+        "stream": probe.stream,
+        "note": probe.note,
     }

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.annotations import Video
-from pipeline.clips import clip_grid
+from pipeline.clips import ClipGrid, clip_grid
 from pipeline.decode_pool import DecodePool
+from pipeline.earlier_rules import READING_RULES
 from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
 from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
 from pipeline.probe import Probe
@@ -25,7 +26,7 @@ _GROWTH = 4  # a save for each quarter more: all saves together cost no more tha
 _SECONDS_A_SAVE = 120  # or sooner
 _KNOWN = [
     *("video_id", "path", "size", "mtime_ns", "content", "error_kind", "n_frames"),
-    *("picture_template", "picture_first", "picture_fps", "picture_n_frames"),
+    *("picture_template", "picture_first", "picture_fps", "picture_n_frames", "rules"),
 ]  # what tells whether a video is the same
 _PLACE = ["shard", "video_id", "row"]
 _NOTHING = FileIdentity(-1, -1, "")  # of a file that cannot be read
@@ -45,14 +46,17 @@ class Changes:
     """The same content under another path."""
     retried: tuple[Video, ...] = ()
     """Unchanged videos that are to be probed and extracted again."""
+    outdated: tuple[Video, ...] = ()
+    """Unchanged videos that an earlier version read by its own rules: to be probed again, and extracted again where
+    today's read other frames."""
 
     def __bool__(self) -> bool:
-        return bool(self.to_probe or self.removed or self.absent or self.moved or self.retried)
+        return bool(self.to_probe or self.removed or self.absent or self.moved or self.retried or self.outdated)
 
     @property
     def n_probes(self) -> int:
         """Videos that have to be probed."""
-        return len(self.to_probe) + len(self.retried)
+        return len(self.to_probe) + len(self.retried) + len(self.outdated)
 
     def only(self, video_ids: Iterable[str]) -> "Changes":
         """Those of the changes that are about these videos."""
@@ -61,8 +65,14 @@ class Changes:
         def some(videos: tuple[Video, ...]) -> tuple[Video, ...]:
             return tuple(video for video in videos if video.id in ids)
 
-        removed = tuple(video_id for video_id in self.removed if video_id in ids)
-        return Changes(some(self.to_probe), removed, some(self.absent), some(self.moved), some(self.retried))
+        return Changes(
+            to_probe=some(self.to_probe),
+            removed=tuple(video_id for video_id in self.removed if video_id in ids),
+            absent=some(self.absent),
+            moved=some(self.moved),
+            retried=some(self.retried),
+            outdated=some(self.outdated),
+        )
 
 
 def compare(
@@ -84,7 +94,7 @@ def compare(
     """
     current = {row.video_id: row for row in manifest.current()[_KNOWN].itertuples(index=False)}
     again = set(retry)
-    to_probe, removed, moved, retried, listed = [], [], [], [], set()
+    to_probe, removed, moved, retried, outdated, listed = [], [], [], [], [], set()
     for video in videos:
         listed.add(video.id)
         row = current.get(video.id)
@@ -96,6 +106,8 @@ def compare(
         else:
             if video.id in again:
                 retried.append(video)
+            elif row.rules < READING_RULES and video.frames is None:
+                outdated.append(video)
             if row.path != _relative(video.path, root):
                 moved.append(video)
     lost = []
@@ -106,7 +118,14 @@ def compare(
             lost.append(video)
             removed += [video.id] if row else []
     removed += [video_id for video_id in current if video_id not in listed]
-    return Changes(tuple(to_probe), tuple(removed), tuple(lost), tuple(moved), tuple(retried))
+    return Changes(
+        to_probe=tuple(to_probe),
+        removed=tuple(removed),
+        absent=tuple(lost),
+        moved=tuple(moved),
+        retried=tuple(retried),
+        outdated=tuple(outdated),
+    )
 
 
 def apply_changes(
@@ -118,12 +137,14 @@ def apply_changes(
     clip_seconds: float,
     min_clips: int,
     max_clips: int,
+    decoders: Mapping[str, frozenset[str]] | None = None,
     on_video: Callable[[], None] | None = None,
 ) -> Iterator[Manifest]:
     """Probe what is new; yield the manifest as it grows, so that an interrupted run has not probed for nothing.
 
     Retried videos keep their rows where no other video lies in the shard and the probe says what it said; all others
-    move to shards of their own, once: however often a bad video is tried again, the store grows no further.
+    move to shards of their own, once: however often a bad video is tried again, the store grows no further. Outdated
+    videos keep their rows where today's rules read the same frames, and move where they do not.
 
     Args:
         manifest: the old manifest.
@@ -131,6 +152,7 @@ def apply_changes(
         pool: decode children, which probe.
         root: folder that the manifest's paths are relative to.
         clip_seconds, min_clips, max_clips: the clip grid, see ``clip_grid``.
+        decoders: what read the cached frames of the outdated videos, by id.
         on_video: called after each probed video.
     """
     manifest = manifest.without(changes.removed)
@@ -180,7 +202,16 @@ def apply_changes(
         again = list(probe_all(changes.retried))
         staying = _staying(manifest, again)
         moving = [video for video in again if video.video_id not in staying]
-        yield manifest.without(video.video_id for video in moving).extended(moving)
+        manifest = manifest.refreshed(video for video in again if video.video_id in staying)
+        manifest = manifest.without(video.video_id for video in moving).extended(moving)
+        yield manifest
+    for first in range(0, len(changes.outdated), _VIDEOS_A_SAVE):
+        again = list(probe_all(changes.outdated[first : first + _VIDEOS_A_SAVE]))
+        same = _read_alike(manifest, again, decoders or {}, pool=pool, root=root)
+        other = [video for video in again if video.video_id not in same]
+        manifest = manifest.refreshed(video for video in again if video.video_id in same)
+        manifest = manifest.without(video.video_id for video in other).extended(other)
+        yield manifest
 
 
 def _in_time(videos: Iterator[ProbedVideo]) -> Iterator[ProbedVideo]:
@@ -245,11 +276,48 @@ def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
         if video.grid is not None
         and isinstance(video.probe, Probe)
         and (row := known.get(video.video_id)) is not None
-        and np.array_equal(row.frames, video.grid.frames)
-        and np.array_equal(row.timestamps, video.grid.timestamps)
-        and (row.decoder, row.n_frames, row.estimated)
-        == (video.probe.decoder, video.probe.n_frames, video.probe.estimated)
+        and _same_places(row, video.probe, video.grid)
     }
+
+
+def _read_alike(
+    manifest: Manifest,
+    videos: Sequence[ProbedVideo],
+    decoders: Mapping[str, frozenset[str]],
+    *,
+    pool: DecodePool,
+    root: Path,
+) -> set[str]:
+    """Ids of the videos of which an earlier version has cached the frames that are read today."""
+    table = manifest.current()
+    ids = {video.video_id for video in videos}
+    known = {row.video_id: row for row in table[table["video_id"].isin(ids)].itertuples()}
+    alike = {video.video_id for video in videos if _same_failure(known[video.video_id], video.probe)}
+    candidates = [
+        (video.video_id, str(root / video.path), video.probe)
+        for video in videos
+        if isinstance(video.probe, Probe)
+        and video.grid is not None
+        and _same_places(known[video.video_id], video.probe, video.grid)
+    ]
+    found = pool.read_alike((path, probe) for _, path, probe in candidates)
+    for (video_id, _, _), names in zip(candidates, found, strict=True):
+        if decoders.get(video_id, frozenset()) <= set(names):
+            alike.add(video_id)
+    return alike
+
+
+def _same_failure(row: Any, probe: Probe | VideoError) -> bool:
+    return isinstance(probe, VideoError) and row.error_kind == probe.kind
+
+
+def _same_places(row: Any, probe: Probe, grid: ClipGrid) -> bool:
+    """Whether a row of the manifest has the clips of a grid at the same frames and times."""
+    return bool(
+        np.array_equal(row.frames, grid.frames)
+        and np.array_equal(row.timestamps, grid.timestamps)
+        and (row.n_frames, row.estimated) == (probe.n_frames, probe.estimated)
+    )
 
 
 def _same_video(known: Any, video: Video) -> bool:

@@ -1,17 +1,18 @@
 """Probe: how many frames a video presents, and when, before anything is decoded for real."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import av.container
 import numpy as np
 
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
+from pipeline.h264 import H264Stream
+from pipeline.orientation import Matrix, display_matrix, is_turned
 from pipeline.sound_frames import decode_frames
-from pipeline.video import VideoError, open_video, read_packets, video_stream
+from pipeline.video import VideoError, VideoFile
 
 # Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
 # does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
@@ -19,16 +20,6 @@ _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "pr
 
 # Containers that begin with the first frame of the video, not wherever a recording or a cut began.
 _FILES = frozenset({"mov", "matroska", "avi"})
-
-# decord is believed in the same containers alone: it hangs on MPEG-TS, and in ASF it gives other frames than were asked
-# for. It knows no AV1, and keeps silent about HEVC frames whose references are gone and most damage to H.264 baseline,
-# which PyAV notices.
-_NOT_BY_DECORD = frozenset({"av1", "hevc"})
-
-# decord decodes ahead into memory while its reader waits, in the worst case a whole video, and holds a dozen frames
-# even of a shorter one: a child that reads 20 frames of 4K needs 730 MiB with it, 4 frames 340 MiB, PyAV's 190 MiB.
-_DECORD_BYTES = 96 * 2**20
-_DECORD_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -49,9 +40,13 @@ class Probe:
     codec: str
     container: str
     decoder: str
-    """First choice for decoding: ``decord`` or ``pyav``; for a folder of pictures ``frames``."""
+    """What reads it: ``pyav``; for a folder of pictures ``frames``."""
     share: float = 1.0
     """The part of what the container's index announces that is in the file; 1.0 where there is no such index."""
+    stream: int | None = None
+    """Number of the video stream; None for a folder of pictures."""
+    note: str = ""
+    """What decided between several video streams."""
     seconds: float = 0.0
     """Wall time that a decode pool took to probe it."""
 
@@ -60,45 +55,36 @@ class Probe:
         return len(self.timestamps)
 
 
-def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None) -> Probe:
+def probe_video(path: str | Path, *, by_decoding: bool = False, on_frame: Callable[[], None] | None = None) -> Probe:
     """Read the presentation times of all frames, from the packets where they can be trusted, else by decoding.
 
     Args:
         path: the file.
+        by_decoding: decode all frames in any case.
         on_frame: called after every packet or frame, as a sign of life.
 
     Raises:
         VideoError: the file cannot be used as a video.
     """
-    with open_video(path) as container:
-        stream = video_stream(container)
-        codec, format_name = _codec(container), container.format.name
-        baseline = codec == "h264" and "Baseline" in (stream.profile or "")
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
-        packets = _read_packets(container, on_frame)
-    with open_video(path) as container:
-        times, first = packets.times, None
-        frames = decode_frames(container, on_packet=on_frame)
+    with VideoFile(path) as video:
+        rate = float(video.stream.average_rate or video.stream.guessed_rate or 0) or 25.0
+        packets = _read_packets(video, on_frame)
+        stream, note = video.stream.index, video.note
+    with VideoFile(path, stream=stream) as video:
+        times = None if by_decoding else packets.times
+        frames = decode_frames(video, on_packet=on_frame)
         if times is None:
-            decoded = []
-            for time, frame in frames:
-                decoded.append(np.nan if time is None else time)
-                first = first or frame
-            times = np.array(decoded, np.float64)
+            times, first = _decoded_times(frames, packets.begin)
         else:
             first = next((frame for _, frame in frames if frame is not None), None)
         if first is None:
             raise VideoError("no_frames", "no frame of the video stream can be decoded")
-        width, height = _shown_size(first, video_stream(container).sample_aspect_ratio)
-        n_streams = len(container.streams.video)
+        width, height = shown_size(first, display_matrix(first), video.stream.sample_aspect_ratio)
+        codec, format_name = video.codec, video.container.format.name
     estimated = bool(np.isnan(times).any() or (np.diff(times) <= 0).any())
     start = 0.0 if estimated else float(times[0])
     seconds = np.arange(len(times)) / rate if estimated else times - start
     frame_seconds = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
-    known = not baseline and codec not in _NOT_BY_DECORD and not _FILES.isdisjoint(format_name.split(","))
-    # It counts what an edit list hides, and of several streams it may take another one.
-    plain = known and packets.share == 1.0 and n_streams == 1 and not (estimated or packets.hidden)
-    small = max(len(times), _DECORD_FRAMES) * first.width * first.height * 3 <= _DECORD_BYTES
     return Probe(
         timestamps=seconds,
         start=start,
@@ -108,9 +94,23 @@ def probe_video(path: str | Path, *, on_frame: Callable[[], None] | None = None)
         height=height,
         codec=codec,
         container=format_name,
-        decoder="decord" if plain and small else "pyav",
+        decoder="pyav",
         share=packets.share,
+        stream=stream,
+        note=note,
     )
+
+
+def shown_size(frame: av.VideoFrame, matrix: Matrix | None, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height of a frame as it is shown: upright, in square pixels.
+
+    Args:
+        frame: as decoded.
+        matrix: its display matrix.
+        pixel_aspect: width of a pixel by its height; None where they are square.
+    """
+    width, height = max(1, round(frame.width * float(pixel_aspect or 1))), frame.height
+    return (height, width) if is_turned(matrix) else (width, height)
 
 
 def probe_frame_folder(path: str | Path, frames: FrameFolder, *, on_frame: Callable[[], None] | None = None) -> Probe:
@@ -147,51 +147,56 @@ class _Packets:
 
     times: np.ndarray | None
     """Presentation times of all frames, sorted, in seconds; None where only decoding tells."""
-    hidden: bool
-    """Whether an edit list hides some."""
+    begin: float | None
+    """Presentation time of the first key frame; what comes before it and is lost was cut off, not damaged."""
     share: float
     """As in ``Probe``."""
 
 
-def _read_packets(container: av.container.InputContainer, on_frame: Callable[[], None] | None) -> _Packets:
-    stream = video_stream(container)
-    names = set(container.format.name.split(","))
+def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Packets:
+    formats = video.formats
+    h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
     shown: list[int | None] = []
     first_key: int | None = None
     dts: list[int] = []
-    hidden = False
-    for packet in read_packets(container):
+    entered = False
+    for packet in video.packets():
         if on_frame:
             on_frame()
+        stands_alone = h264.is_idr(bytes(packet)) if h264 else packet.is_keyframe
+        entered = stands_alone if not dts else entered
         dts.append(packet.dts or 0)
         if packet.is_keyframe and first_key is None:
             first_key = packet.pts
-        if packet.is_discard:
-            hidden = True
-        else:
+        if not packet.is_discard:
             shown.append(packet.pts)
     share = 1.0
-    if "mov" in names and stream.index_entries:  # the sample table, less what an edit list cuts off
-        share = min(1.0, len(dts) / len(stream.index_entries))
-    elif "avi" in names and stream.frames and dts:  # counts its chunks, some of which may be empty
-        share = min(1.0, (max(dts) - min(dts) + 1) / stream.frames)
-    countable = _codec(container) in _COUNTABLE_CODECS and "avi" not in names
+    if "mov" in formats and video.stream.index_entries:  # the sample table, less what an edit list cuts off
+        share = min(1.0, len(dts) / len(video.stream.index_entries))
+    elif "avi" in formats and video.stream.frames and dts:  # counts its chunks, some of which may be empty
+        share = min(1.0, (max(dts) - min(dts) + 1) / video.stream.frames)
+    begin = None if first_key is None else first_key * video.time_base
+    countable = video.codec in _COUNTABLE_CODECS and "avi" not in formats and entered
+    if h264 and not h264.progressive:  # a packet may be one of a frame's two fields
+        countable = False
     if not countable or first_key is None or None in shown:
-        return _Packets(None, hidden, share)
+        return _Packets(None, begin, share)
     pts = np.sort(np.array(shown, np.int64))
-    if names.isdisjoint(_FILES):
+    if formats.isdisjoint(_FILES):
         pts = pts[pts >= first_key]  # the beginning of a stream that was cut, with no references
-    if len(pts) == 0 or (np.diff(pts) == 0).any():
-        return _Packets(None, hidden, share)
-    return _Packets(pts * float(stream.time_base or 0), hidden, share)
+    if len(pts) == 0 or (np.diff(pts) == 0).any() or (pts < first_key).any():
+        return _Packets(None, begin, share)
+    return _Packets(pts * video.time_base, begin, share)
 
 
-def _codec(container: av.container.InputContainer) -> str:
-    """Name of the codec, not of one of its decoders."""
-    return video_stream(container).codec_context.codec.canonical_name
-
-
-def _shown_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Width and height as the rotation tag and the shape of the pixels make them."""
-    width, height = max(1, round(frame.width * float(pixel_aspect or 1))), frame.height
-    return (height, width) if frame.rotation % 180 else (width, height)
+def _decoded_times(
+    frames: Iterable[tuple[float | None, av.VideoFrame | None]], begin: float | None
+) -> tuple[np.ndarray, av.VideoFrame | None]:
+    """Times of all frames, NaN where one has none, and the first frame."""
+    times, first = [], None
+    for time, frame in frames:
+        if frame is None and time is not None and begin is not None and time < begin:
+            continue
+        times.append(np.nan if time is None else time)
+        first = first or frame
+    return np.array(times, np.float64), first

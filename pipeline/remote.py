@@ -28,4 +28,6 @@ class RemoteExtraction:
     """Workers that share a core, at most: not all of a machine where each was given some of its cores."""
     deadline: float
     """Seconds without a new frame after which a video is given up."""
+    decoder: str
+    """What reads video files."""
     min_share: float

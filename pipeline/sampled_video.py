@@ -129,6 +129,8 @@ class _Plan:
             n_frames=self.probe.n_frames,
             start=self.probe.start,
             estimated=self.probe.estimated,
+            stream=self.probe.stream,
+            size=(self.probe.width, self.probe.height),
         )
 
 

@@ -131,6 +131,7 @@ class _Worker:
             pool=self.pool,
             check=self.check,
             device=device,
+            decoder=work.decoder,
             min_share=work.min_share,
             loaded=_backbones(work.keys, device, cores),
             alone=False,  # who seems lost may be at work

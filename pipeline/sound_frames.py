@@ -2,21 +2,24 @@
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import av
-import av.container
 import av.error
 from av.video.frame import PictureType
 
-from pipeline.video import read_packets, video_stream
+from pipeline.video import VideoFile
 
 _REORDERED = 16  # frames that a decoder may hold to put them in order, in H.264 and HEVC
 
 
 def decode_frames(
-    container: av.container.InputContainer, *, on_packet: Callable[[], None] | None = None
+    video: VideoFile,
+    packets: Iterable[av.Packet] | None = None,
+    *,
+    is_wanted: Callable[[av.Packet], bool] | None = None,
+    on_packet: Callable[[], None] | None = None,
 ) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
     """Decode packet by packet; yield ``(time, frame)`` in presentation order, the frame None where it is lost.
 
@@ -26,27 +29,32 @@ def decode_frames(
     HEVC, VP9 and AV1 where more than single bytes are wrong. A packet that is gone from the file is not yielded.
 
     Args:
-        container: from ``open_video``.
+        video: the open file.
+        packets: those to decode, in order, from a picture on that needs none before it; all by default.
+        is_wanted: says of a packet whether its frame is wanted. Others are not yielded where no frame is predicted
+            from them, which saves decoding them. By default all are wanted.
         on_packet: called before every packet, as a sign of life.
 
     Raises:
         MemoryError: there is not enough for a frame.
-        OSError: as ``read_packets``.
+        OSError: as ``VideoFile.packets``.
     """
-    stream = video_stream(container)
-    sound = _SoundFrames(float(stream.time_base or 0))
+    decoder = video.stream.codec_context
+    sound = _SoundFrames(video.time_base)
     index = -1
-    for index, packet in enumerate(read_packets(container)):
+    for index, packet in enumerate(video.packets() if packets is None else packets):
         if on_packet:
             on_packet()
         packet.opaque = index
         sound.expect(index, packet)
+        if is_wanted:
+            decoder.skip_frame = "DEFAULT" if is_wanted(packet) else "NONREF"
         frames: list[av.VideoFrame] = []
         try:
             if packet.is_corrupt:
                 sound.lose(index, packet)
             else:
-                frames = stream.codec_context.decode(packet)
+                frames = decoder.decode(packet)
         except MemoryError:  # FFmpeg's is one, too
             raise
         except av.error.FFmpegError:
@@ -55,7 +63,7 @@ def decode_frames(
             sound.receive(_source(frame, index), frame)
         yield from sound.release()
     with suppress(av.error.FFmpegError):
-        for frame in stream.codec_context.decode(None):
+        for frame in decoder.decode(None):
             sound.receive(_source(frame, index), frame)
     yield from sound.release(all_frames=True)
 

@@ -81,6 +81,8 @@ class DatasetSpec(Entry):
     clip_seconds: Positive = 1.0
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Of a damaged video so much must be there; otherwise it fails."""
+    decoder: Literal["pyav", "decord"] = "pyav"
+    """What reads video files. Each of decord's frames is compared with PyAV's, which counts where they differ."""
     shard_rows: Count = 2048
     metric: Literal["top1", "map"] = "top1"
     """The headline metric."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodePool
-from pipeline.manifest import Manifest, frame_folder
+from pipeline.manifest import Manifest, decoder_of, frame_folder, stream_and_size
 
 _QUALITY = 80  # of 100, JPEG
 
@@ -54,7 +54,7 @@ def video_thumbnails(
     requests = [_request(record, root, count) for record in records]
     pictures = {}
     for record, request, stream in zip(
-        records, requests, pool.decode(requests, [width], [record["decoder"] for record in records]), strict=True
+        records, requests, pool.decode(requests, [width], [decoder_of(record) for record in records]), strict=True
     ):
         height = max(1, round(width * record["height"] / record["width"]))
         frames = {clip: _jpeg(sizes[0], width, height) for clip, sizes in stream}
@@ -77,6 +77,7 @@ def _request(record: dict[Any, Any], root: Path, count: int) -> FrameRequest:
         start=record["start"],
         estimated=record["estimated"],
         folder=frame_folder(record),
+        **stream_and_size(record),
     )
 
 

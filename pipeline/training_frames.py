@@ -42,6 +42,10 @@ class TrainingVideo:
     estimated: bool
     clips: np.ndarray
     """[T] int64, the frame that each clip begins with."""
+    stream: int | None
+    """Number of the video stream."""
+    size: tuple[int, int] | None
+    """Width and height as shown; None for a folder of pictures, which may be of any size."""
     share: float = 1.0
     """Of what the container announces: how much is in the file."""
     folder: FrameFolder | None = None
@@ -56,6 +60,8 @@ class TrainingVideo:
             start=self.start,
             estimated=self.estimated,
             folder=self.folder,
+            stream=self.stream,
+            size=self.size,
         )
 
 
@@ -134,6 +140,8 @@ def probe_videos(
                 start=probe.start,
                 estimated=probe.estimated,
                 clips=grid.frames,
+                stream=probe.stream,
+                size=None if video.frames else (probe.width, probe.height),
                 share=probe.share,
                 folder=video.frames,
             )

@@ -15,9 +15,10 @@ import av.error
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from pipeline.orientation import Matrix, display_matrix, is_turned, upright
 from pipeline.probe import Probe, probe_video
 from pipeline.sound_frames import decode_frames
-from pipeline.video import COPY_MARK, VideoError, open_video, video_stream
+from pipeline.video import COPY_MARK, VideoError, VideoFile
 
 SHORT_SIDE = 256
 TOLERANCE = 1e-3  # seconds that a frame's time may differ
@@ -105,8 +106,8 @@ def check_copy(
     """
     original = probe_video(path, on_frame=on_frame)
     try:
-        with open_video(copy) as container:
-            if container.metadata.get("comment") != COPY_MARK + tag:
+        with VideoFile(copy) as video:
+            if video.container.metadata.get("comment") != COPY_MARK + tag:
                 return None
         probe = probe_video(copy, on_frame=on_frame)
         _compare(original, probe)
@@ -141,15 +142,16 @@ def _encode(
     on_frame: Callable[[], None] | None,
 ) -> None:
     """Decode, resize and encode frame by frame."""
-    with open_video(path) as container:
-        stream = video_stream(container)
+    with VideoFile(path, stream=original.stream) as video:
+        stream = video.stream
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)  # of the probe's estimated times, too
         source_base = Fraction(1) / rate if original.estimated else stream.time_base or Fraction(1)
         exact = source_base.denominator <= _FINEST
         time_base = Fraction(1, source_base.denominator if exact else _TICKS)
         first: int | None = None
         with _output(target, size, rate, time_base, tag) as write:
-            for index, (_, frame) in enumerate(decode_frames(container, on_packet=on_frame)):
+            matrix: Matrix | None = None
+            for index, (_, frame) in enumerate(decode_frames(video, on_packet=on_frame)):
                 if frame is None:
                     at = original.timestamps[min(index, original.n_frames - 1)]
                     raise VideoError(
@@ -159,7 +161,8 @@ def _encode(
                 if ticks is None:
                     raise VideoError("mismatch", f"frame {index} has no time, other than the probe says")
                 first = ticks if first is None else first
-                write(_shown(frame, size), round((ticks - first) * source_base / time_base))
+                matrix = display_matrix(frame, matrix)
+                write(_shown(frame, matrix, size), round((ticks - first) * source_base / time_base))
                 if on_frame:
                     on_frame()
 
@@ -206,11 +209,11 @@ def _refusals() -> Iterator[None]:
         raise VideoError("encode", f"{getattr(error, 'strerror', None) or error}") from None
 
 
-def _shown(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+def _shown(frame: av.VideoFrame, matrix: Matrix | None, size: tuple[int, int]) -> np.ndarray:
     """The frame as it is shown, ``[height, width, 3]``: RGB, so that no colour matrix or range is mistaken."""
-    width, height = size[::-1] if frame.rotation % 180 else size
+    width, height = size[::-1] if is_turned(matrix) else size
     small = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
+    return upright(small, matrix)
 
 
 def _compare(original: Probe, copy: Probe) -> None:

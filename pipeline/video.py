@@ -1,19 +1,23 @@
 """What can be wrong with a video, and the one safe way to open a file as one."""
 
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import av
 import av.container
 import av.error
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 # Container demuxers that hold one self-contained video. Playlists (hls, concat, dash) are left out on purpose:
 # under an innocent name they make the reader open other files.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mjpeg,m4v,h264,hevc,mpegvideo,ivf,rm"
 
-# What the comment of a transcoded copy begins with: in such a file every group of frames stands for itself.
+# What the comment of a transcoded copy begins with.
 COPY_MARK = "dynaprop copy: "
 
 ERROR_KINDS = (
@@ -52,12 +56,74 @@ class VideoError(Exception):
         return VideoError, (self.kind, self.detail)  # between processes: pickle would give back the message alone
 
 
-def open_video(path: str | Path) -> av.container.InputContainer:
-    """Open a local file as a video container, never as a playlist or a URL.
+class VideoFile:
+    """A local file, open as a video container, never as a playlist or a URL: a context manager.
+
+    Where a file has several video streams, the one marked as default counts among those of more than one frame; of
+    several such, or of none, the one with most frames. A picture attached to a file looks like a stream of one frame.
+
+    Args:
+        path: the file.
+        stream: number of the stream to read, where it is known; by the rule above by default.
 
     Raises:
         VideoError: ``unreadable``, ``no_video``, or ``decode`` where nobody knows the codec.
     """
+
+    def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
+        self.container = _open(path)
+        self.note = ""
+        """What decided between several video streams; empty where there was no choice."""
+        try:
+            candidates = _video_streams(self.container)
+            if stream is None and len(candidates) > 1:
+                stream, self.note = _choose(path, candidates)
+            by_number = {candidate.index: candidate for candidate in candidates}
+            if stream is not None and stream not in by_number:
+                raise VideoError("mismatch", f"stream {stream}, which the probe chose, is no video stream any more")
+            self.stream: VideoStream = candidates[0] if stream is None else by_number[stream]
+            if self.stream.codec_context is None:
+                raise VideoError("decode", "the video's codec is unknown")
+        except BaseException:
+            self.container.close()
+            raise
+        self.stream.thread_type = "NONE"  # one thread a child: children are what scales
+        self.stream.codec_context.thread_count = 1  # for dav1d, too, whose threads can wait for one another for ever
+        self.stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
+        if self.stream.codec_context.name == "h264":  # else bits that are left over behind a slice are no error
+            self.stream.codec_context.options = {"err_detect": "aggressive"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.container.close()
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec, not of one of its decoders."""
+        return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Names of the container's format."""
+        return frozenset(self.container.format.name.split(","))
+
+    @property
+    def time_base(self) -> float:
+        """Seconds a tick of the stream."""
+        return float(self.stream.time_base or 0)
+
+    def packets(self) -> Iterator[av.Packet]:
+        """Yield the packets of the stream that hold data, as far as the container makes sense.
+
+        Raises:
+            OSError: the file cannot be read any further, as opposed to understood.
+        """
+        return _packets(self.container, self.stream)
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
     options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
     try:
         status = Path(path).stat()
@@ -65,46 +131,51 @@ def open_video(path: str | Path) -> av.container.InputContainer:
             raise VideoError("unreadable", "not a regular file")
         if status.st_size == 0:  # all of /proc, too
             raise VideoError("unreadable", "the file is empty")
-        container = av.open(f"file:{Path(path).absolute()}", options=options)
+        return av.open(f"file:{Path(path).absolute()}", options=options)
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError("unreadable", _reason(error)) from None
-    try:
-        stream = video_stream(container)
-    except VideoError:
-        container.close()
-        raise
-    stream.thread_type = "NONE"  # one thread a child: children are what scales
-    stream.codec_context.thread_count = 1  # for dav1d, too, whose threads can wait for one another for ever
-    stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
-    if stream.codec_context.name == "h264":  # else bits that are left over behind a slice are no error
-        stream.codec_context.options = {"err_detect": "aggressive"}
-    return container
 
 
-def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """The first video stream that is not a cover: a picture attached to a file looks like a stream of one frame.
+def _video_streams(container: av.container.InputContainer) -> list[VideoStream]:
+    """The video streams that are no attached pictures.
 
     Raises:
-        VideoError: ``no_video`` or ``decode``.
+        VideoError: ``no_video``.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise VideoError("decode", "the video's codec is unknown")
-            return stream
-    raise VideoError("no_video", "the file has no video stream")
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoError("no_video", "the file has no video stream")
+    return streams
 
 
-def read_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    """Yield the packets of the video stream that hold data, as far as the container makes sense.
+def _choose(path: str | Path, streams: list[VideoStream]) -> tuple[int, str]:
+    """Number of the stream that counts, and why it is that one."""
+    frames: Counter[int] = Counter()
+    with _open(path) as container:  # of its own: reading it to the end is no use to whoever decodes
+        for packet in _packets(container, *container.streams.video):
+            frames[packet.stream_index] += not packet.is_discard
+    usable = [stream for stream in streams if stream.codec_context is not None] or streams
+    real = [stream for stream in usable if frames[stream.index] > 1] or usable
+    default = [stream for stream in real if stream.disposition & Disposition.default]
+    among = default or real
+    chosen = max(among, key=lambda stream: (frames[stream.index], -stream.index))
+    if len(real) == 1:
+        why = "the only one of more than one frame"
+    elif len(default) == 1:
+        why = "the one marked as default"
+    elif len({frames[stream.index] for stream in among}) > 1:
+        why = "the one with most frames"
+    else:
+        why = "the first of equals"
+    numbers = ", ".join(str(stream.index) for stream in streams)
+    return chosen.index, f"stream {chosen.index} of the video streams {numbers}: {why}"
 
-    Raises:
-        OSError: the file cannot be read any further, as opposed to understood.
-    """
+
+def _packets(container: av.container.InputContainer, *streams: VideoStream) -> Iterator[av.Packet]:
     try:
-        for packet in container.demux(video_stream(container)):
+        for packet in container.demux(*streams):
             if packet.size:  # an empty one ends the stream, or stands for a frame that was dropped while recording
                 yield packet
     except (MemoryError, OSError):

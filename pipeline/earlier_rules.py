@@ -1,0 +1,103 @@
+"""Earlier rules: whether a version of dynaprop from before `READING_RULES` read the frames that are read today.
+
+Told from packets and the first frame alone. Those versions trusted decord, which enters a file at packets that are
+flagged as key and decodes from there; they knew turned pictures by whole degrees and none that are mirrored; they took
+the first video stream; and in transcoded copies they entered at flags, too.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from math import inf
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.stream import Disposition
+
+from pipeline.entry_points import closed_groups
+from pipeline.orientation import display_matrix, upright
+from pipeline.sound_frames import decode_frames
+from pipeline.video import COPY_MARK, VideoFile
+
+READING_RULES = 1
+"""Raised whenever some file is read otherwise than before; rows of a manifest say under which rules they were made."""
+
+# Every packet of these is a frame of its own.
+_INTRA = frozenset({"mjpeg", "prores", "ffv1"})
+_MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # start code of a VOP, whose type is the next two bits
+_FIRST = 32  # packets that a decoder may want for its first frame
+
+
+def read_alike(path: str | Path, *, stream: int | None, on_frame: Callable[[], None] | None = None) -> tuple[str, ...]:
+    """Decoders by which earlier versions read the same frames at the same places.
+
+    Args:
+        path: the file.
+        stream: number of the stream that is read today.
+        on_frame: called after every packet, as a sign of life.
+
+    Raises:
+        VideoError: the file cannot be used as a video.
+    """
+    with VideoFile(path, stream=stream) as video:
+        streams = [one for one in video.container.streams.video if not one.disposition & Disposition.attached_pic]
+        is_copy = video.container.metadata.get("comment", "").startswith(COPY_MARK)
+        frame = next((frame for _, frame in decode_frames(video, on_packet=on_frame) if frame is not None), None)
+        if frame is None or streams[0].index != stream or not _shown_alike(frame):
+            return ()
+    safe = _enters_safely(path, stream, on_frame)
+    by_bitstream = _orientation_of_bitstream(path, stream)  # where decord does not look for it
+    pyav = ("pyav",) if not by_bitstream and (safe or not is_copy) else ()
+    decord = ("decord",) if not by_bitstream and safe and len(streams) == 1 else ()
+    return pyav + decord
+
+
+def _shown_alike(frame: av.VideoFrame) -> bool:
+    """Whether an earlier version turned a frame as it is turned today."""
+    corners = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    before = np.rot90(corners, frame.rotation // 90) if frame.rotation % 360 else corners
+    return np.array_equal(before, upright(corners, display_matrix(frame)))
+
+
+def _orientation_of_bitstream(path: str | Path, stream: int | None) -> bool:
+    """Whether the first packets have an orientation of their own, whatever the container says."""
+    with VideoFile(path, stream=stream) as video:
+        bare = av.CodecContext.create(video.stream.codec_context.name, "r")
+        assert isinstance(bare, av.VideoCodecContext)
+        bare.thread_count = 1
+        if video.stream.codec_context.extradata:
+            bare.extradata = video.stream.codec_context.extradata
+        with suppress(av.error.FFmpegError):
+            for packet in islice(video.packets(), _FIRST):
+                for frame in bare.decode(av.Packet(bytes(packet))):
+                    return display_matrix(frame) is not None
+    return False
+
+
+def _enters_safely(path: str | Path, stream: int | None, on_frame: Callable[[], None] | None) -> bool:
+    """Whether every packet that is flagged as key can be decoded, with all behind it, without any before it."""
+    with VideoFile(path, stream=stream) as video:
+        codec = video.codec
+        if codec in _INTRA:
+            return True
+        if codec == "h264":
+            entries = {group.packet for group in closed_groups(video, on_packet=on_frame)}
+            with VideoFile(path, stream=stream) as again:
+                flagged = {number for number, packet in enumerate(again.packets()) if packet.is_keyframe}
+            return flagged <= entries
+        if codec != "mpeg4":
+            return False
+        newest = -inf
+        for packet in video.packets():
+            if on_frame:
+                on_frame()
+            picture = bytes(packet).partition(_MPEG4_PICTURE)[2]
+            order = packet.dts if packet.pts is None else packet.pts
+            if not picture or order is None or order <= newest or packet.is_keyframe != (picture[0] >> 6 == 0):
+                return False
+            if _MPEG4_PICTURE in picture:  # packed B-frames
+                return False
+            newest = order
+    return True

@@ -1,0 +1,92 @@
+"""Entry points: where a file may be entered in its middle so that the frames are those of a full read.
+
+Flags of containers and recovery points do not tell: behind a wrong flag, or in an open group, frames are predicted from
+others before the entry. So a group of frames begins only with a picture that the bitstream itself calls independent
+(IDR in H.264), which everything before it precedes in presentation, and nothing behind it does.
+"""
+
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from math import inf
+
+import av
+import numpy as np
+
+from pipeline.h264 import H264Stream
+from pipeline.video import VideoFile
+
+_INDEXED = frozenset({"mov", "matroska"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Packets that can be decoded without any before them."""
+
+    packet: int
+    """Number of the first one, in the order of decoding."""
+    time: float
+    """Presentation time of its first frame, seconds; minus infinity for the first group."""
+
+
+_WHOLE = (Group(0, -inf),)
+
+
+def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = None) -> tuple[Group, ...]:
+    """The groups of a file, in order; one alone where there is no proof of more.
+
+    Args:
+        video: the file, which is read to its end.
+        on_packet: called after every packet, as a sign of life.
+    """
+    h264 = H264Stream(video.stream.codec_context.extradata)
+    pts: list[int | None] = []
+    independent = []
+    for packet in video.packets():
+        pts.append(packet.pts)
+        independent.append(h264.is_idr(bytes(packet)))
+        if on_packet:
+            on_packet()
+    if not pts or None in pts or not (h264.steady and h264.progressive) or h264.oriented:
+        return _WHOLE
+    ticks = np.array(pts, np.int64)
+    before = np.maximum.accumulate(ticks)[:-1]
+    from_here = np.minimum.accumulate(ticks[::-1])[::-1][1:]
+    is_entry = np.array(independent[1:], bool) & (before < from_here) & (from_here == ticks[1:])
+    return (*_WHOLE, *(Group(int(n), float(ticks[n]) * video.time_base) for n in np.flatnonzero(is_entry) + 1))
+
+
+def may_save(video: VideoFile, times: Sequence[float]) -> bool:
+    """Whether the container's index has key frames between two of which none of these times lies; seconds, rising."""
+    if video.codec != "h264" or video.formats.isdisjoint(_INDEXED):
+        return False
+    keys = [entry.timestamp * video.time_base for entry in video.stream.index_entries or () if entry.is_keyframe]
+    places = [bisect_left(times, key) for key in sorted(keys)]
+    return any(place == following for place, following in pairwise(places))
+
+
+def wanted_groups(
+    video: VideoFile, groups: Sequence[Group], times: Sequence[float], *, on_packet: Callable[[], None] | None = None
+) -> Iterator[tuple[float, Iterator[av.Packet]]]:
+    """Yield ``(last, packets)`` of each group that holds wanted frames: the last one's time, and what to decode.
+
+    Args:
+        video: the file, at its beginning.
+        groups: from ``closed_groups``.
+        times: of the wanted frames, seconds, rising.
+        on_packet: called after every packet that is passed over, as a sign of life.
+    """
+    packets = video.packets()
+    half_a_tick = video.time_base / 2
+    for group, following in pairwise([*groups, Group(sys.maxsize, inf)]):
+        first, after = (bisect_left(times, end.time - half_a_tick) for end in (group, following))
+        own = islice(packets, following.packet - group.packet)
+        if first < after:
+            yield times[after - 1], own
+        if after == len(times):
+            return
+        for _ in own:
+            if on_packet:
+                on_packet()
