@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from typing import Self
 
 import av
 import numpy as np
@@ -16,7 +18,7 @@ from pipeline.entry_points import closed_groups, may_save, wanted_groups
 from pipeline.frame_folder import FrameFolder, read_picture
 from pipeline.h264 import H264Stream
 from pipeline.orientation import Matrix, display_matrix, upright
-from pipeline.probe import shown_size
+from pipeline.probe import Probe, shown_size
 from pipeline.sound_frames import decode_frames
 from pipeline.video import VideoError, VideoFile
 
@@ -53,6 +55,20 @@ class FrameRequest:
     """Width and height that the probe saw, upright and in square pixels."""
     clip_sizes: tuple[tuple[int, ...], ...] | None = None
     """[T] Pixels a side that each clip is wanted at; None where all are wanted at the same sizes."""
+
+    @classmethod
+    def of_file(cls, path: str | Path, probe: Probe, frames: np.ndarray) -> Self:
+        """Ask for some frames, ``[T]`` rising indices, of a video file."""
+        return cls(
+            path=str(path),
+            frames=frames,
+            timestamps=probe.timestamps[frames],
+            n_frames=probe.n_frames,
+            start=probe.start,
+            estimated=probe.estimated,
+            stream=probe.stream,
+            size=(probe.width, probe.height),
+        )
 
 
 def read_frames(

@@ -46,7 +46,7 @@ def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = No
     independent = []
     for packet in video.packets():
         pts.append(packet.pts)
-        independent.append(h264.is_idr(bytes(packet)))
+        independent.append(h264.is_idr(bytes(packet)) is True)
         if on_packet:
             on_packet()
     if not pts or None in pts or not (h264.steady and h264.progressive) or h264.oriented:
@@ -59,12 +59,11 @@ def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = No
 
 
 def may_save(video: VideoFile, times: Sequence[float]) -> bool:
-    """Whether the container's index has key frames between two of which none of these times lies; seconds, rising."""
+    """Whether a file may have several groups, by its index, before the last of these times; seconds, rising."""
     if video.codec != "h264" or video.formats.isdisjoint(_INDEXED):
         return False
-    keys = [entry.timestamp * video.time_base for entry in video.stream.index_entries or () if entry.is_keyframe]
-    places = [bisect_left(times, key) for key in sorted(keys)]
-    return any(place == following for place, following in pairwise(places))
+    keys = (entry.timestamp * video.time_base for entry in video.stream.index_entries or () if entry.is_keyframe)
+    return sum(key <= times[-1] for key in keys) > 1
 
 
 def wanted_groups(

@@ -45,8 +45,8 @@ class H264Stream:
         """Whether each packet is a whole picture: no parameter set allows fields, and there has been one."""
         return self._progressive == {True}
 
-    def is_idr(self, packet: bytes) -> bool:
-        """Look at the next packet; whether it holds a picture for which nothing before it need be decoded."""
+    def is_idr(self, packet: bytes) -> bool | None:
+        """Look at the next packet; whether its picture needs none before it, or None where there is no picture."""
         types = set()
         try:
             for unit in self._units(packet):
@@ -58,8 +58,9 @@ class H264Stream:
                 elif kind == _SEI:
                     self.oriented |= _ORIENTATION in _sei_types(unit)
         except (IndexError, ValueError):
-            return False
-        return _SLICES & types == {_IDR}
+            return None
+        slices = _SLICES & types
+        return slices == {_IDR} if slices else None
 
     def _units(self, packet: bytes) -> Iterator[bytes]:
         return _annex_b(packet) if self._length_size is None else _prefixed(packet, self._length_size)

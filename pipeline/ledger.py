@@ -51,14 +51,14 @@ class LedgerRow:
     checksum: str | None
     """Of the video's rows as stored (little-endian fp16), see ``checksum``; None if failed."""
     decoder: str
-    width: int
-    height: int
-    """Of the frames as they are shown: upright, in square pixels."""
-    note: str | None
-    """Which of several video streams was read, and why."""
     attempts: int
     seconds: float
     """Decoding time."""
+    width: int = 0
+    height: int = 0
+    """Of the frames as they are shown, upright and in square pixels; 0 where an earlier version wrote the row."""
+    note: str | None = None
+    """Which of several video streams was read, and why."""
 
 
 _COLUMNS = tuple(LedgerRow.__annotations__)

@@ -10,6 +10,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from PIL import Image
 
 _EXACT = 1.0  # degrees: matrices are often a little off
@@ -21,7 +22,8 @@ Matrix = tuple[int, ...]
 
 def display_matrix(frame: av.VideoFrame, before: Matrix | None = None) -> Matrix | None:
     """A frame's display matrix, or else the one of the frame before it, as the bitstream says it once for many."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: it and its frame keep one another in memory until garbage is collected.
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     return before if data is None else struct.unpack("=9i", cast(bytes, data))
 
 

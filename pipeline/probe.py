@@ -157,17 +157,20 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
     formats = video.formats
     h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
     shown: list[int | None] = []
-    first_key: int | None = None
+    key: int | None = None  # time of the first key frame
     dts: list[int] = []
-    entered = False
+    entered = True
     for packet in video.packets():
         if on_frame:
             on_frame()
-        stands_alone = h264.is_idr(bytes(packet)) if h264 else packet.is_keyframe
-        entered = stands_alone if not dts else entered
+        independent = h264.is_idr(bytes(packet)) if h264 else packet.is_keyframe
+        if not dts and independent is False:  # cut off from what came before; what cannot be read is damaged
+            entered = False
+        if key is not None and packet.pts is not None and packet.pts < key:  # it leads the key frame in presentation
+            entered = False
+        if packet.is_keyframe and key is None:
+            key = packet.pts
         dts.append(packet.dts or 0)
-        if packet.is_keyframe and first_key is None:
-            first_key = packet.pts
         if not packet.is_discard:
             shown.append(packet.pts)
     share = 1.0
@@ -175,16 +178,16 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
         share = min(1.0, len(dts) / len(video.stream.index_entries))
     elif "avi" in formats and video.stream.frames and dts:  # counts its chunks, some of which may be empty
         share = min(1.0, (max(dts) - min(dts) + 1) / video.stream.frames)
-    begin = None if first_key is None else first_key * video.time_base
+    begin = None if key is None else key * video.time_base
     countable = video.codec in _COUNTABLE_CODECS and "avi" not in formats and entered
     if h264 and not h264.progressive:  # a packet may be one of a frame's two fields
         countable = False
-    if not countable or first_key is None or None in shown:
+    if not countable or key is None or None in shown:
         return _Packets(None, begin, share)
     pts = np.sort(np.array(shown, np.int64))
     if formats.isdisjoint(_FILES):
-        pts = pts[pts >= first_key]  # the beginning of a stream that was cut, with no references
-    if len(pts) == 0 or (np.diff(pts) == 0).any() or (pts < first_key).any():
+        pts = pts[pts >= key]  # the beginning of a stream that was cut, with no references
+    if len(pts) == 0 or (np.diff(pts) == 0).any():
         return _Packets(None, begin, share)
     return _Packets(pts * video.time_base, begin, share)
 

@@ -122,16 +122,7 @@ class _Plan:
 
     def whole(self) -> FrameRequest:
         """All clips of the video, at all sizes."""
-        return FrameRequest(
-            path=self.path,
-            frames=self.grid.frames,
-            timestamps=self.grid.timestamps,
-            n_frames=self.probe.n_frames,
-            start=self.probe.start,
-            estimated=self.probe.estimated,
-            stream=self.probe.stream,
-            size=(self.probe.width, self.probe.height),
-        )
+        return FrameRequest.of_file(self.path, self.probe, self.grid.frames)
 
 
 @dataclass(frozen=True)

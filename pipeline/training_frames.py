@@ -42,9 +42,9 @@ class TrainingVideo:
     estimated: bool
     clips: np.ndarray
     """[T] int64, the frame that each clip begins with."""
-    stream: int | None
+    stream: int | None = None
     """Number of the video stream."""
-    size: tuple[int, int] | None
+    size: tuple[int, int] | None = None
     """Width and height as shown; None for a folder of pictures, which may be of any size."""
     share: float = 1.0
     """Of what the container announces: how much is in the file."""
