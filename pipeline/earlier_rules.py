@@ -17,7 +17,7 @@ import numpy as np
 from av.stream import Disposition
 
 from pipeline.entry_points import closed_groups
-from pipeline.orientation import display_matrix, upright
+from pipeline.orientation import Matrix, display_matrix, upright
 from pipeline.sound_frames import decode_frames
 from pipeline.video import COPY_MARK, VideoFile
 
@@ -27,6 +27,7 @@ READING_RULES = 1
 # Every packet of these is a frame of its own.
 _INTRA = frozenset({"mjpeg", "prores", "ffv1"})
 _MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # start code of a VOP, whose type is the next two bits
+_ONE = 1 << 16  # in a display matrix
 _FIRST = 32  # packets that a decoder may want for its first frame
 
 
@@ -47,10 +48,12 @@ def read_alike(path: str | Path, *, stream: int | None, on_frame: Callable[[], N
         frame = next((frame for _, frame in decode_frames(video, on_packet=on_frame) if frame is not None), None)
         if frame is None or streams[0].index != stream or not _shown_alike(frame):
             return ()
+        matrix = display_matrix(frame)
+        known_to_decord = matrix is None or (_is_exact_turn(matrix) and "mov" in video.formats)
     safe = _enters_safely(path, stream, on_frame)
     by_bitstream = _orientation_of_bitstream(path, stream)  # where decord does not look for it
     pyav = ("pyav",) if not by_bitstream and (safe or not is_copy) else ()
-    decord = ("decord",) if not by_bitstream and safe and len(streams) == 1 else ()
+    decord = ("decord",) if not by_bitstream and safe and known_to_decord and len(streams) == 1 else ()
     return pyav + decord
 
 
@@ -59,6 +62,12 @@ def _shown_alike(frame: av.VideoFrame) -> bool:
     corners = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
     before = np.rot90(corners, frame.rotation // 90) if frame.rotation % 360 else corners
     return np.array_equal(before, upright(corners, display_matrix(frame)))
+
+
+def _is_exact_turn(matrix: Matrix) -> bool:
+    """Whether a matrix asks for quarter turns and no mirror, to the last bit."""
+    a, b, _, c, d, *_ = matrix
+    return {abs(a), abs(b)} == {0, _ONE} and (c, d) == (-b, a)
 
 
 def _orientation_of_bitstream(path: str | Path, stream: int | None) -> bool:
