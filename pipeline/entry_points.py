@@ -18,8 +18,6 @@ import numpy as np
 from pipeline.h264 import H264Stream
 from pipeline.video import VideoFile
 
-_INDEXED = frozenset({"mov", "matroska"})
-
 
 @dataclass(frozen=True)
 class Group:
@@ -59,8 +57,11 @@ def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = No
 
 
 def may_save(video: VideoFile, times: Sequence[float]) -> bool:
-    """Whether a file may have several groups, by its index, before the last of these times; seconds, rising."""
-    if video.codec != "h264" or video.formats.isdisjoint(_INDEXED):
+    """Whether a file may have several groups, by its index, before the last of these times; seconds, rising.
+
+    Other containers than mp4 know their key frames only when they have been read.
+    """
+    if video.codec != "h264" or "mov" not in video.formats:
         return False
     keys = (entry.timestamp * video.time_base for entry in video.stream.index_entries or () if entry.is_keyframe)
     return sum(key <= times[-1] for key in keys) > 1

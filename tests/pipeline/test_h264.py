@@ -1,0 +1,94 @@
+"""What H.264's own bits say, against what encoders were told to make."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.entry_points import closed_groups, may_save
+from pipeline.h264 import H264Stream
+from pipeline.video import VideoFile
+from tests.pipeline.coded_frames import encode
+from tests.pipeline.corpus import OPEN_GOP
+
+CLOSED = {"bf": "2", "g": "10", "x264-params": "scenecut=0"}
+
+
+def seen(path: Path) -> tuple[H264Stream, list[int]]:
+    """The stream after all packets, and the numbers of those that hold an IDR picture."""
+    with VideoFile(path) as video:
+        h264 = H264Stream(video.stream.codec_context.extradata)
+        return h264, [n for n, packet in enumerate(video.packets()) if h264.is_idr(bytes(packet))]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".h264"])
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "options"),
+    [
+        ("libx264", "yuv420p", {"profile": "baseline"}),
+        ("libx264", "yuv420p", {"profile": "high", "preset": "slow"}),
+        ("libx264", "yuv422p10le", {}),
+        ("libx264", "yuv444p", {}),
+        ("libx264", "gray", {}),
+        ("libx264", "yuv420p", {"x264-params": "cqm=jvt"}),  # scaling lists
+    ],
+)
+def test_frames_alone_are_known_as_such(tmp_path, suffix, codec, pix_fmt, options):
+    path = encode(
+        tmp_path / f"a{suffix}",
+        frames=21,
+        codec=codec,
+        pix_fmt=pix_fmt,
+        options={"g": "10", "sc_threshold": "0"} | options,
+    )
+    h264, entries = seen(path)
+    assert h264.progressive
+    assert entries == [0, 10, 20]
+    assert h264.steady or suffix == ".ts"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_where_fields_may_come_is_known(tmp_path, suffix, data_root):
+    assert not seen(encode(tmp_path / f"a{suffix}", options={"x264-params": "tff=1"}))[0].progressive
+    assert not seen(data_root / "odd-videos" / "paff-field.mkv")[0].progressive
+
+
+def test_orientation_in_the_bitstream_is_seen(data_root, tmp_path):
+    assert seen(data_root / "odd-videos" / "sei90.mp4")[0].oriented
+    assert not seen(data_root / "odd-videos" / "vflip.mp4")[0].oriented
+    assert not seen(encode(tmp_path / "a.mp4"))[0].oriented
+
+
+def test_nonsense_is_no_picture():
+    for extradata in (None, b"", b"\x01", b"\x01\x4d\x40\x0a\xff\xe1\xff\xff", bytes(40)):
+        h264 = H264Stream(extradata)
+        assert not h264.progressive
+        for packet in (b"", bytes(50), b"\xff" * 50, b"\x00\x00\x01", b"\x00\x00\x01\x67\x00"):
+            assert h264.is_idr(packet) is None
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    ("options", "entries"),
+    [
+        (CLOSED, [0, 10, 20, 30, 40, 50]),
+        (OPEN_GOP | {"g": "10"}, [0]),
+        ({"g": "60"}, [0]),
+        ({"g": "10", "x264-params": "intra-refresh=1"}, [0]),
+        (CLOSED | {"x264-params": "tff=1"}, [0]),
+    ],
+)
+def test_groups_begin_where_nothing_before_is_needed(tmp_path, suffix, options, entries):
+    path = encode(tmp_path / f"a{suffix}", options=options)
+    with VideoFile(path) as video:
+        groups = closed_groups(video)
+    assert [group.packet for group in groups] == entries
+    np.testing.assert_allclose([group.time for group in groups][1:], np.array(entries[1:]) / 10, atol=0.09)
+
+
+def test_groups_are_looked_for_where_there_may_be_some(tmp_path):
+    with VideoFile(encode(tmp_path / "a.mp4", options={"g": "10"})) as video:
+        assert [may_save(video, [0.0, last]) for last in (0.3, 0.9, 1.0, 5.9)] == [False, False, True, True]
+    for other in (encode(tmp_path / "b.mp4", options={"g": "60"}), encode(tmp_path / "c.mp4", codec="mpeg4")):
+        with VideoFile(other) as video:
+            assert not may_save(video, [0.0, 5.9])
