@@ -90,19 +90,15 @@ def _encoded(out: av.container.OutputContainer, recipe: Recipe, pictures: list[n
 
 def _disguised(out: av.container.OutputContainer, recipe: Recipe, pictures: list[np.ndarray]) -> _Packets:
     """Encoded for an AVI, and muxed as if it were MPEG-4; ``_unmasked`` puts its own name there."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="avi") as container:
-        for packet in _encoded(container, recipe, pictures)():
-            container.mux(packet)
+    with av.open(io.BytesIO(), "w", format="avi") as container:
+        found = _encoded(container, recipe, pictures)()
     stream = out.add_stream("mpeg4", rate=recipe.rate)
     stream.height, stream.width = pictures[0].shape[:2]
 
     def packets() -> list[av.Packet]:
-        with av.open(io.BytesIO(file.getvalue())) as container:
-            found = [packet for packet in container.demux(video=0) if packet.size]
         out.start_encoding()
         for packet in found:
-            packet.pts, packet.stream = packet.dts, stream
+            packet.stream = stream
         return found
 
     return packets
@@ -159,8 +155,9 @@ def _decoy(out: av.container.OutputContainer, recipe: Recipe) -> _Packets:
     """A stream that is not the video: another camera, or one picture."""
     rng = np.random.default_rng([recipe.number, 2])
     picture = recipe.decoy in ("thumbnail", "cover")
-    stream = out.add_stream("mjpeg" if picture else "mpeg4", rate=25, options={"threads": "1"})
-    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if picture else "yuv420p"
+    codec, pix_fmt = ("mpeg2video", "yuv420p") if recipe.form == "mpegts" else ("mjpeg", "yuvj420p")
+    stream = out.add_stream(codec, rate=25, options={"threads": "1"})
+    stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
     if recipe.decoy == "cover":
         stream.disposition = av.stream.Disposition.attached_pic
 

@@ -42,11 +42,13 @@ class ShownFrames:
 
 
 def shown_frames(path: Path, stream_index: int) -> ShownFrames:
-    """Decode a video from its first byte to its last, leaving nothing out and beginning nowhere else."""
+    """Decode a video stream from its first byte to its last, leaving nothing out and beginning nowhere else."""
     frames: list[np.ndarray] = []
     times: list[float | None] = []
     with av.open(str(path)) as container:
-        stream = container.streams[stream_index]
+        if stream_index >= len(container.streams.video):
+            return ShownFrames([], 0.0, np.empty(0), True, Fraction(1))
+        stream = container.streams.video[stream_index]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         rate = float(stream.average_rate or stream.guessed_rate or 25)
