@@ -11,7 +11,8 @@ import numpy as np
 
 from tests.pipeline.coded_frames import DARK, LIGHT, draw
 from tests.pipeline.field_coded import Coded, code_frames
-from tests.pipeline.random_recipes import MOV, Recipe
+from tests.pipeline.random_kinds import MOV
+from tests.pipeline.random_recipes import Recipe
 
 _ENDINGS = {"matroska": "mkv", "mpegts": "ts", "mpeg": "mpg", "mpeg1video": "m1v", "mpeg2video": "m2v", "asf": "wmv"}
 _OTHER = 100  # what is added to the numbers of another stream's frames
@@ -45,9 +46,9 @@ def build_video(recipe: Recipe, folder: Path) -> Path:
 
 def _form_options(recipe: Recipe) -> dict[str, str]:
     options = dict(recipe.form_options)
-    if recipe.form in MOV:
+    if recipe.form in (*MOV, "3gp"):
         if recipe.cut == "bytes":
-            options["movflags"] = "faststart"
+            options.setdefault("movflags", "faststart")
         if recipe.start == "no-list":
             options["use_editlist"] = "0"
     return options
@@ -178,7 +179,7 @@ def _edited(packets: list[av.Packet], recipe: Recipe) -> list[av.Packet]:
     for index, packet in enumerate(packets):
         if recipe.flags != "own":
             packet.is_keyframe = recipe.flags == "all" or index == 0
-    first = min(packet.pts for packet in packets) if recipe.cut in ("key", "other") else 0
+    first = min(packet.pts for packet in packets) if recipe.cut in ("key", "clean", "other") else 0
     seconds = {"ten": Fraction(10), "hidden": -3 / recipe.rate}.get(recipe.start, Fraction(0))
     for packet in packets:
         shift = round(seconds / packet.time_base) - first
@@ -196,12 +197,13 @@ def _with_sei(packet: av.Packet, message: bytes) -> av.Packet:
 def _cut(packets: list[av.Packet], recipe: Recipe) -> list[av.Packet]:
     if recipe.cut == "tail":
         return packets[: max(2, int(len(packets) * recipe.place))]
-    if recipe.cut not in ("key", "other"):
+    if recipe.cut not in ("key", "clean", "other"):
         return packets
-    key = recipe.cut == "key"
+    key = recipe.cut != "other"
     places = [
         index for index, packet in enumerate(packets) if packet.is_keyframe == key and 0 < index < len(packets) - 4
     ]
     if not places:
         return packets
-    return packets[places[int(len(places) * recipe.place)] :]
+    packets = packets[places[int(len(places) * recipe.place)] :]
+    return [packet for packet in packets if recipe.cut != "clean" or packet.pts >= packets[0].pts]
