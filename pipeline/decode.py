@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Self
 
@@ -112,12 +113,17 @@ def _read(
 ) -> Iterator[tuple[int, np.ndarray]]:
     n_clips, clip, found = len(request.frames), 0, 0
     coded: tuple[int, int] | None = None
+    newest = -inf
     matrix: Matrix | None = None
     with VideoFile(request.path, stream=request.stream) as video:
         for index, (time, frame) in enumerate(decode(video, request, on_frame)):
             if frame is not None:
                 coded = coded or (frame.width, frame.height)
                 matrix = display_matrix(frame, matrix)
+                if time is not None and not request.estimated:
+                    if time <= newest:
+                        raise VideoError("mismatch", f"frames do not come in the order of their times, at {time:.3f} s")
+                    newest = time
             while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
                 if late == 0 and frame is not None:
                     if (frame.width, frame.height) == coded:  # a stream may go on in another size
@@ -153,7 +159,7 @@ def _needed_frames(video: VideoFile, request: FrameRequest, on_frame: Callable[[
 
 def _wanted(video: VideoFile, times: list[float]) -> Callable[[av.Packet], bool] | None:
     """Says of a packet whether its frame's time is among these (rising); None where a packet does not say enough."""
-    if video.codec not in _SKIPPABLE or "avi" in video.formats:
+    if video.codec not in _SKIPPABLE or not video.timed:
         return None
     h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
 

@@ -14,8 +14,8 @@ from pipeline.orientation import Matrix, display_matrix, is_turned
 from pipeline.sound_frames import decode_frames
 from pipeline.video import VideoError, VideoFile
 
-# Codecs whose packets announce exactly the frames that come out, in containers that give presentation times, which AVI
-# does not. Elsewhere (XVID's packed B-frames above all) only decoding tells.
+# Codecs whose packets announce exactly the frames that come out, in containers that give presentation times. Elsewhere
+# (XVID's packed B-frames above all) only decoding tells.
 _COUNTABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "ffv1"})
 
 # Containers that begin with the first frame of the video, not wherever a recording or a cut began.
@@ -179,12 +179,15 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
     elif "avi" in formats and video.stream.frames and dts:  # counts its chunks, some of which may be empty
         share = min(1.0, (max(dts) - min(dts) + 1) / video.stream.frames)
     begin = None if key is None else key * video.time_base
-    countable = video.codec in _COUNTABLE_CODECS and "avi" not in formats and entered
+    countable = video.codec in _COUNTABLE_CODECS and video.timed and entered
     if h264 and not h264.progressive:  # a packet may be one of a frame's two fields
         countable = False
     if not countable or key is None or None in shown:
         return _Packets(None, begin, share)
-    pts = np.sort(np.array(shown, np.int64))
+    pts = np.array(shown, np.int64)
+    if video.stream.codec_context.has_b_frames and (np.diff(pts) > 0).all():
+        return _Packets(None, begin, share)  # frames come in another order than packets, whose times know nothing of it
+    pts = np.sort(pts)
     if formats.isdisjoint(_FILES):
         pts = pts[pts >= key]  # the beginning of a stream that was cut, with no references
     if len(pts) == 0 or (np.diff(pts) == 0).any():

@@ -40,7 +40,7 @@ def decode_frames(
         OSError: as ``VideoFile.packets``.
     """
     decoder = video.stream.codec_context
-    sound = _SoundFrames(video.time_base)
+    sound = _SoundFrames(video.time_base, timed=video.timed, reordered=bool(decoder.has_b_frames))
     index = -1
     for index, packet in enumerate(video.packets() if packets is None else packets):
         if on_packet:
@@ -78,10 +78,15 @@ class _SoundFrames:
 
     Args:
         time_base: seconds a tick of the stream.
+        timed: whether the times of packets are those of presentation.
+        reordered: whether frames come in another order than their packets.
     """
 
-    def __init__(self, time_base: float) -> None:
+    def __init__(self, time_base: float, *, timed: bool, reordered: bool) -> None:
         self._time_base = time_base
+        self._timed = timed
+        self._reordered = reordered
+        self._unplaced = -1  # newest packet whose lost frame may belong before frames of earlier packets
         self._expected: dict[int, int | None] = {}  # packets, in order, whose frames are still to come: their times
         self._held: deque[tuple[int, av.VideoFrame | None]] = deque()
         self._lost: list[int] = []  # times of frames that will never come, in order
@@ -98,8 +103,9 @@ class _SoundFrames:
         insort(self._damaged, index)
         if index not in self._expected:
             return
-        if (pts := self._expected.pop(index)) is None:
+        if (pts := self._expected.pop(index)) is None or not self._timed:
             self._held.append((index, None))
+            self._unplaced = index if self._reordered else -1
         else:
             insort(self._lost, pts)
 
@@ -132,6 +138,8 @@ class _SoundFrames:
             yield self._lost.pop(0) * self._time_base, None
 
     def _is_sound(self, index: int, frame: av.VideoFrame) -> bool:
+        if index < self._unplaced:
+            return False
         place = bisect_right(self._damaged, index)
         damaged = self._damaged[place - 1] if place else -1
         if frame.key_frame and damaged < index and frame.pict_type != PictureType.P:  # P: the first of a slow refresh

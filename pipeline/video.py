@@ -110,6 +110,11 @@ class VideoFile:
         return frozenset(self.container.format.name.split(","))
 
     @property
+    def timed(self) -> bool:
+        """Whether packets have presentation times; AVI's and ASF's are in the order of decoding."""
+        return self.formats.isdisjoint({"avi", "asf"})
+
+    @property
     def time_base(self) -> float:
         """Seconds a tick of the stream."""
         return float(self.stream.time_base or 0)

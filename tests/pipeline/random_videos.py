@@ -163,7 +163,10 @@ def _decoy(out: av.container.OutputContainer, recipe: Recipe) -> _Packets:
         stream.disposition = av.stream.Disposition.attached_pic
 
     def packets() -> list[av.Packet]:
-        drawn = [draw(_OTHER + number, (64, 48), rng) for number in range(1 if picture else 50)]
+        drawn = [
+            draw(_OTHER + number, (64, 48), rng)
+            for number in range(1 if picture else 50 if recipe.decoy == "default" else 4)
+        ]
         frames = [av.VideoFrame.from_ndarray(one, format="rgb24") for one in drawn]
         return [packet for frame in (*frames, None) for packet in stream.encode(frame)]
 

@@ -34,14 +34,7 @@ TICK = 2e-3  # seconds
 
 def request_of(path: Path, probe: Probe, grid: ClipGrid) -> FrameRequest:
     """All clips of a video, as extraction asks for them."""
-    return FrameRequest(
-        path=str(path),
-        frames=grid.frames,
-        timestamps=grid.timestamps,
-        n_frames=probe.n_frames,
-        start=probe.start,
-        estimated=probe.estimated,
-    )
+    return FrameRequest.of_file(path, probe, grid.frames)
 
 
 def choose(n_clips: int) -> Sequence[np.ndarray]:
