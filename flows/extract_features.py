@@ -105,8 +105,10 @@ def expect(
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)
+    otherwise = f", {plan.reread:,} videos read otherwise than by an earlier version" if plan.reread else ""
     return (
-        f"{plan.videos} videos, {plan.clips} clips; to do: {plan.clips_to_do} clips in {len(plan.shards)} shards, "
+        f"{plan.videos} videos, {plan.clips} clips{otherwise}; "
+        f"to do: {plan.clips_to_do} clips in {len(plan.shards)} shards, "
         f"{plan.bytes_to_write / 2**20:.0f} MiB, about {timedelta(seconds=round(seconds))} h on {extraction.device}"
     )
 

@@ -60,6 +60,11 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
     _require_store(workspace)
     store = open_store(workspace.dataset, workspace.home, read_only=True)
     findings = _check(workspace, store, deep)
+    if old := store.manifest().outdated():
+        typer.echo(
+            f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which it "
+            "read otherwise, and extracts those again"
+        )
     if strays := find_strays(store.root):
         typer.echo(
             f"{len(strays)} temporary files, left by a process that was killed or being written by one that runs; "

@@ -286,9 +286,9 @@ class DecodePool:
         began = time.monotonic()
         attempts = lost = failures = 0
         self.decoded_videos += 1
-        behind = ["pyav"] if decoder == "decord" else []
-        if self.in_full and decoder == "pyav":
+        if self.in_full and decoder != "frames":
             decoder = "full"
+        behind = ["pyav"] if decoder == "decord" else []
         error = VideoError("crash", "not attempted")
         try:
             while not self._stopped.is_set():

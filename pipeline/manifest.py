@@ -150,6 +150,11 @@ class Manifest:
         table = self.current()
         return table[table["error_kind"] == ABSENT]
 
+    def outdated(self) -> int:
+        """Current video files that were probed under earlier rules."""
+        table = self.current()
+        return int(((table["rules"] < READING_RULES) & table["picture_template"].isna()).sum())
+
     @cached_property
     def _by_shard(self) -> dict[int, np.ndarray]:
         """Positions in the table of each shard's rows, tombstones among them."""

@@ -1,5 +1,6 @@
 """Probe and decode on real files, against PyAV reading every frame."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -106,6 +107,53 @@ def test_damage_that_decord_conceals_is_refused(tmp_path):
     with pytest.raises(VideoError, match="decord") as caught:
         list(read_frames(wanted, "decord"))
     assert caught.value.kind == "mismatch"
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "full", "decord"])
+def test_a_frame_of_another_shape_than_the_probe_saw_is_refused(tmp_path, decoder):
+    wanted, _ = request(encode(tmp_path / "a.mp4", size=(64, 48), rotation=90))
+    assert wanted.size == (64, 48)
+    with pytest.raises(VideoError, match=r"mismatch: the frame at 0\.00 s is 64 x 48 .* the probe saw 48 x 64"):
+        list(read_frames(replace(wanted, size=(48, 64)), decoder))
+
+
+def test_a_stream_may_go_on_in_another_size(tmp_path):
+    path = tmp_path / "a.ts"
+    CASES["concatenated.ts"].build(path)
+    wanted, _ = request(path, min_clips=20)
+    assert len({frame.shape for _, frame in read_frames(wanted, "pyav")}) == 2
+
+
+def test_a_stream_that_the_probe_chose_and_that_is_gone_is_named(tmp_path):
+    wanted, _ = request(write_video(tmp_path / "a.mp4"))
+    with pytest.raises(VideoError, match="mismatch: stream 3, which the probe chose"):
+        list(read_frames(replace(wanted, stream=3), "pyav"))
+
+
+def test_frames_out_of_order_are_refused(tmp_path):
+    """ASF has the times of decoding; whoever takes them for those of presentation is told."""
+    path = encode(tmp_path / "a.asf", options={"bf": "2", "b_strategy": "0"})
+    wanted, _ = request(path, min_clips=20)
+    assert wanted.estimated
+    with pytest.raises(VideoError, match="mismatch: frames do not come in the order of their times"):
+        list(read_frames(replace(wanted, estimated=False), "pyav"))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_frames_that_nobody_needs_change_nothing(tmp_path, name):
+    """Every file of the corpus, a few clips of each: what is left out is not missing anywhere."""
+    path = tmp_path / "a" / Path(name).name
+    path.parent.mkdir()
+    CASES[name].build(path)
+    try:
+        wanted, decoder = request(path, min_clips=7)
+        full = dict(read_frames(wanted, "full"))
+    except VideoError:
+        return
+    found = dict(read_frames(wanted, decoder))
+    assert full.keys() <= found.keys()
+    for clip, frame in full.items():
+        np.testing.assert_array_equal(found[clip], frame)
 
 
 def test_a_file_that_may_not_be_read_is_unreadable(tmp_path, monkeypatch):

@@ -142,12 +142,14 @@ def test_what_would_be_read_otherwise_is_extracted_again_and_nothing_else(tmp_pa
     store = open_store(dataset, tmp_path / "home")
     wrong = {"class/open.mp4", "class/two.mkv"}
     make_old(store, wrong=wrong)
+    assert store.manifest().outdated() == 6
     before = store.manifest().current().set_index("video_id")["row"]
     assert extract(dataset, tmp_path / "home") == (2, 2)
     store = open_store(dataset, tmp_path / "home")
     after = store.manifest().current().set_index("video_id")
     assert {video for video, row in before.items() if after.loc[video, "row"] != row} == wrong
     assert set(after["rules"]) == {READING_RULES}
+    assert store.manifest().outdated() == 0
     assert extract(dataset, tmp_path / "home") == (0, 0)
     expected = features_by_video(open_store(dataset, tmp_path / "fresh"))
     found = features_by_video(store)

@@ -27,6 +27,7 @@ from pipeline.object_path import StoreUnavailable
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, list_stores
 from pipeline.verify import verify_key
+from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video
 
 STUDENT = BackboneSpec(name="s", model="test_efficientnet", size=32, weights="random")
@@ -548,3 +549,29 @@ def test_an_answer_that_was_lost_is_read_from_the_ledgers(videos, tmp_path):
         (one.videos, one.clips, one.failed.keys(), one.partial.keys()) for one in results
     ]
     assert sum(one.frames for one in found) == sum(one.frames for one in results)
+
+
+def test_decord_is_a_choice_and_its_frames_are_those_of_pyav(videos, tmp_path):
+    CASES["open-gop.mp4"].build(videos / "a" / "open.mp4")
+    by_pyav, by_decord = spec(videos), spec(videos, decoder="decord")
+    keys = extract(by_pyav, tmp_path / "pyav").keys
+    assert extract(by_decord, tmp_path / "decord").usable == 7
+    one, other = open_store(by_pyav, tmp_path / "pyav"), open_store(by_decord, tmp_path / "decord")
+    for key in keys.values():
+        assert set(one.ledger(key).read()["decoder"]) == {"pyav"}
+        decoders = other.ledger(key).read().set_index("video_id")["decoder"].to_dict()
+        assert decoders.pop("a/open.mp4") == "pyav"  # decord's frames were others
+        assert set(decoders.values()) == {"decord"}
+        for shard in one.ledger(key).published():
+            np.testing.assert_array_equal(one.read_shard(key, shard), other.read_shard(key, shard))
+
+
+def test_the_ledger_says_what_was_shown(videos, tmp_path):
+    """Width and height of the frame as it is shown, and which of two streams it is of."""
+    CASES["rotation-90-odd-size.mov"].build(videos / "a" / "turned.mov")
+    CASES["sound-and-two-cameras.mkv"].build(videos / "a" / "two.mkv")
+    keys = extract(spec(videos), tmp_path).keys
+    rows = open_store(spec(videos), tmp_path).ledger(keys["s"]).read().set_index("video_id")
+    assert tuple(rows.loc["a/turned.mov", ["width", "height"]]) == (63, 47)
+    assert pd.isna(rows.loc["a/turned.mov", "note"])
+    assert rows.loc["a/two.mkv", "note"].startswith("stream 1 of the video streams 1, 2: ")
