@@ -20,7 +20,8 @@ from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, read_frames
 from pipeline.probe import probe_video
 
-OURS = "ours"
+OURS, PROBED, CHECKED = "ours", "ours, probed first", "ours, `decoder: decord`"
+FOREIGN = ("decord", "torchcodec")
 CLIPS = 25
 
 Reader = Callable[[FrameRequest], Iterable[tuple[int, np.ndarray]]]
@@ -104,8 +105,8 @@ READERS: dict[str, Reader] = {
     "plain PyAV": _plain,
     "decord": _decord,
     "torchcodec": _torchcodec,
-    "ours, probed first": _probed_first,
-    "ours, `decoder: decord`": lambda request: read_frames(request, "decord"),
+    PROBED: _probed_first,
+    CHECKED: lambda request: read_frames(request, "decord"),
 }
 
 
@@ -121,7 +122,7 @@ def compare(paths: list[str], repetitions: int) -> tuple[int, dict[str, ReaderTi
         reference = dict(read_all(request))
         for name, read in READERS.items():
             found, error = _try(read, request)
-            equal[name] += sum(np.array_equal(reference.get(clip), frame) for clip, frame in found)
+            equal[name] += sum(clip in reference and np.array_equal(reference[clip], frame) for clip, frame in found)
             remarks[name] = remarks[name] or error
     usable = [name for name in READERS if not remarks[name]]
     seconds = {name: [0.0] * repetitions for name in usable}

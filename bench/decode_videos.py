@@ -37,24 +37,24 @@ def write_kinds(folder: Path, real: Sequence[Path], *, files: int, seconds: int)
     """
     half = max(1, files // 2)
     kinds = [
-        VideoKind("drawn, H.264 320x240, 30 FPS", True, _h264(folder / "drawn", files, seconds, 30, (320, 240), [])),
-        VideoKind("drawn, H.264 256p, 10 FPS", True, _h264(folder / "drawn-10", half, seconds, 10, (340, 256), [])),
+        VideoKind("H.264 320x240 30 FPS, drawn", True, _h264(folder / "drawn", files, seconds, 30, (320, 240), [])),
+        VideoKind("H.264 256p 10 FPS, drawn", True, _h264(folder / "drawn-10", half, seconds, 10, (340, 256), [])),
     ]
     if real:
         kinds += [
-            VideoKind("real, H.264 320x240, 30 FPS", True, _h264(folder / "real", files, seconds, 30, (320, 240), real)),
-            VideoKind("real, H.264 256p, 10 FPS", True, _h264(folder / "real-10", half, seconds, 10, (340, 256), real)),
+            VideoKind("H.264 320x240 30 FPS, real", True, _h264(folder / "real", files, seconds, 30, (320, 240), real)),
+            VideoKind("H.264 256p 10 FPS, real", True, _h264(folder / "real-10", half, seconds, 10, (340, 256), real)),
         ]
     large = folder / "large.mp4"
     write_moving_pictures(large, seconds=max(1, seconds // 2))
-    kinds.append(VideoKind("drawn, H.264 720p, 30 FPS", True, (large,)))
+    kinds.append(VideoKind("H.264 720p 30 FPS, drawn", True, (large,)))
     avi = [folder / f"{number}.avi" for number in range(half)]
     for number, path in enumerate(avi):
         _encode(path, _drawn(number, seconds, 30, (320, 240)), fps=30, size=(320, 240))
-    kinds.append(VideoKind("drawn, MPEG-4 avi 320x240", False, tuple(avi)))
+    kinds.append(VideoKind("MPEG-4 avi 320x240, drawn", False, tuple(avi)))
     if real:
         step = max(1, len(real) // (4 * files))  # over all classes
-        kinds.append(VideoKind("real as they come, MPEG-4 avi", False, tuple(real[::step][: 4 * files])))
+        kinds.append(VideoKind("MPEG-4 avi, real as they come", False, tuple(real[::step][: 4 * files])))
     return kinds
 
 
