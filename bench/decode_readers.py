@@ -33,7 +33,7 @@ class ReaderTimes:
     """What one reader did with the files of one kind."""
 
     seconds: float | None
-    """For all files, the median of the repetitions; None where not all can be read."""
+    """Of a core, for all files, the median of the repetitions; None where not all can be read."""
     ratio: float | None
     """How many times as fast ours is: the median of the ratios of each repetition."""
     equal: int
@@ -129,9 +129,9 @@ def compare(paths: list[str], repetitions: int) -> tuple[int, dict[str, ReaderTi
     for repetition in range(repetitions):
         for request in requests:
             for name in usable:
-                began = time.perf_counter()
+                began = time.process_time()  # of all threads: other processes do not disturb it much
                 deque(READERS[name](request), maxlen=0)
-                seconds[name][repetition] += time.perf_counter() - began
+                seconds[name][repetition] += time.process_time() - began
     wanted = sum(len(request.frames) for request in requests)
     return wanted, {name: _times(seconds, name, equal[name], remarks[name]) for name in READERS}
 

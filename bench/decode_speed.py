@@ -135,7 +135,7 @@ def decode_rows(speed: DecodeSpeed) -> list[tuple[str, str, str, str]]:
 def decode_table(speed: DecodeSpeed) -> Table:
     """All that was measured, a line for each reader of each kind."""
     where = "one core" if speed.pinned else "one thread each, as this system pins no process to a core"
-    columns = ("files", "reader", "seconds", "frames/s", "ours / its speed", "frames equal to a full read")
+    columns = ("files", "reader", "core seconds", "frames/s", "ours / its speed", "frames equal to a full read")
     versions = ", ".join(f"{package} {number}" for package, number in speed.versions.items())
     title = f"Decoding, 25 frames a file, {where}, medians of {speed.repetitions}; {versions}"
     table = Table(*columns, title=title)
