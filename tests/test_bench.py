@@ -1,8 +1,12 @@
 """The benchmarks measure what they say, on tiny videos and networks."""
 
+import sys
+
 import pytest
 
 from bench.cache_speed import measure_store, measure_training
+from bench.decode_readers import FOREIGN, OURS, READERS, compare, read_all
+from bench.decode_speed import decode_rows, measure_decode
 from bench.extraction_speed import copy_videos, measure_extraction
 from bench.forward_speed import measure_forward
 from bench.growth import measure
@@ -118,3 +122,32 @@ def test_predict_is_compared_with_the_work_that_it_cannot_spare(tmp_path):
     speed = measure_predict(video, (BACKBONES[0], BACKBONES[1]), n_s=4, n_t=1, repetitions=1)
     assert min(speed.predict, speed.decode, speed.forward) > 0
     assert speed.ratio == pytest.approx(speed.predict / (speed.decode + speed.forward))
+
+
+def test_decoders_are_compared_on_the_same_frames(tmp_path):
+    real = [write_video(tmp_path / "real.mp4", frames=60, fps=30)]
+    speed = measure_decode(tmp_path / "videos", real, files=1, seconds=2, repetitions=1)
+    assert [kind.ordinary for kind in speed.kinds] == [True] * 5 + [False] * 2
+    for kind in speed.kinds:
+        assert kind.wanted == min(25, 20 if "10 FPS" in kind.kind else 25)
+        for name, times in kind.readers.items():
+            assert (times.seconds is None) == bool(times.remark)
+            if name not in FOREIGN:
+                assert times.equal == kind.wanted or times.remark, (kind.kind, name)
+        assert min(kind.readers[OURS].seconds, kind.readers["plain PyAV"].ratio) > 0
+    rows = decode_rows(speed)
+    assert len(rows) == 6
+    assert rows[0][:3] == (
+        "decoding, one core, against plain PyAV",
+        f"{speed.least('plain PyAV'):.2f} x",
+        "≥ 1.3 with H.264",
+    )
+
+
+def test_a_decoder_that_is_wrong_or_absent_is_seen_to_be(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    monkeypatch.setitem(READERS, "decord", lambda request: [(clip, frame + 1) for clip, frame in read_all(request)])
+    wanted, readers = compare([str(write_video(tmp_path / "video.mp4", frames=40))], repetitions=1)
+    assert (wanted, readers["decord"].equal, readers[OURS].equal) == (25, 0, 25)
+    assert readers["decord"].ratio > 0, "it is timed all the same"
+    assert (readers["torchcodec"].seconds, readers["torchcodec"].remark) == (None, "not installed")
