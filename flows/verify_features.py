@@ -62,8 +62,8 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
     findings = _check(workspace, store, deep)
     if old := store.manifest().outdated():
         typer.echo(
-            f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which it "
-            "read otherwise, and extracts those again"
+            f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which "
+            "of them it read otherwise, and extracts those again"
         )
     if strays := find_strays(store.root):
         typer.echo(
