@@ -46,14 +46,7 @@ def request_of(path: str) -> FrameRequest:
     """25 frames of a file, evenly spread over its seconds."""
     probe = probe_video(path)
     grid = clip_grid(probe.timestamps, probe.duration, min_clips=CLIPS, max_clips=CLIPS)
-    return FrameRequest(
-        path=path,
-        frames=grid.frames,
-        timestamps=grid.timestamps,
-        n_frames=probe.n_frames,
-        start=probe.start,
-        estimated=probe.estimated,
-    )
+    return FrameRequest.of_file(path, probe, grid.frames)
 
 
 def read_all(request: FrameRequest) -> Iterator[tuple[int, np.ndarray]]:

@@ -116,6 +116,7 @@ def _read(
     newest = -inf
     matrix: Matrix | None = None
     with VideoFile(request.path, stream=request.stream) as video:
+        pixel_aspect = video.stream.sample_aspect_ratio
         for index, (time, frame) in enumerate(decode(video, request, on_frame)):
             if frame is not None:
                 coded = coded or (frame.width, frame.height)
@@ -127,7 +128,7 @@ def _read(
             while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
                 if late == 0 and frame is not None:
                     if (frame.width, frame.height) == coded:  # a stream may go on in another size
-                        _require_size(request, clip, shown_size(frame, matrix, video.stream.sample_aspect_ratio))
+                        _require_size(request, clip, shown_size(frame, matrix, pixel_aspect))
                     found += 1
                     yield clip, upright(frame.to_ndarray(format="rgb24"), matrix)
                 clip += 1
@@ -165,7 +166,7 @@ def _wanted(video: VideoFile, times: list[float]) -> Callable[[av.Packet], bool]
 
     def is_wanted(packet: av.Packet) -> bool:
         if h264:
-            h264.is_idr(bytes(packet))  # for what it says of itself
+            h264.is_idr(packet)  # for what it says of itself
             if not h264.progressive or h264.oriented:
                 return True
         if packet.pts is None:

@@ -4,6 +4,8 @@
 import re
 from collections.abc import Iterator
 
+import av
+
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _IDR, _SEI, _SPS, _PPS = 5, 6, 7, 8  # NAL unit types
 _SLICES = frozenset({1, 2, 5})
@@ -45,11 +47,14 @@ class H264Stream:
         """Whether each packet is a whole picture: no parameter set allows fields, and there has been one."""
         return self._progressive == {True}
 
-    def is_idr(self, packet: bytes) -> bool | None:
+    def is_idr(self, packet: av.Packet | bytes) -> bool | None:
         """Look at the next packet; whether its picture needs none before it, or None where there is no picture."""
+        size = self._length_size
+        if size is not None and len(start := memoryview(packet)[: size + 1]) > size and start[size] & 31 in _SLICES:
+            return start[size] & 31 == _IDR  # the usual packet: nothing but slices, all of one type
         types = set()
         try:
-            for unit in self._units(packet):
+            for unit in self._units(bytes(packet)):
                 kind = unit[0] & 31
                 types.add(kind)
                 if kind in (_SPS, _PPS):

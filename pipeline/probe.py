@@ -163,7 +163,7 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
     for packet in video.packets():
         if on_frame:
             on_frame()
-        independent = h264.is_idr(bytes(packet)) if h264 else packet.is_keyframe
+        independent = h264.is_idr(packet) if h264 else packet.is_keyframe
         if not dts and independent is False:  # cut off from what came before; what cannot be read is damaged
             entered = False
         if key is not None and packet.pts is not None and packet.pts < key:  # it leads the key frame in presentation

@@ -41,14 +41,15 @@ def decode_frames(
     """
     decoder = video.stream.codec_context
     sound = _SoundFrames(video.time_base, timed=video.timed, reordered=bool(decoder.has_b_frames))
-    index = -1
+    index, skipping = -1, False
     for index, packet in enumerate(video.packets() if packets is None else packets):
         if on_packet:
             on_packet()
         packet.opaque = index
         sound.expect(index, packet)
-        if is_wanted:
-            decoder.skip_frame = "DEFAULT" if is_wanted(packet) else "NONREF"
+        if is_wanted and is_wanted(packet) == skipping:
+            skipping = not skipping
+            decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
         frames: list[av.VideoFrame] = []
         try:
             if packet.is_corrupt:
@@ -62,6 +63,8 @@ def decode_frames(
         for frame in frames:
             sound.receive(_source(frame, index), frame)
         yield from sound.release()
+    if skipping:
+        decoder.skip_frame = "DEFAULT"  # as whoever goes on with this decoder expects it
     with suppress(av.error.FFmpegError):
         for frame in decoder.decode(None):
             sound.receive(_source(frame, index), frame)

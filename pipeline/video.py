@@ -87,6 +87,8 @@ class VideoFile:
         except BaseException:
             self.container.close()
             raise
+        self.time_base = float(self.stream.time_base or 0)
+        """Seconds a tick of the stream."""
         self.stream.thread_type = "NONE"  # one thread a child: children are what scales
         self.stream.codec_context.thread_count = 1  # for dav1d, too, whose threads can wait for one another for ever
         self.stream.codec_context.copy_opaque = True  # a frame tells the packet that it comes from
@@ -113,11 +115,6 @@ class VideoFile:
     def timed(self) -> bool:
         """Whether packets have presentation times; AVI's and ASF's are in the order of decoding."""
         return self.formats.isdisjoint({"avi", "asf"})
-
-    @property
-    def time_base(self) -> float:
-        """Seconds a tick of the stream."""
-        return float(self.stream.time_base or 0)
 
     def packets(self) -> Iterator[av.Packet]:
         """Yield the packets of the stream that hold data, as far as the container makes sense.
