@@ -75,7 +75,7 @@ def random_recipe(number: int) -> Recipe:
     form = str(rng.choice(kind.forms))
     chosen: dict[str, object] = {"options": dict(kind.options(rng)), "frames": int(rng.integers(20, 60))}
     chosen |= {"size": kind.sizes[rng.integers(len(kind.sizes))], "rate": RATES[rng.integers(len(RATES))]}
-    if kind.cut and rng.random() < 0.5:
+    if rng.random() < 0.5:
         chosen |= {
             "cut": str(rng.choice(["key", "key", "clean", "other", "tail", "bytes"])),
             "place": float(rng.uniform(0.1, 0.9)),
