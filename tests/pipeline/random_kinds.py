@@ -23,6 +23,8 @@ class Kind:
     pix_fmt: str = "yuv420p"
     closed: bool = True
     """What begins with a key frame needs nothing before it."""
+    slow: bool = False
+    """What begins with a key frame is shown only when all of the picture has been refreshed."""
     variable: bool = True
     """Whether the encoder takes any times."""
     sizes: tuple[tuple[int, int], ...] = SIZES
@@ -99,7 +101,7 @@ KINDS = (
     Kind("h264-field", "", FIELDS, sizes=FIELD_SIZES, variable=False, fields="single"),
     Kind("mpeg2", "mpeg2video", MPEG2, _mpeg("+cgop"), variable=False),
     Kind("hevc", "libx265", (*MOV, "matroska", "mpegts", "hevc"), _x265("open-gop=0"), sizes=SIZES_X265),
-    Kind("h264-refresh", "libx264", H264, _refreshed_x264, closed=False),
+    Kind("h264-refresh", "libx264", H264, _refreshed_x264, closed=False, slow=True),
     Kind(
         "mpeg4",
         "mpeg4",

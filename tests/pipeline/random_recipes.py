@@ -52,7 +52,8 @@ class Recipe:
     @property
     def whole(self) -> bool:
         """Every packet's frame can be shown, and is."""
-        return self.cut in ("none", "clean") or (self.cut == "key" and self.kind.closed)
+        entered = (self.cut == "clean" and not self.kind.slow) or (self.cut == "key" and self.kind.closed)
+        return self.cut == "none" or entered
 
     @property
     def stream(self) -> int:
