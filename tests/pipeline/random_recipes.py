@@ -53,7 +53,8 @@ class Recipe:
     def whole(self) -> bool:
         """Every packet's frame can be shown, and is."""
         entered = (self.cut == "clean" and not self.kind.slow) or (self.cut == "key" and self.kind.closed)
-        return self.cut == "none" or entered
+        misled = self.start == "hidden" and self.flags == "all"  # its demuxer begins amid a group
+        return (self.cut == "none" or entered) and not misled
 
     @property
     def stream(self) -> int:
@@ -91,6 +92,12 @@ def random_recipe(number: int) -> Recipe:
     if form in MOV and rng.random() < 0.15:
         chosen["form_options"] = {"movflags": "frag_keyframe+empty_moov"}
     chosen |= _orientation(kind, form, rng) | _company(form, rng)
+    if chosen.get("cut") == "other" and (kind.name, form) == ("av1", "ivf"):
+        chosen["cut"] = "key"  # its muxer takes nothing else
+    if kind.name == "png" and chosen.get("flags") == "first":
+        chosen["flags"] = "own"  # to its decoder the others are differences
+    if "decoy" in chosen:
+        chosen.pop("form_options", None)  # streams that begin apart are shifted when the first fragment has but one
     if kind.name == "h264-sei":
         chosen["sei"] = "first" if chosen.get("cut", "none") == "none" and rng.random() < 0.5 else "every"
     return Recipe(number=number, kind=kind, form=form, **chosen)
