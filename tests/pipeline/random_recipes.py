@@ -52,7 +52,9 @@ class Recipe:
     @property
     def whole(self) -> bool:
         """Every packet's frame can be shown, and is."""
-        return self.cut in ("none", "clean") or (self.cut == "key" and self.kind.closed)
+        entered = (self.cut == "clean" and not self.kind.slow) or (self.cut == "key" and self.kind.closed)
+        misled = self.start == "hidden" and self.flags == "all"  # its demuxer begins amid a group
+        return (self.cut == "none" or entered) and not misled
 
     @property
     def stream(self) -> int:
@@ -75,7 +77,7 @@ def random_recipe(number: int) -> Recipe:
     form = str(rng.choice(kind.forms))
     chosen: dict[str, object] = {"options": dict(kind.options(rng)), "frames": int(rng.integers(20, 60))}
     chosen |= {"size": kind.sizes[rng.integers(len(kind.sizes))], "rate": RATES[rng.integers(len(RATES))]}
-    if kind.cut and rng.random() < 0.5:
+    if rng.random() < 0.5:
         chosen |= {
             "cut": str(rng.choice(["key", "key", "clean", "other", "tail", "bytes"])),
             "place": float(rng.uniform(0.1, 0.9)),
@@ -90,6 +92,12 @@ def random_recipe(number: int) -> Recipe:
     if form in MOV and rng.random() < 0.15:
         chosen["form_options"] = {"movflags": "frag_keyframe+empty_moov"}
     chosen |= _orientation(kind, form, rng) | _company(form, rng)
+    if chosen.get("cut") == "other" and (kind.name, form) == ("av1", "ivf"):
+        chosen["cut"] = "key"  # its muxer takes nothing else
+    if kind.name == "png" and chosen.get("flags") == "first":
+        chosen["flags"] = "own"  # to its decoder the others are differences
+    if "decoy" in chosen:
+        chosen.pop("form_options", None)  # streams that begin apart are shifted when the first fragment has but one
     if kind.name == "h264-sei":
         chosen["sei"] = "first" if chosen.get("cut", "none") == "none" and rng.random() < 0.5 else "every"
     return Recipe(number=number, kind=kind, form=form, **chosen)

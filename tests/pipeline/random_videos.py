@@ -45,7 +45,7 @@ def build_video(recipe: Recipe, folder: Path) -> Path:
 
 
 def _form_options(recipe: Recipe) -> dict[str, str]:
-    options = dict(recipe.form_options)
+    options = {"fflags": "+bitexact"} | dict(recipe.form_options)
     if recipe.form in (*MOV, "3gp"):
         if recipe.cut == "bytes":
             options.setdefault("movflags", "faststart")

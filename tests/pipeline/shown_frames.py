@@ -41,13 +41,20 @@ class ShownFrames:
         return int(np.searchsorted(self.start + self.times, seconds + _TICK, side="right")) - 1
 
 
+_NOTHING = ShownFrames([], 0.0, np.empty(0), True, Fraction(1))
+
+
 def shown_frames(path: Path, stream_index: int) -> ShownFrames:
     """Decode a video stream from its first byte to its last, leaving nothing out and beginning nowhere else."""
     frames: list[np.ndarray] = []
     times: list[float | None] = []
-    with av.open(str(path)) as container:
+    try:
+        container = av.open(str(path))
+    except FFmpegError:  # cut too short to be a file of its kind
+        return _NOTHING
+    with container:
         if stream_index >= len(container.streams.video):
-            return ShownFrames([], 0.0, np.empty(0), True, Fraction(1))
+            return _NOTHING
         stream = container.streams.video[stream_index]
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
