@@ -51,11 +51,10 @@ def decode_frames(
             skipping = not skipping
             decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
         frames: list[av.VideoFrame] = []
+        if packet.is_corrupt:
+            sound.damage(index)  # it is decoded all the same: without it others would come in another order
         try:
-            if packet.is_corrupt:
-                sound.lose(index, packet)
-            else:
-                frames = decoder.decode(packet)
+            frames = decoder.decode(packet)
         except MemoryError:  # FFmpeg's is one, too
             raise
         except av.error.FFmpegError:
@@ -101,9 +100,13 @@ class _SoundFrames:
         if not packet.is_discard:
             self._expected[index] = packet.pts
 
+    def damage(self, index: int) -> None:
+        """A packet whose frame, and all that is predicted from it, is not what was filmed."""
+        insort(self._damaged, index)
+
     def lose(self, index: int, packet: av.Packet) -> None:
         """A packet that nothing can be made of."""
-        insort(self._damaged, index)
+        self.damage(index)
         if index not in self._expected:
             return
         if (pts := self._expected.pop(index)) is None or not self._timed:
@@ -120,7 +123,7 @@ class _SoundFrames:
             if passed or other < index - _REORDERED:  # its frame will not come: some packets have none
                 del self._expected[other]
         if frame.is_corrupt:
-            insort(self._damaged, index)
+            self.damage(index)
         self._held.append((index, frame))
 
     def release(self, *, all_frames: bool = False) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
