@@ -5,12 +5,12 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class CopyOutcome:
     """Wall time from request to rename."""
 
 
+Answer = TypeVar("Answer")
 _Item = tuple[int, list[np.ndarray]] | DecodeOutcome | BaseException
 
 
@@ -183,14 +184,8 @@ class DecodePool:
             paths: files, or folders of pictures.
             folders: for each path None, or how the pictures of the folder are named; all are files by default.
         """
-        pending: deque[Future[Probe | VideoError]] = deque()
         pairs = ((path, None) for path in paths) if folders is None else zip(paths, folders, strict=True)
-        for path, folder in pairs:
-            pending.append(self._threads.submit(self._probe_one, path, folder))
-            if len(pending) > 4 * self.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        return self._spread(self._probe_one, pairs)
 
     def read_alike(self, probes: Iterable[tuple[str, Probe]]) -> Iterator[tuple[str, ...]]:
         """Decoders by which earlier versions read the same frames of each file; none where there is no telling.
@@ -198,13 +193,7 @@ class DecodePool:
         Args:
             probes: paths of files, and what is known of them today.
         """
-        pending: deque[Future[tuple[str, ...]]] = deque()
-        for path, probe in probes:
-            pending.append(self._threads.submit(self._read_alike_one, path, probe))
-            if len(pending) > 4 * self.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        return self._spread(self._read_alike_one, probes)
 
     def decode(
         self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]
@@ -232,9 +221,13 @@ class DecodePool:
         Raises:
             DynapropError: a copy cannot be written: the disk is full or read-only.
         """
-        pending: deque[Future[CopyOutcome | VideoError]] = deque()
-        for request in requests:
-            pending.append(self._threads.submit(self._transcode_one, request))
+        return self._spread(self._transcode_one, ((request,) for request in requests))
+
+    def _spread(self, work: Callable[..., Answer], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Answer]:
+        """Do some work for each of the arguments, some of them ahead; the answers come in order."""
+        pending: deque[Future[Answer]] = deque()
+        for one in arguments:
+            pending.append(self._threads.submit(work, *one))
             if len(pending) > 4 * self.workers:
                 yield pending.popleft().result()
         while pending:

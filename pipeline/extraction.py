@@ -21,6 +21,7 @@ from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
 from pipeline.manifest import Manifest
 from pipeline.object_path import StoragePath
+from pipeline.outdated import cached_decoders, count_moved
 from pipeline.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
 from pipeline.remote import RemoteExtraction
 from pipeline.specs import BackboneSpec, DatasetSpec
@@ -237,7 +238,7 @@ class Extraction:
             clip_seconds=self.dataset.clip_seconds,
             min_clips=self.dataset.min_clips,
             max_clips=self.dataset.max_clips,
-            decoders=self._decoders() if changes.outdated else None,
+            decoders=cached_decoders(self.store) if changes.outdated else None,
             on_video=on_video,
         ):
             if save and changes:
@@ -258,7 +259,7 @@ class Extraction:
             shards=shards,
             clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
             bytes_to_write=self._bytes_to_write(shards, manifest),
-            reread=_moved((video.id for video in changes.outdated), before, manifest),
+            reread=count_moved((video.id for video in changes.outdated), before, manifest),
         )
         if save:
             self._check_room(plan.bytes_to_write)
@@ -404,17 +405,6 @@ class Extraction:
             )
         return self._extractor
 
-    def _decoders(self) -> dict[str, frozenset[str]]:
-        """What read the cached frames of each current video, whatever backbones they went through."""
-        place = ["shard", "video_id", "row"]
-        current = self.store.manifest().current()[place]
-        found: dict[str, set[str]] = {}
-        for key in list(self.store.keys()):
-            rows = self.store.ledger(key).read(["decoder"]).merge(current, on=place)
-            for video_id, decoder in zip(rows["video_id"], rows["decoder"], strict=True):
-                found.setdefault(video_id, set()).add(decoder)
-        return {video_id: frozenset(decoders) for video_id, decoders in found.items()}
-
     def _describe(self, keys: Iterable[FeatureKey]) -> None:
         """Create or grow the arrays of keys."""
         for key in keys:
@@ -446,14 +436,6 @@ class Extraction:
                 f"{self.store.root}: the features need {needed / 2**30:.2f} GiB and only {free / 2**30:.2f} GiB are "
                 "free; make room or set DYNAPROP_HOME to a larger disk"
             )
-
-
-def _moved(video_ids: Iterable[str], before: Manifest, after: Manifest) -> int:
-    """How many of these videos have other rows in one manifest than in the other."""
-    old, new = (
-        dict(zip(table["video_id"], table["row"], strict=True)) for table in (before.current(), after.current())
-    )
-    return sum(old[video] != new[video] for video in video_ids)
 
 
 def _channels(key: FeatureKey) -> int:

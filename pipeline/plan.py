@@ -8,15 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.annotations import Video
-from pipeline.clips import ClipGrid, clip_grid
+from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES
 from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
 from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
+from pipeline.outdated import read_as_today, same_places
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -207,7 +207,7 @@ def apply_changes(
         yield manifest
     for first in range(0, len(changes.outdated), _VIDEOS_A_SAVE):
         again = list(probe_all(changes.outdated[first : first + _VIDEOS_A_SAVE]))
-        same = _read_alike(manifest, again, decoders or {}, pool=pool, root=root)
+        same = read_as_today(manifest, again, decoders or {}, pool=pool, root=root)
         other = [video for video in again if video.video_id not in same]
         manifest = manifest.refreshed(video for video in again if video.video_id in same)
         manifest = manifest.without(video.video_id for video in other).extended(other)
@@ -276,48 +276,8 @@ def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
         if video.grid is not None
         and isinstance(video.probe, Probe)
         and (row := known.get(video.video_id)) is not None
-        and _same_places(row, video.probe, video.grid)
+        and same_places(row, video.probe, video.grid)
     }
-
-
-def _read_alike(
-    manifest: Manifest,
-    videos: Sequence[ProbedVideo],
-    decoders: Mapping[str, frozenset[str]],
-    *,
-    pool: DecodePool,
-    root: Path,
-) -> set[str]:
-    """Ids of the videos of which an earlier version has cached the frames that are read today."""
-    table = manifest.current()
-    ids = {video.video_id for video in videos}
-    known = {row.video_id: row for row in table[table["video_id"].isin(ids)].itertuples()}
-    alike = {video.video_id for video in videos if _same_failure(known[video.video_id], video.probe)}
-    candidates = [
-        (video.video_id, str(root / video.path), video.probe)
-        for video in videos
-        if isinstance(video.probe, Probe)
-        and video.grid is not None
-        and _same_places(known[video.video_id], video.probe, video.grid)
-    ]
-    found = pool.read_alike((path, probe) for _, path, probe in candidates)
-    for (video_id, _, _), names in zip(candidates, found, strict=True):
-        if decoders.get(video_id, frozenset()) <= set(names):
-            alike.add(video_id)
-    return alike
-
-
-def _same_failure(row: Any, probe: Probe | VideoError) -> bool:
-    return isinstance(probe, VideoError) and row.error_kind == probe.kind
-
-
-def _same_places(row: Any, probe: Probe, grid: ClipGrid) -> bool:
-    """Whether a row of the manifest has the clips of a grid at the same frames and times."""
-    return bool(
-        np.array_equal(row.frames, grid.frames)
-        and np.array_equal(row.timestamps, grid.timestamps)
-        and (row.n_frames, row.estimated) == (probe.n_frames, probe.estimated)
-    )
 
 
 def _same_video(known: Any, video: Video) -> bool:
