@@ -5,7 +5,7 @@ The work is decoding the frames that the model looks at, and their way through b
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -67,13 +67,8 @@ def measure_predict(
         grid = clip_grid(probe.timestamps, probe.duration, clip_seconds=1.0, min_clips=25, max_clips=1024)
         wanted = inference_clips(len(grid), n_s=n_s, n_t=n_t)
         clips = np.union1d(*wanted)
-        request = FrameRequest(
-            path=str(video),
-            frames=grid.frames[clips],
-            timestamps=grid.timestamps[clips],
-            n_frames=probe.n_frames,
-            start=probe.start,
-            estimated=probe.estimated,
+        request = replace(
+            FrameRequest.of_file(video, probe, grid.frames[clips]),
             clip_sizes=tuple((backbones[int(clip in wanted[1])].size,) for clip in clips),
         )
         found: list[dict[int, list[np.ndarray]]] = []

@@ -124,14 +124,7 @@ def write_moving_pictures(path: Path, *, seconds: int, size: tuple[int, int] = (
 
 def _every_clip(path: Path, probe: Probe, clip_seconds: float) -> FrameRequest:
     grid = clip_grid(probe.timestamps, probe.duration, clip_seconds=clip_seconds)
-    return FrameRequest(
-        path=str(path),
-        frames=grid.frames,
-        timestamps=grid.timestamps,
-        n_frames=probe.n_frames,
-        start=probe.start,
-        estimated=probe.estimated,
-    )
+    return FrameRequest.of_file(path, probe, grid.frames)
 
 
 def main() -> None:

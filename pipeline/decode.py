@@ -3,7 +3,6 @@
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,18 +16,12 @@ from PIL import Image
 
 from pipeline.entry_points import closed_groups, may_save, wanted_groups
 from pipeline.frame_folder import FrameFolder, read_picture
-from pipeline.h264 import H264Stream
-from pipeline.orientation import Matrix, display_matrix, upright
+from pipeline.orientation import display_matrix, upright
 from pipeline.probe import Probe, shown_size
-from pipeline.sound_frames import decode_frames
+from pipeline.sound_frames import SAME, decode_frames
 from pipeline.video import VideoError, VideoFile
 
-_SAME = 1e-4  # seconds: times that differ by less are one frame's
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
-
-# Codecs whose frames that no other one needs can be left out. Not MPEG-2, where one of them may be two packets, and not
-# HEVC, where "no other one" means none of the same temporal layer.
-_SKIPPABLE = frozenset({"h264", "mpeg1video", "mpeg4"})
 
 _Frames = Iterator[tuple[float | None, av.VideoFrame | None]]
 
@@ -42,8 +35,6 @@ class FrameRequest:
     """[T] int64, indices in presentation order, strictly increasing."""
     timestamps: np.ndarray
     """[T] float64, seconds of these frames since the first presented one."""
-    n_frames: int
-    """Frames that the probe counted."""
     start: float
     """Presentation time of the first frame, seconds."""
     estimated: bool
@@ -64,7 +55,6 @@ class FrameRequest:
             path=str(path),
             frames=frames,
             timestamps=probe.timestamps[frames],
-            n_frames=probe.n_frames,
             start=probe.start,
             estimated=probe.estimated,
             stream=probe.stream,
@@ -112,22 +102,23 @@ def _read(
     on_frame: Callable[[], None] | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     n_clips, clip, found = len(request.frames), 0, 0
-    coded: tuple[int, int] | None = None
+    form: tuple[int, int, str] | None = None
+    first_size = matrix = None
     newest = -inf
-    matrix: Matrix | None = None
-    with VideoFile(request.path, stream=request.stream) as video:
+    with VideoFile(request.path, stream=request.stream, on_packet=on_frame) as video:
         pixel_aspect = video.stream.sample_aspect_ratio
-        for index, (time, frame) in enumerate(decode(video, request, on_frame)):
+        for index, (time, frame) in enumerate(decode(video, request, on_frame) if n_clips else ()):
             if frame is not None:
-                coded = coded or (frame.width, frame.height)
-                matrix = display_matrix(frame, matrix)
+                if form != (form := (frame.width, frame.height, frame.format.name)):
+                    matrix = display_matrix(frame)  # a player sets itself up anew then, and only then
+                    first_size = first_size or form[:2]
                 if time is not None and not request.estimated:
                     if time <= newest:
                         raise VideoError("mismatch", f"frames do not come in the order of their times, at {time:.3f} s")
                     newest = time
             while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
                 if late == 0 and frame is not None:
-                    if (frame.width, frame.height) == coded:  # a stream may go on in another size
+                    if (frame.width, frame.height) == first_size:  # a stream may go on in another size
                         _require_size(request, clip, shown_size(frame, matrix, pixel_aspect))
                     found += 1
                     yield clip, upright(frame.to_ndarray(format="rgb24"), matrix)
@@ -145,37 +136,17 @@ def _all_frames(video: VideoFile, _request: FrameRequest, on_frame: Callable[[],
 def _needed_frames(video: VideoFile, request: FrameRequest, on_frame: Callable[[], None] | None) -> _Frames:
     times = (request.start + request.timestamps).tolist()
     if not may_save(video, times):
-        yield from decode_frames(video, is_wanted=_wanted(video, times), on_packet=on_frame)
+        yield from decode_frames(video, wanted=times, on_packet=on_frame)
         return
     with VideoFile(request.path, stream=video.stream.index) as other:
         groups = closed_groups(other, on_packet=on_frame)
     for number, (last, packets) in enumerate(wanted_groups(video, groups, times, on_packet=on_frame)):
         if number:
             video.stream.codec_context.flush_buffers()
-        for time, frame in decode_frames(video, packets, is_wanted=_wanted(video, times), on_packet=on_frame):
+        for time, frame in decode_frames(video, packets, wanted=times, on_packet=on_frame):
             yield time, frame
-            if time is not None and time > last - _SAME:
+            if time is not None and time > last - SAME:
                 break
-
-
-def _wanted(video: VideoFile, times: list[float]) -> Callable[[av.Packet], bool] | None:
-    """Says of a packet whether its frame's time is among these (rising); None where a packet does not say enough."""
-    if video.codec not in _SKIPPABLE or not video.timed:
-        return None
-    h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
-
-    def is_wanted(packet: av.Packet) -> bool:
-        if h264:
-            h264.is_idr(packet)  # for what it says of itself
-            if not h264.progressive or h264.oriented:
-                return True
-        if packet.pts is None:
-            return True
-        time = packet.pts * video.time_base
-        place = bisect_left(times, time - _SAME)
-        return place < len(times) and times[place] < time + _SAME
-
-    return is_wanted
 
 
 def read_with_decord(
@@ -203,7 +174,7 @@ def read_with_decord(
             yield clip, frame
         if next(theirs, None) is not None:
             raise VideoError("mismatch", "decord shows frames that PyAV cannot decode")
-    except (decord.DECORDError, RuntimeError) as error:
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise VideoError("decode", f"decord: {str(error).splitlines()[0]}") from None
 
 
@@ -256,7 +227,7 @@ def _lateness(request: FrameRequest, clip: int, index: int, time: float | None) 
     if time is None:
         return -1
     late = time - request.start - request.timestamps[clip]
-    return 0 if abs(late) < _SAME else int(np.sign(late))
+    return 0 if abs(late) < SAME else int(np.sign(late))
 
 
 def _require_size(request: FrameRequest, clip: int, size: tuple[int, int]) -> None:

@@ -85,7 +85,6 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         path=request["path"],
         frames=np.array(request["frames"], np.int64),
         timestamps=np.array(request["timestamps"], np.float64),
-        n_frames=request["n_frames"],
         start=request["start"],
         estimated=request["estimated"],
         folder=_folder(request),

@@ -59,7 +59,7 @@ def read_alike(path: str | Path, *, stream: int | None, on_frame: Callable[[], N
 
 def _shown_alike(frame: av.VideoFrame) -> bool:
     """Whether an earlier version turned a frame as it is turned today."""
-    corners = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    corners = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)
     before = np.rot90(corners, frame.rotation // 90) if frame.rotation % 360 else corners
     return np.array_equal(before, upright(corners, display_matrix(frame)))
 
@@ -94,19 +94,38 @@ def _enters_safely(path: str | Path, stream: int | None, on_frame: Callable[[], 
         if codec == "h264":
             entries = {group.packet for group in closed_groups(video, on_packet=on_frame)}
             with VideoFile(path, stream=stream) as again:
-                flagged = {number for number, packet in enumerate(again.packets()) if packet.is_keyframe}
-            return flagged <= entries
-        if codec != "mpeg4":
+                for number, packet in enumerate(again.packets()):
+                    if on_frame:
+                        on_frame()
+                    if packet.is_keyframe and number not in entries:
+                        return False
+            return True
+        if codec not in _IS_KEY:
             return False
         newest = -inf
         for packet in video.packets():
             if on_frame:
                 on_frame()
-            picture = bytes(packet).partition(_MPEG4_PICTURE)[2]
             order = packet.dts if packet.pts is None else packet.pts
-            if not picture or order is None or order <= newest or packet.is_keyframe != (picture[0] >> 6 == 0):
-                return False
-            if _MPEG4_PICTURE in picture:  # packed B-frames
+            if order is None or order <= newest or packet.is_keyframe != _IS_KEY[codec](bytes(packet)):
                 return False
             newest = order
     return True
+
+
+def _is_mpeg4_key(packet: bytes) -> bool | None:
+    pictures = packet.split(_MPEG4_PICTURE)[1:]
+    return pictures[0][:1] < b"\x40" if len(pictures) == 1 and pictures[0] else None  # several: packed B-frames
+
+
+def _is_vp8_key(packet: bytes) -> bool | None:
+    return not packet[0] & 1
+
+
+def _is_vp9_key(packet: bytes) -> bool | None:
+    profile_3 = packet[0] & 0x30 == 0x30  # one bit longer
+    return packet[0] >> (1 if profile_3 else 2) & 3 == 0  # show_existing_frame, frame_type
+
+
+# By codec: whether a packet holds a key frame, None where it is not that simple.
+_IS_KEY = {"mpeg4": _is_mpeg4_key, "vp8": _is_vp8_key, "vp9": _is_vp9_key}

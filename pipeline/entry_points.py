@@ -15,7 +15,7 @@ from math import inf
 import av
 import numpy as np
 
-from pipeline.h264 import H264Stream
+from pipeline.h264 import INDEPENDENT, H264Stream
 from pipeline.video import VideoFile
 
 
@@ -45,7 +45,7 @@ def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = No
     independent = []
     for packet in video.packets():
         pts.append(packet.pts)
-        independent.append(h264.is_idr(packet) is True)
+        independent.append(h264.look(packet) == INDEPENDENT)
         if on_packet:
             on_packet()
     if not pts or None in pts or not (h264.steady and h264.progressive) or h264.oriented:

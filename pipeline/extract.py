@@ -304,7 +304,6 @@ def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
         path=str(Path(root, record["path"])),
         frames=np.asarray(record["frames"]),
         timestamps=np.asarray(record["timestamps"]),
-        n_frames=record["n_frames"],
         start=record["start"],
         estimated=record["estimated"],
         folder=frame_folder(record),

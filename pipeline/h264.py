@@ -3,15 +3,26 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 import av
 
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _IDR, _SEI, _SPS, _PPS = 5, 6, 7, 8  # NAL unit types
 _SLICES = frozenset({1, 2, 5})
+_LONGEST_SET = 1024  # bytes of a sequence parameter set in which what we ask for lies
 _ORIENTATION = 47  # payload type of an SEI message
+_B_SLICES = frozenset({1, 6})  # slice types
+_START = 64  # bytes of a packet or unit in which the beginning of a slice's header lies
 # Profiles whose sequence parameter set says more about colours.
 _HIGH = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+
+
+INDEPENDENT = "independent"
+"""A picture (IDR) for which nothing before it need be decoded."""
+DISPOSABLE = "disposable"
+"""A B-picture that no other one is predicted from; its type is asked for, as one damaged byte makes others seem so."""
+DEPENDENT = "dependent"
 
 
 class H264Stream:
@@ -47,25 +58,31 @@ class H264Stream:
         """Whether each packet is a whole picture: no parameter set allows fields, and there has been one."""
         return self._progressive == {True}
 
-    def is_idr(self, packet: av.Packet | bytes) -> bool | None:
-        """Look at the next packet; whether its picture needs none before it, or None where there is no picture."""
+    def look(self, packet: av.Packet | bytes) -> str | None:
+        """Look at the next packet; ``INDEPENDENT``, ``DISPOSABLE`` or ``DEPENDENT``, None where it holds no picture."""
+        if isinstance(packet, av.Packet) and packet.has_sidedata("new_extradata"):  # another description begins
+            self.steady = False
+            self._progressive.add(False)
         size = self._length_size
-        if size is not None and len(start := memoryview(packet)[: size + 1]) > size and start[size] & 31 in _SLICES:
-            return start[size] & 31 == _IDR  # the usual packet: nothing but slices, all of one type
-        types = set()
+        start = memoryview(packet)[:_START]
+        if size is not None and len(start) > size and start[size] & 31 in _SLICES:
+            return _picture(bytes(start[size:]))  # the usual packet: nothing but slices, all of one kind
+        picture = None
+        parameters = False
         try:
             for unit in self._units(bytes(packet)):
                 kind = unit[0] & 31
-                types.add(kind)
                 if kind in (_SPS, _PPS):
+                    parameters = True
                     self.steady &= unit in self._known
                     self._see(unit)
                 elif kind == _SEI:
                     self.oriented |= _ORIENTATION in _sei_types(unit)
+                elif kind in _SLICES:
+                    picture = picture or _picture(unit[:_START])
         except (IndexError, ValueError):
             return None
-        slices = _SLICES & types
-        return slices == {_IDR} if slices else None
+        return DEPENDENT if parameters and picture == DISPOSABLE else picture
 
     def _units(self, packet: bytes) -> Iterator[bytes]:
         return _annex_b(packet) if self._length_size is None else _prefixed(packet, self._length_size)
@@ -76,6 +93,20 @@ class H264Stream:
                 self._progressive.add(_frames_only(unit))
             except (IndexError, ValueError):
                 self._progressive.add(False)
+
+
+def _picture(start: bytes) -> str:
+    """What a picture is by the beginning of its first slice, section 7.3.3."""
+    if start[0] & 31 == _IDR:
+        return INDEPENDENT
+    if start[0] & 0xE0:  # nal_ref_idc, or the bit that has to be 0
+        return DEPENDENT
+    try:
+        bits = _Bits(start[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
+        bits.golomb()  # its first macroblock
+        return DISPOSABLE if bits.golomb() in _B_SLICES else DEPENDENT
+    except ValueError:
+        return DEPENDENT
 
 
 def _annex_b(data: bytes) -> Iterator[bytes]:
@@ -104,7 +135,8 @@ def _listed(avcc: bytes) -> Iterator[bytes]:
         for _ in range(count):
             length = int.from_bytes(avcc[place : place + 2])
             place += 2 + length
-            yield avcc[place - length : place]
+            if length:
+                yield avcc[place - length : place]
 
 
 def _sei_types(unit: bytes) -> Iterator[int]:
@@ -120,14 +152,13 @@ def _sei_types(unit: bytes) -> Iterator[int]:
 
     for byte in data:
         yield number(byte)
-        size = number(next(data, 0))
-        for _ in range(size):
-            next(data, 0)
+        for _ in islice(data, number(next(data, 0))):
+            pass
 
 
 def _frames_only(sps: bytes) -> bool:
     """``frame_mbs_only_flag`` of a sequence parameter set."""
-    bits = _Bits(sps[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
+    bits = _Bits(sps[1:_LONGEST_SET].replace(b"\x00\x00\x03", b"\x00\x00"))
     profile = bits.take(8)
     bits.take(16)  # constraints, level
     bits.golomb()  # number of the set
@@ -183,4 +214,6 @@ class _Bits:
         zeros = 0
         while not self.take(1):
             zeros += 1
+            if zeros > 32:
+                raise ValueError("no number")
         return (1 << zeros) - 1 + self.take(zeros)

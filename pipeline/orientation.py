@@ -20,11 +20,15 @@ Matrix = tuple[int, ...]
 """The nine numbers of a display matrix, 16.16 and 2.30 fixed point."""
 
 
-def display_matrix(frame: av.VideoFrame, before: Matrix | None = None) -> Matrix | None:
-    """A frame's display matrix, or else the one of the frame before it, as the bitstream says it once for many."""
+def display_matrix(frame: av.VideoFrame) -> Matrix | None:
+    """A frame's display matrix.
+
+    FFmpeg's player asks for it with the first frame, and again where size or format change: a bitstream may say it once
+    for all.
+    """
     # Not frame.side_data: it and its frame keep one another in memory until garbage is collected.
     data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    return before if data is None else struct.unpack("=9i", cast(bytes, data))
+    return None if data is None else struct.unpack("=9i", cast(bytes, data))
 
 
 def is_turned(matrix: Matrix | None) -> bool:

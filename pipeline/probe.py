@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
-from pipeline.h264 import H264Stream
+from pipeline.h264 import DEPENDENT, INDEPENDENT, H264Stream
 from pipeline.orientation import Matrix, display_matrix, is_turned
 from pipeline.sound_frames import decode_frames
 from pipeline.video import VideoError, VideoFile
@@ -66,7 +66,7 @@ def probe_video(path: str | Path, *, by_decoding: bool = False, on_frame: Callab
     Raises:
         VideoError: the file cannot be used as a video.
     """
-    with VideoFile(path) as video:
+    with VideoFile(path, on_packet=on_frame) as video:
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 0) or 25.0
         packets = _read_packets(video, on_frame)
         stream, note = video.stream.index, video.note
@@ -74,7 +74,7 @@ def probe_video(path: str | Path, *, by_decoding: bool = False, on_frame: Callab
         times = None if by_decoding else packets.times
         frames = decode_frames(video, on_packet=on_frame)
         if times is None:
-            times, first = _decoded_times(frames, packets.begin)
+            times, first = _decoded_times(frames)
         else:
             first = next((frame for _, frame in frames if frame is not None), None)
         if first is None:
@@ -147,8 +147,6 @@ class _Packets:
 
     times: np.ndarray | None
     """Presentation times of all frames, sorted, in seconds; None where only decoding tells."""
-    begin: float | None
-    """Presentation time of the first key frame; what comes before it and is lost was cut off, not damaged."""
     share: float
     """As in ``Probe``."""
 
@@ -163,8 +161,8 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
     for packet in video.packets():
         if on_frame:
             on_frame()
-        independent = h264.is_idr(packet) if h264 else packet.is_keyframe
-        if not dts and independent is False:  # cut off from what came before; what cannot be read is damaged
+        picture = h264.look(packet) if h264 else INDEPENDENT if packet.is_keyframe else DEPENDENT
+        if not dts and picture not in (INDEPENDENT, None):  # cut off from what was before; what is none is damaged
             entered = False
         if key is not None and packet.pts is not None and packet.pts < key:  # it leads the key frame in presentation
             entered = False
@@ -178,31 +176,28 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
         share = min(1.0, len(dts) / len(video.stream.index_entries))
     elif "avi" in formats and video.stream.frames and dts:  # counts its chunks, some of which may be empty
         share = min(1.0, (max(dts) - min(dts) + 1) / video.stream.frames)
-    begin = None if key is None else key * video.time_base
     countable = video.codec in _COUNTABLE_CODECS and video.timed and entered
     if h264 and not h264.progressive:  # a packet may be one of a frame's two fields
         countable = False
     if not countable or key is None or None in shown:
-        return _Packets(None, begin, share)
+        return _Packets(None, share)
     pts = np.array(shown, np.int64)
     if video.stream.codec_context.has_b_frames and (np.diff(pts) > 0).all():
-        return _Packets(None, begin, share)  # frames come in another order than packets, whose times know nothing of it
+        return _Packets(None, share)  # frames come in another order than packets, whose times know nothing of it
     pts = np.sort(pts)
     if formats.isdisjoint(_FILES):
         pts = pts[pts >= key]  # the beginning of a stream that was cut, with no references
     if len(pts) == 0 or (np.diff(pts) == 0).any():
-        return _Packets(None, begin, share)
-    return _Packets(pts * video.time_base, begin, share)
+        return _Packets(None, share)
+    return _Packets(pts * video.time_base, share)
 
 
 def _decoded_times(
-    frames: Iterable[tuple[float | None, av.VideoFrame | None]], begin: float | None
+    frames: Iterable[tuple[float | None, av.VideoFrame | None]],
 ) -> tuple[np.ndarray, av.VideoFrame | None]:
     """Times of all frames, NaN where one has none, and the first frame."""
     times, first = [], None
     for time, frame in frames:
-        if frame is None and time is not None and begin is not None and time < begin:
-            continue
         times.append(np.nan if time is None else time)
         first = first or frame
     return np.array(times, np.float64), first

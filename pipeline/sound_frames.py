@@ -1,16 +1,18 @@
 """Sound frames: what a damaged video shows is told apart from what was filmed."""
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import av
 import av.error
 from av.video.frame import PictureType
 
+from pipeline.h264 import DEPENDENT, DISPOSABLE, H264Stream
 from pipeline.video import VideoFile
 
+SAME = 1e-4  # seconds: times that differ by less are one frame's
 _REORDERED = 16  # frames that a decoder may hold to put them in order, in H.264 and HEVC
 
 
@@ -18,7 +20,7 @@ def decode_frames(
     video: VideoFile,
     packets: Iterable[av.Packet] | None = None,
     *,
-    is_wanted: Callable[[av.Packet], bool] | None = None,
+    wanted: Sequence[float] | None = None,
     on_packet: Callable[[], None] | None = None,
 ) -> Iterator[tuple[float | None, av.VideoFrame | None]]:
     """Decode packet by packet; yield ``(time, frame)`` in presentation order, the frame None where it is lost.
@@ -26,13 +28,13 @@ def decode_frames(
     Lost is a frame whose packet is damaged, and every frame that may have been predicted from it, up to the next key
     frame: FFmpeg conceals the damage, and what it shows was never filmed. Decoders notice damage as far as the format
     lets them: nearly always in MPEG-4 and in H.264's baseline profiles, mostly in H.264 with arithmetic coding, and in
-    HEVC, VP9 and AV1 where more than single bytes are wrong. A packet that is gone from the file is not yielded.
+    HEVC, VP9 and AV1 where more than single bytes are wrong. A packet that is gone from the file is not yielded, nor is
+    a lost frame from before the first key frame: it was cut off.
 
     Args:
         video: the open file.
         packets: those to decode, in order, from a picture on that needs none before it; all by default.
-        is_wanted: says of a packet whether its frame is wanted. Others are not yielded where no frame is predicted
-            from them, which saves decoding them. By default all are wanted.
+        wanted: times in seconds, rising: other frames are left out where H.264 says that none is predicted from them.
         on_packet: called before every packet, as a sign of life.
 
     Raises:
@@ -40,16 +42,20 @@ def decode_frames(
         OSError: as ``VideoFile.packets``.
     """
     decoder = video.stream.codec_context
+    h264 = H264Stream(decoder.extradata) if video.codec == "h264" else None
     sound = _SoundFrames(video.time_base, timed=video.timed, reordered=bool(decoder.has_b_frames))
-    index, skipping = -1, False
+    index = -1
     for index, packet in enumerate(video.packets() if packets is None else packets):
         if on_packet:
             on_packet()
+        picture = h264.look(packet) if h264 else DEPENDENT
+        disposable = h264 is not None and h264.progressive and picture == DISPOSABLE
+        if disposable and wanted is not None and video.timed and not _is_among(packet, video.time_base, wanted):
+            continue
         packet.opaque = index
-        sound.expect(index, packet)
-        if is_wanted and is_wanted(packet) == skipping:
-            skipping = not skipping
-            decoder.skip_frame = "NONREF" if skipping else "DEFAULT"
+        if packet.is_keyframe or (index == 0 and picture is None):  # what cannot be read is damaged, and not cut off
+            sound.enter(packet)
+        sound.expect(index, packet, disposable=disposable)
         frames: list[av.VideoFrame] = []
         if packet.is_corrupt:
             sound.damage(index)  # it is decoded all the same: without it others would come in another order
@@ -62,12 +68,19 @@ def decode_frames(
         for frame in frames:
             sound.receive(_source(frame, index), frame)
         yield from sound.release()
-    if skipping:
-        decoder.skip_frame = "DEFAULT"  # as whoever goes on with this decoder expects it
     with suppress(av.error.FFmpegError):
         for frame in decoder.decode(None):
             sound.receive(_source(frame, index), frame)
     yield from sound.release(all_frames=True)
+
+
+def _is_among(packet: av.Packet, time_base: float, times: Sequence[float]) -> bool:
+    """Whether a packet's frame is shown at one of these times, or does not say when."""
+    if packet.pts is None:
+        return True
+    time = packet.pts * time_base
+    place = bisect_left(times, time - SAME)
+    return place < len(times) and times[place] < time + SAME
 
 
 def _source(frame: av.VideoFrame, newest: int) -> int:
@@ -89,20 +102,34 @@ class _SoundFrames:
         self._timed = timed
         self._reordered = reordered
         self._unplaced = -1  # newest packet whose lost frame may belong before frames of earlier packets
+        self._entered = False
+        self._begin: int | None = None  # time of the first key frame
         self._expected: dict[int, int | None] = {}  # packets, in order, whose frames are still to come: their times
         self._held: deque[tuple[int, av.VideoFrame | None]] = deque()
         self._lost: list[int] = []  # times of frames that will never come, in order
         self._damaged: list[int] = []  # packets, in order, behind the newest sound key frame
-        self._key = -1  # packet of that key frame
+        self._disposable: set[int] = set()  # packets of frames to come, from which none is predicted
+        self._damaged_alone: set[int] = set()  # those of them that are damaged
+        self._key = -1  # packet of the newest sound key frame
 
-    def expect(self, index: int, packet: av.Packet) -> None:
+    def enter(self, packet: av.Packet) -> None:
+        """A packet before whose frame all that is lost was cut off, if it is the first such."""
+        if not self._entered:
+            self._entered, self._begin = True, packet.pts
+
+    def expect(self, index: int, packet: av.Packet, *, disposable: bool) -> None:
         """A packet whose frame will be shown, unless an edit list hides it."""
+        if disposable:
+            self._disposable.add(index)
         if not packet.is_discard:
             self._expected[index] = packet.pts
 
     def damage(self, index: int) -> None:
         """A packet whose frame, and all that is predicted from it, is not what was filmed."""
-        insort(self._damaged, index)
+        if index in self._disposable:
+            self._damaged_alone.add(index)
+        else:
+            insort(self._damaged, index)
 
     def lose(self, index: int, packet: av.Packet) -> None:
         """A packet that nothing can be made of."""
@@ -110,7 +137,8 @@ class _SoundFrames:
         if index not in self._expected:
             return
         if (pts := self._expected.pop(index)) is None or not self._timed:
-            self._held.append((index, None))
+            if self._entered:
+                self._held.append((index, None))
             self._unplaced = index if self._reordered else -1
         else:
             insort(self._lost, pts)
@@ -135,16 +163,26 @@ class _SoundFrames:
                 continue
             yield from self._lost_before(frame.pts)
             time = None if frame.pts is None else frame.pts * self._time_base  # flushed frames know no time base
-            yield time, frame if self._is_sound(index, frame) else None
+            if self._is_sound(index, frame):
+                yield time, frame
+            elif not self._is_cut_off(frame.pts):
+                yield time, None
         if all_frames:
             yield from self._lost_before(None)
 
     def _lost_before(self, pts: int | None) -> Iterator[tuple[float, None]]:
         while self._lost and (pts is None or self._lost[0] < pts):
-            yield self._lost.pop(0) * self._time_base, None
+            lost = self._lost.pop(0)
+            if not self._is_cut_off(lost):
+                yield lost * self._time_base, None
+
+    def _is_cut_off(self, pts: int | None) -> bool:
+        """Whether a lost frame belongs to what is no longer there before the first key frame."""
+        return not self._entered or (pts is not None and self._begin is not None and pts < self._begin)
 
     def _is_sound(self, index: int, frame: av.VideoFrame) -> bool:
-        if index < self._unplaced:
+        self._disposable.discard(index)
+        if index < self._unplaced or index in self._damaged_alone:
             return False
         place = bisect_right(self._damaged, index)
         damaged = self._damaged[place - 1] if place else -1

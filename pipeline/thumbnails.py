@@ -73,7 +73,6 @@ def _request(record: dict[Any, Any], root: Path, count: int) -> FrameRequest:
         path=str(root / record["path"]),
         frames=np.asarray(record["frames"])[clips],
         timestamps=np.asarray(record["timestamps"])[clips],
-        n_frames=record["n_frames"],
         start=record["start"],
         estimated=record["estimated"],
         folder=frame_folder(record),

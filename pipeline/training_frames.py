@@ -56,7 +56,6 @@ class TrainingVideo:
             path=self.path,
             frames=frames,
             timestamps=self.times[frames],
-            n_frames=len(self.times),
             start=self.start,
             estimated=self.estimated,
             folder=self.folder,

@@ -150,7 +150,7 @@ def _encode(
         time_base = Fraction(1, source_base.denominator if exact else _TICKS)
         first: int | None = None
         with _output(target, size, rate, time_base, tag) as write:
-            matrix: Matrix | None = None
+            form = matrix = None
             for index, (_, frame) in enumerate(decode_frames(video, on_packet=on_frame)):
                 if frame is None:
                     at = original.timestamps[min(index, original.n_frames - 1)]
@@ -161,7 +161,8 @@ def _encode(
                 if ticks is None:
                     raise VideoError("mismatch", f"frame {index} has no time, other than the probe says")
                 first = ticks if first is None else first
-                matrix = display_matrix(frame, matrix)
+                if form != (form := (frame.width, frame.height, frame.format.name)):
+                    matrix = display_matrix(frame)
                 write(_shown(frame, matrix, size), round((ticks - first) * source_base / time_base))
                 if on_frame:
                     on_frame()

@@ -2,7 +2,7 @@
 
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -65,19 +65,22 @@ class VideoFile:
     Args:
         path: the file.
         stream: number of the stream to read, where it is known; by the rule above by default.
+        on_packet: called after every packet where streams have to be compared, as a sign of life.
 
     Raises:
         VideoError: ``unreadable``, ``no_video``, or ``decode`` where nobody knows the codec.
     """
 
-    def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, stream: int | None = None, on_packet: Callable[[], None] | None = None
+    ) -> None:
         self.container = _open(path)
         self.note = ""
         """What decided between several video streams; empty where there was no choice."""
         try:
             candidates = _video_streams(self.container)
             if stream is None and len(candidates) > 1:
-                stream, self.note = _choose(path, candidates)
+                stream, self.note = _choose(path, candidates, on_packet)
             by_number = {candidate.index: candidate for candidate in candidates}
             if stream is not None and stream not in by_number:
                 raise VideoError("mismatch", f"stream {stream}, which the probe chose, is no video stream any more")
@@ -152,12 +155,14 @@ def _video_streams(container: av.container.InputContainer) -> list[VideoStream]:
     return streams
 
 
-def _choose(path: str | Path, streams: list[VideoStream]) -> tuple[int, str]:
+def _choose(path: str | Path, streams: list[VideoStream], on_packet: Callable[[], None] | None) -> tuple[int, str]:
     """Number of the stream that counts, and why it is that one."""
     frames: Counter[int] = Counter()
     with _open(path) as container:  # of its own: reading it to the end is no use to whoever decodes
         for packet in _packets(container, *container.streams.video):
             frames[packet.stream_index] += not packet.is_discard
+            if on_packet:
+                on_packet()
     usable = [stream for stream in streams if stream.codec_context is not None] or streams
     real = [stream for stream in usable if frames[stream.index] > 1] or usable
     default = [stream for stream in real if stream.disposition & Disposition.default]

@@ -39,7 +39,7 @@ def test_every_decoder_gives_the_frames_that_all_frames_give(tmp_path, decoder, 
     wanted, own = request(path)
     assert own == "pyav"
     reference = all_frames(path)
-    assert wanted.n_frames == len(reference) == 50
+    assert probe_video(path).n_frames == len(reference) == 50
     for (_, frame), index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
         np.testing.assert_array_equal(frame, reference[index])
 
@@ -64,7 +64,7 @@ def test_ut_interaction_is_read_as_pyav_presents_it(data_root):
         reference = all_frames(path)
         assert decoder == "pyav"
         assert wanted.estimated
-        assert wanted.n_frames == len(reference)
+        assert probe_video(path).n_frames == len(reference)
         for (_, frame), index in zip(read_frames(wanted, decoder), wanted.frames, strict=True):
             np.testing.assert_array_equal(frame, reference[index])
 

@@ -158,7 +158,7 @@ def test_a_video_that_needs_too_much_memory_is_named_and_the_child_goes_on(tmp_p
     """A picture of 192 MiB, since libavcodec often takes a refused allocation for invalid data."""
     Image.new("L", (8000, 8000)).save(tmp_path / "1.png")
     folder = FrameFolder(template="{}.png", first=1, fps=1)
-    wanted = FrameRequest(str(tmp_path), np.array([0]), np.array([0.0]), 1, 0.0, True, folder)
+    wanted = FrameRequest(str(tmp_path), np.array([0]), np.array([0.0]), 0.0, True, folder)
     other, decoder = request(write_video(tmp_path / "small.mp4"))
     with DecodePool(workers=1, deadline=60, memory=384 * 2**20) as pool:
         large, good = pool.decode([wanted, other], [16], ["frames", decoder])

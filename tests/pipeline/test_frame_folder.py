@@ -40,7 +40,7 @@ def grey(count: int, size: tuple[int, int] = (24, 16)) -> list[np.ndarray]:
 def request(folder: Path, frames: FrameFolder) -> FrameRequest:
     probe = probe_frame_folder(folder, frames)
     grid = clip_grid(probe.timestamps, probe.duration, min_clips=8)
-    return FrameRequest(str(folder), grid.frames, grid.timestamps, probe.n_frames, 0.0, True, frames)
+    return FrameRequest(str(folder), grid.frames, grid.timestamps, 0.0, True, frames)
 
 
 def refused(folder: Path, frames: FrameFolder) -> tuple[str, str]:

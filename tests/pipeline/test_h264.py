@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.entry_points import closed_groups, may_save
-from pipeline.h264 import H264Stream
+from pipeline.h264 import INDEPENDENT, H264Stream
 from pipeline.video import VideoFile
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.corpus import OPEN_GOP
@@ -18,7 +18,7 @@ def seen(path: Path) -> tuple[H264Stream, list[int]]:
     """The stream after all packets, and the numbers of those that hold an IDR picture."""
     with VideoFile(path) as video:
         h264 = H264Stream(video.stream.codec_context.extradata)
-        return h264, [n for n, packet in enumerate(video.packets()) if h264.is_idr(bytes(packet))]
+        return h264, [n for n, packet in enumerate(video.packets()) if h264.look(packet) == INDEPENDENT]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".h264"])
@@ -64,7 +64,7 @@ def test_nonsense_is_no_picture():
         h264 = H264Stream(extradata)
         assert not h264.progressive
         for packet in (b"", bytes(50), b"\xff" * 50, b"\x00\x00\x01", b"\x00\x00\x01\x67\x00"):
-            assert h264.is_idr(packet) is None
+            assert h264.look(packet) is None
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

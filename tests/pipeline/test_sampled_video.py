@@ -105,14 +105,7 @@ def test_a_damaged_file_is_looked_at_where_a_cache_of_it_is(tmp_path):
     with DecodePool(workers=1) as pool:
         (probe,) = pool.probe([str(video)])
         grid = clip_grid(probe.timestamps, probe.duration, **GRID)
-        request = FrameRequest(
-            path=str(video),
-            frames=grid.frames,
-            timestamps=grid.timestamps,
-            n_frames=probe.n_frames,
-            start=probe.start,
-            estimated=probe.estimated,
-        )
+        request = FrameRequest.of_file(video, probe, grid.frames)
         (stream,) = pool.decode([request], SIZES, [probe.decoder])
         cached = dict(stream)
         there = sorted(cached.keys() - set(stream.outcome.missing))
