@@ -26,6 +26,7 @@ from pipeline.remote import RemoteExtraction
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, find_strays, remove_strays
 from pipeline.video import VideoError
+from pipeline.weights import Weights
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
 
@@ -223,6 +224,8 @@ class Extraction:
             raise DynapropError(
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
+        if changes.n_probes:
+            _check_fit(self.backbones.values())
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -430,4 +433,10 @@ class Extraction:
 def _channels(key: FeatureKey) -> int:
     from pipeline.networks import channels  # takes seconds, and what is cached needs no network
 
-    return channels(key.model)
+    return channels(key.model, key.size)
+
+
+def _check_fit(backbones: Iterable[tuple[FeatureKey, Weights]]) -> None:
+    from pipeline.fit import check_fit  # takes seconds, too
+
+    check_fit(key for key, _ in backbones)
