@@ -26,7 +26,6 @@ from pipeline.remote import RemoteExtraction
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore, find_strays, remove_strays
 from pipeline.video import VideoError
-from pipeline.weights import Weights
 
 _DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
 
@@ -218,14 +217,16 @@ class Extraction:
             on_video: called after each probed video.
 
         Raises:
-            DynapropError: the disk has too little room for the features, or an array is gone or damaged.
+            UsageError: a backbone does not take frames of its size.
+            DynapropError: the disk has too little room for the features, an array is gone or damaged, or a backbone's
+                weights cannot be used.
         """
         if gone := self._gone_arrays():
             raise DynapropError(
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
         if changes.n_probes:
-            _check_fit(self.backbones.values())
+            self._check_backbones()
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -247,6 +248,8 @@ class Extraction:
                     self.store.ledger(key).withdraw(shard)
         shards = {**shards_to_do(self.store, manifest, keys), **dict.fromkeys(again, tuple(keys))}
         shards = dict(sorted(shards.items()))
+        if shards and not changes.n_probes:
+            self._check_backbones()
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()) - len(manifest.absent()),
@@ -419,6 +422,11 @@ class Extraction:
         width = {key.name: _channels(key) for key, _ in self.backbones.values() if key.name in missing_keys}
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
+    def _check_backbones(self) -> None:
+        from pipeline.networks import check_backbones  # takes seconds, and what is cached needs no network
+
+        check_backbones(self.backbones.values())
+
     def _check_room(self, needed: int) -> None:
         if not isinstance(self.store.root, Path):
             return  # an object store does not say
@@ -434,9 +442,3 @@ def _channels(key: FeatureKey) -> int:
     from pipeline.networks import channels  # takes seconds, and what is cached needs no network
 
     return channels(key.model, key.size)
-
-
-def _check_fit(backbones: Iterable[tuple[FeatureKey, Weights]]) -> None:
-    from pipeline.fit import check_fit  # takes seconds, too
-
-    check_fit(key for key, _ in backbones)

@@ -6,7 +6,6 @@ windows divide.
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +15,6 @@ from timm.layers import PatchEmbed
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import UsageError, did_you_mean
-from pipeline.feature_key import FeatureKey
 
 _STEPS = (32, 16, 14, 48, 64, 128)  # what strides, patches and windows multiply to
 _SEARCH_SECONDS = 1.0  # for the sizes that a model does take, once it does not take the one asked for
@@ -78,19 +76,6 @@ def fit_network(model: str, size: int) -> Fit:
     with FlopCounterMode(display=False) as counter:
         _output_shape(network, size)
     return Fit(img_size, shape[1], counter.get_total_flops() / 2 / 1e9)
-
-
-def check_fit(keys: Iterable[FeatureKey]) -> None:
-    """Make sure that backbones take frames of their sizes.
-
-    Raises:
-        UsageError: one does not; the message names the backbone and the sizes that it takes.
-    """
-    for key in keys:
-        try:
-            fit_network(key.model, key.size)
-        except UsageError as error:
-            raise UsageError(f"backbone {key.backbone!r}: {error}") from None
 
 
 def _output_shape(network: torch.nn.Module, size: int) -> tuple[int, ...] | None:

@@ -1,9 +1,12 @@
 """timm's networks: built for frames of a size, loaded with weights, and what one frame costs."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
 
+from pipeline.errors import UsageError
+from pipeline.feature_key import FeatureKey
 from pipeline.fit import build_network, fit_network, width
 from pipeline.state_dict import load_state_dict
 from pipeline.weights import Weights
@@ -41,6 +44,24 @@ def load_network(model: str, weights: Weights, size: int | None = None) -> torch
     img_size = None if size is None else fit_network(model, size).img_size
     network = build_network(model, img_size)
     return load_state_dict(network, model, weights.path, in_order=weights.in_order, img_size=img_size)
+
+
+def check_backbones(backbones: Iterable[tuple[FeatureKey, Weights]]) -> None:
+    """Make sure that backbones can be built, before anything is done for them.
+
+    Raises:
+        UsageError: one does not take frames of its size; names the backbone and sizes that it takes.
+        DynapropError: its file of weights cannot be used.
+    """
+    backbones = list(backbones)
+    for key, _ in backbones:  # first, as it takes a moment
+        try:
+            fit_network(key.model, key.size)
+        except UsageError as error:
+            raise UsageError(f"backbone {key.backbone!r}: {error}") from None
+    for key, weights in backbones:
+        if weights.path is not None:
+            load_network(key.model, weights, key.size)
 
 
 @lru_cache

@@ -1,5 +1,6 @@
 """The tensors of a network among what a file of weights holds, under whatever names training left them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,10 +149,11 @@ def _resampled(found: Tensors, model: str, path: Path, img_size: int | None) -> 
         lost = [name for name, tensor in tensors.items() if tensor.shape == loaded[name].shape]
         lost = [name for name in lost if not torch.equal(tensors[name], loaded[name])]
     except Exception as error:  # each model's filter raises its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        text = str(error).strip() or type(error).__name__
+        mismatch = re.search(r"size mismatch for (\S+?):", text)
         raise DynapropError(
-            f"{path}: weights of timm's {model} at its own size, which timm cannot resample to {img_size} x {img_size} "
-            f"pixels ({reason}): choose its own size"
+            f"{path}: weights of timm's {model} at its own size, which timm cannot resample for {img_size} x "
+            f"{img_size} pixels ({mismatch[1] if mismatch else text.splitlines()[-1]}); give the backbone its own size"
         ) from None
     if lost:
         raise DynapropError(f"{path}: timm lost {lost[0]} of its {model} at {img_size} x {img_size} pixels")
