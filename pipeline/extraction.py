@@ -1,7 +1,7 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -226,7 +226,7 @@ class Extraction:
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
         if changes.n_probes:
-            self._check_backbones()
+            self._check_backbones(self.key_names.values())
         for manifest in apply_changes(
             self.store.manifest(),
             changes,
@@ -248,8 +248,8 @@ class Extraction:
                     self.store.ledger(key).withdraw(shard)
         shards = {**shards_to_do(self.store, manifest, keys), **dict.fromkeys(again, tuple(keys))}
         shards = dict(sorted(shards.items()))
-        if shards and not changes.n_probes:
-            self._check_backbones()
+        if not changes.n_probes:
+            self._check_backbones(set().union(*shards.values()))
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()) - len(manifest.absent()),
@@ -422,10 +422,12 @@ class Extraction:
         width = {key.name: _channels(key) for key, _ in self.backbones.values() if key.name in missing_keys}
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
-    def _check_backbones(self) -> None:
-        from pipeline.networks import check_backbones  # takes seconds, and what is cached needs no network
+    def _check_backbones(self, keys: Collection[str]) -> None:
+        """Make sure that the backbones of these keys can be built, before the work begins that is for them."""
+        if keys:
+            from pipeline.networks import check_backbones  # takes seconds, and what is cached needs no network
 
-        check_backbones(self.backbones.values())
+            check_backbones([one for one in self.backbones.values() if one[0].name in keys])
 
     def _check_room(self, needed: int) -> None:
         if not isinstance(self.store.root, Path):

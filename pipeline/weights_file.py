@@ -99,9 +99,9 @@ def _read_torch(path: Path, start: bytes) -> Mapping[str, Any]:
     if start.startswith(b"PK\x03\x04") and (problem := _foreign_archive(path)):
         raise DynapropError(f"{path} {problem}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of formats that are refused in the next line
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, warnings.catch_warnings():  # an open file has no name that torch would go by
+            warnings.simplefilter("ignore")  # of formats that are refused below
+            saved = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling may raise anything; torch's advice is to switch the safety off
         raise DynapropError(f"{path} {_refusal(str(error), start)}") from None
     if not isinstance(saved, Mapping):
