@@ -37,11 +37,11 @@ def load_network(model: str, weights: Weights, size: int | None = None) -> torch
         UsageError: unknown model, or one that does not take frames of this size.
         DynapropError: the file is none of weights, or its tensors are not the model's.
     """
+    img_size = None if size is None else fit_network(model, size).img_size
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return create_network(model, size)
-    img_size = None if size is None else fit_network(model, size).img_size
+            return build_network(model, img_size)
     network = build_network(model, img_size)
     return load_state_dict(network, model, weights.path, in_order=weights.in_order, img_size=img_size)
 

@@ -77,7 +77,10 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "namespace, old format": (lambda: saved(NAMESPACE, legacy=True), r"other Python objects \(argparse\.Namespace\)"),
     "numpy": (lambda: saved({"conv1.weight": np.zeros(3)}), r"other Python objects \(numpy\.\S+\) than weights"),
-    "model": (lambda: saved(network()), r"a whole pickled model \((timm|torch\.nn)\.\S+\), not weights alone: save the"),
+    "model": (
+        lambda: saved(network()),
+        r"a whole pickled model \((timm|torch\.nn)\.\S+\), not weights alone: save the",
+    ),
     "model, old format": (lambda: saved(network(), legacy=True), r"a whole pickled model \((timm|torch\.nn)\.\S+\)"),
     "script": (script, r"is a TorchScript archive, .*: save the tensors alone, by torch\.save\(model\.state_dict"),
     "list": (lambda: saved([1, 2]), "holds a list, not tensors by name"),
