@@ -1,6 +1,7 @@
 """The tensors of a network among what a file of weights holds, under whatever names training left them."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,11 @@ def _resampled(found: Tensors, model: str, path: Path, img_size: int | None) -> 
     # Without the name of a classifier timm looks for none, and takes no other names than the network's.
     source = {"state_dict": tensors, "classifier": None}
     try:
-        network: torch.nn.Module = timm.create_model(
-            model, pretrained=True, pretrained_cfg_overlay=source, num_classes=0, img_size=img_size
-        ).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about timm's code
+            network: torch.nn.Module = timm.create_model(
+                model, pretrained=True, pretrained_cfg_overlay=source, num_classes=0, img_size=img_size
+            ).eval()
         loaded = network.state_dict()
         lost = [name for name, tensor in tensors.items() if tensor.shape == loaded[name].shape]
         lost = [name for name in lost if not torch.equal(tensors[name], loaded[name])]
