@@ -171,6 +171,8 @@ def test_commands_say_it_in_one_line(videos, tmp_path, options):
         "recipes: {lite: {student: light, teacher: heavy}}\n"
         "sweeps: {default: {rows: [{models: [student]}]}}\n"
     )
+    for number in range(2, 6):  # as many as a split takes
+        write_video(videos / "ab"[number % 2] / f"{number}.mp4", frames=20, seed=number)
     code = "import sys\nfrom flows.cli import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, options[0], "tiny", *options[1:]]
     began = time.monotonic()
