@@ -146,7 +146,7 @@ class _PlainLoop:
     """What one would write first: file by file, all frames decoded, those of the clips resized and forwarded."""
 
     def __init__(self, keys: Sequence[tuple[FeatureKey, Weights]], *, clips: int, device: str) -> None:
-        self._networks = [(key, load_network(key.model, weights).to(device)) for key, weights in keys]
+        self._networks = [(key, load_network(key.model, weights, key.size).to(device)) for key, weights in keys]
         self._clips = clips
         self._device = device
 

@@ -51,7 +51,7 @@ def measure_forward(
         networks: dict[str, FrameBackbone | TorchNetwork] = {
             "single": FrameBackbone(key=key, weights=weights, device=device),
             "torch": TorchNetwork(
-                load_network(key.model, weights).requires_grad_(False),
+                load_network(key.model, weights, key.size).requires_grad_(False),
                 mean=key.mean,
                 std=key.std,
                 device=torch.device(device),

@@ -36,6 +36,7 @@ from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, UsageError
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
+from pipeline.networks import check_backbones
 from pipeline.object_path import storage_path
 from pipeline.specs import FinetuneSpec
 from pipeline.splits import Split, given_or_stratified
@@ -166,6 +167,8 @@ def _fine_tune(
                     "missing": list(annotations.missing),
                 }
             )
+        backbones = [locate_backbone(workspace.student), locate_backbone(workspace.teacher)]
+        check_backbones(backbones)
         workers = workers or max(1, usable_cores() // group.local_size)
         pool = stack.enter_context(DecodePool(workers=workers, deadline=deadline))
         wanted = [annotations.videos[video] for video in split.train]
@@ -187,8 +190,8 @@ def _fine_tune(
         )
         stages = TwoStages(
             places,
-            student=locate_backbone(workspace.student),
-            teacher=locate_backbone(workspace.teacher),
+            student=backbones[0],
+            teacher=backbones[1],
             labels=[labels[video.id] for video in videos],
             class_names=annotations.class_names,
             frames=source,

@@ -48,7 +48,9 @@ class RunModel:
     def to_export(self) -> dict[Branch, BackboneToExport]:
         """The backbones with their networks."""
         return {
-            branch: BackboneToExport(key, load_network(key.model, weights), gmacs_per_frame(key.model, key.size))
+            branch: BackboneToExport(
+                key, load_network(key.model, weights, key.size), gmacs_per_frame(key.model, key.size)
+            )
             for branch, (key, weights) in self.backbones.items()
         }
 

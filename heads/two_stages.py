@@ -260,7 +260,7 @@ class TwoStages:
 
     def _encoder(self, branch: Stage) -> FrameEncoder:
         key, weights = self._backbones[branch]
-        network = load_network(key.model, weights)
+        network = load_network(key.model, weights, key.size)
         return FrameEncoder(network, mean=key.mean, std=key.std, **self._encoder_options)  # type: ignore[arg-type]
 
     def _feature_std(self, stage: Stage, encoder: FrameEncoder, source: TrainingFrames) -> float:

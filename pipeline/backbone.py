@@ -31,7 +31,7 @@ class FrameBackbone:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.key = key
-        network = load_network(key.model, weights).requires_grad_(False)
+        network = load_network(key.model, weights, key.size).requires_grad_(False)
         self.channels = width(network)
         self.start = _runner(network, key, torch.device(device), on_note).start
         """Begins a batch, see ``CompiledNetwork.start``."""

@@ -1,7 +1,7 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from pipeline.annotations import Annotations
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
+from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.feature_key import FeatureKey
@@ -223,12 +224,16 @@ class Extraction:
             on_video: called after each probed video.
 
         Raises:
-            DynapropError: the disk has too little room for the features, or an array is gone or damaged.
+            UsageError: a backbone does not take frames of its size.
+            DynapropError: the disk has too little room for the features, an array is gone or damaged, or a backbone's
+                weights cannot be used.
         """
         if gone := self._gone_arrays():
             raise DynapropError(
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
+        if changes.n_probes:
+            self._check_backbones(self.key_names.values())
         before = self.store.manifest()
         for manifest in apply_changes(
             before,
@@ -252,6 +257,8 @@ class Extraction:
                     self.store.ledger(key).withdraw(shard)
         shards = {**shards_to_do(self.store, manifest, keys), **dict.fromkeys(again, tuple(keys))}
         shards = dict(sorted(shards.items()))
+        if not changes.n_probes:
+            self._check_backbones(set().union(*shards.values()))
         plan = ExtractionPlan(
             manifest=manifest,
             videos=len(manifest.current()) - len(manifest.absent()),
@@ -259,7 +266,7 @@ class Extraction:
             shards=shards,
             clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
             bytes_to_write=self._bytes_to_write(shards, manifest),
-            reread=count_moved((video.id for video in changes.outdated), before, manifest),
+            reread=count_moved(changes.outdated, before, manifest) if changes.outdated else 0,
         )
         if save:
             self._check_room(plan.bytes_to_write)
@@ -339,7 +346,8 @@ class Extraction:
             store=str(self.store.root),
             root=str(self.dataset.root),
             backbones=self._specs,
-            keys=tuple(self.key_names.values()),
+            feature_keys=tuple(self.key_names.values()),
+            rules=READING_RULES,
             n_shards=self.store.manifest().n_shards,
             owner=self._lock.owner,
             device=device,
@@ -427,6 +435,13 @@ class Extraction:
         width = {key.name: _channels(key) for key, _ in self.backbones.values() if key.name in missing_keys}
         return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
 
+    def _check_backbones(self, keys: Collection[str]) -> None:
+        """Make sure that the backbones of these keys can be built, before the work begins that is for them."""
+        if keys:
+            from pipeline.networks import check_backbones  # takes seconds, and what is cached needs no network
+
+            check_backbones([one for one in self.backbones.values() if one[0].name in keys])
+
     def _check_room(self, needed: int) -> None:
         if not isinstance(self.store.root, Path):
             return  # an object store does not say
@@ -441,4 +456,4 @@ class Extraction:
 def _channels(key: FeatureKey) -> int:
     from pipeline.networks import channels  # takes seconds, and what is cached needs no network
 
-    return channels(key.model)
+    return channels(key.model, key.size)

@@ -115,6 +115,8 @@ class Manifest:
             for name, value in _ADDED.items():
                 if name not in table:
                     table[name] = pd.Series([value] * len(table), dtype=COLUMNS[name])
+                elif value is not None:  # an older version has added rows behind those of a newer one
+                    table[name] = table[name].fillna(value)
             table = table.astype(COLUMNS)
             if table.loc[~table["removed"], "video_id"].duplicated().any():
                 raise ValueError("a video twice")
@@ -151,9 +153,9 @@ class Manifest:
         return table[table["error_kind"] == ABSENT]
 
     def outdated(self) -> int:
-        """Current video files that were probed under earlier rules."""
+        """Current videos that were probed under earlier rules; absent ones were not."""
         table = self.current()
-        return int(((table["rules"] < READING_RULES) & table["picture_template"].isna()).sum())
+        return int(((table["rules"] < READING_RULES) & (table["error_kind"] != ABSENT)).sum())
 
     @cached_property
     def _by_shard(self) -> dict[int, np.ndarray]:

@@ -1,87 +1,78 @@
-"""timm's networks: built, loaded with weights, and what one frame costs."""
+"""timm's networks: built for frames of a size, loaded with weights, and what one frame costs."""
 
+from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
-import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.errors import DynapropError, UsageError, did_you_mean
+from pipeline.errors import UsageError
+from pipeline.feature_key import FeatureKey
+from pipeline.fit import build_network, fit_network, width
+from pipeline.state_dict import load_state_dict
 from pipeline.weights import Weights
 
 
-def create_network(model: str) -> torch.nn.Module:
+def create_network(model: str, size: int | None = None) -> torch.nn.Module:
     """A timm model without its classifier, in evaluation mode, with the weights that timm draws.
 
+    Args:
+        model: timm's name.
+        size: pixels a side of the frames that it is for; those of timm's own size by default.
+
     Raises:
-        UsageError: unknown model.
+        UsageError: unknown model, or one that does not take frames of this size.
     """
-    try:
-        return timm.create_model(model, num_classes=0).eval()
-    except RuntimeError as error:
-        raise UsageError(f"timm cannot build {model!r}: {error}{did_you_mean(model, timm.list_models())}") from None
+    return build_network(model, None if size is None else fit_network(model, size).img_size)
 
 
-def load_network(model: str, weights: Weights) -> torch.nn.Module:
+def load_network(model: str, weights: Weights, size: int | None = None) -> torch.nn.Module:
     """Build a timm model without its classifier, in evaluation mode, with these weights.
 
+    Args:
+        model: timm's name.
+        weights: the located weights; made at timm's own size, their embeddings of positions are resampled by timm.
+        size: pixels a side of the frames that it is for; those of timm's own size by default.
+
     Raises:
-        DynapropError: the file's tensors are not the model's.
+        UsageError: unknown model, or one that does not take frames of this size.
+        DynapropError: the file is none of weights, or its tensors are not the model's.
     """
+    img_size = None if size is None else fit_network(model, size).img_size
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return create_network(model)
-    network = create_network(model)
-    expected = network.state_dict()
-    tensors = _read_tensors(weights.path)
-    if weights.in_order:
-        # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
-        tensors = dict(zip(expected, tensors.values(), strict=False))
-    else:
-        tensors = {name: tensors[name] for name in expected if name in tensors}
-    wrong = [name for name, tensor in expected.items() if name not in tensors or tensors[name].shape != tensor.shape]
-    if wrong:
-        raise DynapropError(
-            f"{weights.path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})"
-        )
-    network.load_state_dict(tensors)
-    return network
+            return build_network(model, img_size)
+    network = build_network(model, img_size)
+    return load_state_dict(network, model, weights.path, in_order=weights.in_order, img_size=img_size)
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
+def check_backbones(backbones: Iterable[tuple[FeatureKey, Weights]]) -> None:
+    """Make sure that backbones can be built, before anything is done for them.
+
+    Raises:
+        UsageError: one does not take frames of its size; names the backbone and sizes that it takes.
+        DynapropError: its file of weights cannot be used.
+    """
+    backbones = list(backbones)
+    for key, _ in backbones:  # first, as it takes a moment
         try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise DynapropError(f"{path} is damaged ({error}): put the weights there again") from None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return state
-
-
-def width(network: torch.nn.Module) -> int:
-    """d, of the features that a timm model without its classifier gives; some (MobileNetV3) widen them in its place."""
-    return int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
+            fit_network(key.model, key.size)
+        except UsageError as error:
+            raise UsageError(f"backbone {key.backbone!r}: {error}") from None
+    for key, weights in backbones:
+        if weights.path is not None:
+            load_network(key.model, weights, key.size)
 
 
 @lru_cache
-def channels(model: str) -> int:
-    """Width of a model's features."""
+def channels(model: str, size: int | None = None) -> int:
+    """Width of a model's features, of frames of a size; that of timm's own by default."""
+    if size is not None:
+        return fit_network(model, size).channels
     with torch.device("meta"):
         return width(create_network(model))
 
 
-@lru_cache
 def gmacs_per_frame(model: str, size: int) -> float:
     """Multiply-adds of one frame in units of 1e9, counted on the real network at the real resolution."""
-    with torch.device("meta"):
-        network = create_network(model)
-        frame = torch.empty(1, 3, size, size)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(frame)
-    return counter.get_total_flops() / 2 / 1e9
+    return fit_network(model, size).gmacs

@@ -16,7 +16,7 @@ from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES
 from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
 from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
-from pipeline.outdated import read_as_today, same_places
+from pipeline.outdated import look_again, same_places
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -106,7 +106,7 @@ def compare(
         else:
             if video.id in again:
                 retried.append(video)
-            elif row.rules < READING_RULES and video.frames is None:
+            elif row.rules < READING_RULES:
                 outdated.append(video)
             if row.path != _relative(video.path, root):
                 moved.append(video)
@@ -205,12 +205,14 @@ def apply_changes(
         manifest = manifest.refreshed(video for video in again if video.video_id in staying)
         manifest = manifest.without(video.video_id for video in moving).extended(moving)
         yield manifest
-    for first in range(0, len(changes.outdated), _VIDEOS_A_SAVE):
-        again = list(probe_all(changes.outdated[first : first + _VIDEOS_A_SAVE]))
-        same = read_as_today(manifest, again, decoders or {}, pool=pool, root=root)
-        other = [video for video in again if video.video_id not in same]
-        manifest = manifest.refreshed(video for video in again if video.video_id in same)
-        manifest = manifest.without(video.video_id for video in other).extended(other)
+    probed = probe_all(changes.outdated)
+    left = len(changes.outdated)
+    while left > 0:
+        size = max(_VIDEOS_A_SAVE, len(manifest.table) // _GROWTH)
+        looked = look_again(manifest, _in_time(islice(probed, size)), decoders or {}, pool=pool, root=root)
+        left -= looked.videos
+        manifest = manifest.refreshed(looked.same)
+        manifest = manifest.without(video.video_id for video in looked.other).extended(looked.other)
         yield manifest
 
 
@@ -276,6 +278,7 @@ def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
         if video.grid is not None
         and isinstance(video.probe, Probe)
         and (row := known.get(video.video_id)) is not None
+        and row.rules == READING_RULES  # else another recipe's features may be of other frames
         and same_places(row, video.probe, video.grid)
     }
 

@@ -14,8 +14,10 @@ class RemoteExtraction:
     root: str
     """Folder of the videos, the same for all."""
     backbones: tuple[BackboneSpec, ...]
-    keys: tuple[str, ...]
+    feature_keys: tuple[str, ...]
     """Names of their feature keys: a worker with other weights is to refuse."""
+    rules: int
+    """Of which frames are read: a worker of another version is to refuse."""
     n_shards: int
     """Of the manifest."""
     owner: str

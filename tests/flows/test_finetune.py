@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -23,7 +24,7 @@ from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
-from pipeline.networks import load_network
+from pipeline.networks import create_network, load_network
 from pipeline.store import FeatureStore, list_stores
 from pipeline.weights import find_weights
 from tests.conftest import REPOSITORY
@@ -260,6 +261,27 @@ def test_a_teacher_of_no_epochs_stays_as_the_run_has_it(dynaprop, workplace):
     (tuned_heads,) = folder.rglob("dynamic-6+2.json")
     after = load_checkpoint(tuned_heads).model
     assert all(torch.equal(before[name], tensor) for name, tensor in after.teacher.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_transformer_is_tuned_at_the_size_that_it_was_built_for(dynaprop, workplace):
+    """From weights made at its own size to weights at this one, which then are a backbone's like any others."""
+    torch.manual_seed(4)
+    whole = timm.create_model("test_vit3")
+    torch.save({"model": whole.state_dict()}, workplace / "vit.pth.tar")
+    catalog = workplace / "catalog.yaml"
+    entries = yaml.safe_load(catalog.read_text())
+    entries["backbones"]["s"] = {"model": "test_vit3", "size": 112, "weights": "vit.pth.tar"}
+    catalog.write_text(yaml.safe_dump(entries))
+    tuned = dynaprop("finetune", "tiny", "--epochs", "1")
+    assert tuned.code == 0, tuned.err
+    kept = load_file(folder_of(tuned.out) / "backbones" / "student-seed0.safetensors")
+    assert kept["pos_embed"].shape == create_network("test_vit3", 112).state_dict()["pos_embed"].shape
+    assert kept["pos_embed"].shape != whole.pos_embed.shape
+    entries["backbones"]["s"]["size"] = 113
+    catalog.write_text(yaml.safe_dump(entries))
+    refused = dynaprop("finetune", "tiny", "--epochs", "1")
+    assert refused.code == 2 and "backbone 's': timm's test_vit3 takes no frames of 113 x 113 pixels" in refused.err
 
 
 def test_one_seed_of_a_run_is_trained_by_one_process_at_a_time(dynaprop, workplace):

@@ -16,7 +16,7 @@ from heads.video_scores import score_videos
 from pipeline.backbone import FrameBackbone
 from pipeline.errors import DynapropError, UsageError
 from pipeline.weights import Weights
-from tests.heads.tiny_model import CLASSES, N_S, N_T, backbones, heads, write_tiny
+from tests.heads.tiny_model import CLASSES, N_S, N_T, backbone, backbones, heads, write_tiny
 from tests.pipeline.videos import write_video
 
 FILES = ["README.md", "heads.safetensors", "model.json", "student.safetensors", "teacher.safetensors"]
@@ -203,6 +203,19 @@ def test_onnx_computes_what_torch_does(with_onnx):
     with torch.inference_mode():
         expected = score_videos(heads(), *of_torch).probabilities.numpy()
     np.testing.assert_allclose(run_onnx(with_onnx / "heads.onnx", **inputs), expected, atol=1e-4)
+
+
+def test_a_transformer_is_exported_and_read_at_the_size_that_it_was_built_for(tmp_path, monkeypatch):
+    vit = backbone("test_vit3", 112)
+    both = backbones() | {"student": vit}
+    monkeypatch.setattr("tests.heads.tiny_model.backbones", lambda: both)
+    folder = write_tiny(tmp_path / "model", kind="student", onnx=True)
+    key, weights = read_export(folder).backbones["student"]
+    frames = np.random.default_rng(6).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    features = FrameBackbone(key=key, weights=weights).features(frames)
+    expected = FrameBackbone(key=vit.key, weights=Weights("random", None, vit.key.weights)).features(frames)
+    np.testing.assert_array_equal(features, expected)
+    np.testing.assert_allclose(run_onnx(folder / "student.onnx", frames=frames), expected, atol=1e-4)
 
 
 def test_a_tampered_onnx_file_is_refused(with_onnx, tmp_path):

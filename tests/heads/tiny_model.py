@@ -20,7 +20,7 @@ N_S, N_T = 6, 2
 def backbone(model: str, size: int) -> BackboneToExport:
     pixels = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     key, weights = feature_key(backbone=model, model=model, size=size, weights="random", **pixels)
-    return BackboneToExport(key, load_network(model, weights), gmacs_per_frame(model, size))
+    return BackboneToExport(key, load_network(model, weights, size), gmacs_per_frame(model, size))
 
 
 def backbones() -> dict[str, BackboneToExport]:

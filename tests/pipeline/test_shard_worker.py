@@ -113,8 +113,8 @@ def test_commands_side_by_side_load_their_backbones_once(extraction, work, tmp_p
     for shard in shards(extraction)[:2]:
         for each in (work, other):
             assert run(extraction, each, shard).videos
-    assert sorted(loaded) == sorted(work.keys)
-    for key in work.keys:
+    assert sorted(loaded) == sorted(work.feature_keys)
+    for key in work.feature_keys:
         one, two = (
             store.read_shard(key, 1).view(np.uint16) for store in (extraction.store, FeatureStore.existing(copy))
         )
@@ -196,7 +196,8 @@ def test_failures_come_back_by_video(extraction, work, videos):
     ("changes", "expected"),
     [
         ({"root": "/nowhere/videos"}, "sees no folder /nowhere/videos: mount the videos there"),
-        ({"keys": ("other-1", "other-2")}, "has other weights, or another version of dynaprop"),
+        ({"feature_keys": ("other-1", "other-2")}, "has other weights, or another version of dynaprop"),
+        ({"rules": 0}, "has another version of dynaprop, which may read other frames"),
         ({"device": "nonsense"}, "nonsense"),
         ({"store": "/nowhere/store"}, "sees no store /nowhere/store: it has to be on a shared disk"),
     ],
@@ -245,7 +246,7 @@ def test_a_disk_that_a_worker_has_seen_may_come_back(extraction, work, videos, t
     else:
         save_file(create_network(STUDENT.model).state_dict(), disk / "s.safetensors")
         student = STUDENT.model_copy(update={"weights": str(disk / "s.safetensors")})
-        work = replace(work, backbones=(student,), keys=(locate_backbone(student)[0].name,))
+        work = replace(work, backbones=(student,), feature_keys=(locate_backbone(student)[0].name,))
     first, second, *_ = shards(extraction)
     run(extraction, work, first)
     shard_worker._drop()  # as another extraction's shard does
@@ -321,7 +322,7 @@ def test_two_workers_on_one_shard_leave_features_and_ledger_of_one(extraction, w
     except InfrastructureError as error:
         assert step == "read_shard" and "reads back differently" in str(error)
     late.pool.close()
-    for key in work.keys:
+    for key in work.feature_keys:
         assert verify_key(extraction.store, key).problems == ()
     assert ledgers(extraction) == 2
 

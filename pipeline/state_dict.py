@@ -1,0 +1,164 @@
+"""The tensors of a network among what a file of weights holds, under whatever names training left them."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from pipeline.errors import DynapropError
+from pipeline.fit import build_network
+from pipeline.weights_file import read_weights_file
+
+_USUAL = ("state_dict", "model")  # what is wrapped so is taken, whatever else the file holds
+_DEPTH = 4  # of wrappers in one another
+_COUNTER = "num_batches_tracked"  # of batch normalisation: only training reads it, and not everybody saves it
+
+Tensors = Mapping[str, torch.Tensor]
+Kind = tuple[torch.Size, bool, bool]
+Kinds = Mapping[str, Sequence[Kind]]
+
+
+def load_state_dict(
+    network: torch.nn.Module, model: str, path: Path, *, in_order: bool = False, img_size: int | None = None
+) -> torch.nn.Module:
+    """Load a file of weights into a network.
+
+    Tensors are found by the network's names and shapes, in whatever mapping (``state_dict``, ``model``, ``teacher``)
+    and behind whatever prefix (``module.``, ``backbone.``) all of them are; what else is there, such as a classifier,
+    is left. Where several sets fit and differ, such as a student's and a teacher's, none is taken.
+
+    Args:
+        network: timm's model.
+        model: its name.
+        path: the file.
+        in_order: the tensors match by position, not by name.
+        img_size: what the network was built for; None for timm's own size.
+
+    Returns:
+        The network, or, where embeddings had to be resampled, another one that timm built with them.
+
+    Raises:
+        DynapropError: the file is none of weights, its tensors are not the network's, or they are not finite.
+    """
+    saved = read_weights_file(path)
+    expected = network.state_dict()
+    kinds = {name: [_kind(tensor)] for name, tensor in expected.items()}
+    if img_size is not None and not in_order:
+        with torch.device("meta"):
+            for name, tensor in build_network(model).state_dict().items():
+                kinds.get(name, []).append(_kind(tensor))
+    if in_order:
+        # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
+        place = _usual_place(saved)
+        ordered = next(tensors for keys, tensors in _sets(saved) if keys == place)
+        found = dict(zip(expected, ordered.values(), strict=False))
+        wrong = _wrong(found, kinds)
+    else:
+        found, wrong = _find(saved, kinds, path)
+    if wrong:
+        raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
+    for name, tensor in found.items():
+        if not torch.isfinite(tensor.float()).all():
+            raise DynapropError(f"{path}: {name} holds numbers that are not finite: take weights of another training")
+    if any(tensor.shape != expected[name].shape for name, tensor in found.items()):
+        return _resampled(found, model, path, img_size)
+    network.load_state_dict({**expected, **found})
+    return network
+
+
+def _kind(tensor: torch.Tensor) -> Kind:
+    """What a tensor has to have in common with the network's; not how exact its numbers are."""
+    return tensor.shape, tensor.is_floating_point() or not tensor.dim(), tensor.layout == torch.strided
+
+
+def _wrong(found: Tensors, kinds: Kinds) -> list[str]:
+    """Names that are missing, or whose tensor is another one."""
+    missing = {name for name in kinds if name not in found and not name.endswith(_COUNTER)}
+    return [name for name in kinds if name in missing or (name in found and _kind(found[name]) not in kinds[name])]
+
+
+def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """A network's tensors and the names of those that are wrong, of the set that has the fewest.
+
+    Raises:
+        DynapropError: several sets fit, and their tensors are not the same.
+    """
+    usual = _usual_place(saved)
+    fitting: dict[str, dict[str, torch.Tensor]] = {}
+    nearest: tuple[dict[str, torch.Tensor], list[str]] = {}, list(kinds)
+    for keys, tensors in _sets(saved):
+        for prefix in _prefixes(tensors, kinds):
+            found = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
+            wrong = _wrong(found, kinds)
+            if not wrong:
+                if keys == usual and not prefix:
+                    return found, []
+                fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys)] = found
+            elif len(wrong) < len(nearest[1]):
+                nearest = found, wrong
+    if not fitting:
+        return nearest
+    first, *others = fitting.values()
+    if not all(_same(first, other) for other in others):
+        raise DynapropError(
+            f"{path} holds several sets of these weights ({', '.join(fitting)}): save the one that is meant alone"
+        )
+    return first, []
+
+
+def _usual_place(saved: Mapping[str, Any]) -> tuple[str, ...]:
+    keys: tuple[str, ...] = ()
+    for key in _USUAL:
+        if isinstance(saved.get(key), Mapping):
+            saved, keys = saved[key], (*keys, key)
+    return keys
+
+
+def _sets(saved: Mapping[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensors]]:
+    """The mappings in one another with the keys that lead to them, and the tensors of each."""
+    yield keys, {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)}
+    for key, value in saved.items():
+        if isinstance(value, Mapping) and isinstance(key, str) and len(keys) < _DEPTH:
+            yield from _sets(value, (*keys, key))
+
+
+def _prefixes(tensors: Tensors, kinds: Kinds) -> list[str]:
+    """What may stand before a network's names, none first, by where the first of them is found."""
+    first = next(name for name in kinds if not name.endswith(_COUNTER))
+    ends = (name.removesuffix(first) for name in tensors if isinstance(name, str) and name.endswith("." + first))
+    return ["", *ends]
+
+
+def _same(some: Tensors, others: Tensors) -> bool:
+    return all(torch.equal(tensor, others[name]) for name, tensor in some.items() if not name.endswith(_COUNTER))
+
+
+def _resampled(found: Tensors, model: str, path: Path, img_size: int | None) -> torch.nn.Module:
+    """The network that timm builds from weights made at the model's own size: its filter resamples what it must."""
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    # Without the name of a classifier timm looks for none, and takes no other names than the network's.
+    source = {"state_dict": tensors, "classifier": None}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about timm's code
+            network: torch.nn.Module = timm.create_model(
+                model, pretrained=True, pretrained_cfg_overlay=source, num_classes=0, img_size=img_size
+            ).eval()
+        loaded = network.state_dict()
+        lost = [name for name, tensor in tensors.items() if tensor.shape == loaded[name].shape]
+        lost = [name for name in lost if not torch.equal(tensors[name], loaded[name])]
+    except Exception as error:  # each model's filter raises its own
+        text = str(error).strip() or type(error).__name__
+        mismatch = re.search(r"size mismatch for (\S+?):", text)
+        raise DynapropError(
+            f"{path}: weights of timm's {model} at its own size, which timm cannot resample for {img_size} x "
+            f"{img_size} pixels ({mismatch[1] if mismatch else text.splitlines()[-1]}); give the backbone its own size"
+        ) from None
+    if lost:
+        raise DynapropError(f"{path}: timm lost {lost[0]} of its {model} at {img_size} x {img_size} pixels")
+    network.pretrained_cfg.pop("state_dict")  # type: ignore[operator,union-attr]  # they would be kept twice
+    return network
