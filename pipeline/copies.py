@@ -20,6 +20,7 @@ from typing import Self
 import pandas as pd
 
 from pipeline.annotations import Annotations, Video
+from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import FileIdentity, file_identity, publish_parquet, read_parquet, writing
 from pipeline.specs import DatasetSpec
@@ -47,7 +48,9 @@ _COLUMNS = {
     "width": "int64",
     "height": "int64",
     "seconds": "float64",
+    "rules": "int64",
 }
+_ADDED = {"rules": 0}  # not in the first tables: what stands there for their copies
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Copy:
     error_kind: str | None = None
     """None: there is a copy."""
     error_detail: str | None = None
+    rules: int = READING_RULES
+    """Under which it was made, or was found to be right."""
 
     def is_of(self, original: Path) -> bool:
         """Whether the original is still what the copy was made of; it is read only where size or time changed."""
@@ -111,7 +116,10 @@ class CopyTable:
         if not path.exists():
             return cls(folder)
         try:
-            table = read_parquet(path, required=list(_COLUMNS)).to_pandas()[list(_COLUMNS)].astype(_COLUMNS)
+            required = [name for name in _COLUMNS if name not in _ADDED]
+            table = read_parquet(path, required=required).to_pandas()
+            table = table.assign(**{name: value for name, value in _ADDED.items() if name not in table})
+            table = table[list(_COLUMNS)].astype(_COLUMNS)
             copies = list(map(_copy, table.astype(object).where(table.notna(), None).to_dict("records")))
             if strange := [copy.path for copy in copies if copy.path != copy_path(copy.video_id)]:
                 raise ValueError(f"a copy lies elsewhere: {strange[0]}")

@@ -15,6 +15,7 @@ import av.error
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from pipeline.earlier_rules import READING_RULES, read_alike
 from pipeline.orientation import Matrix, display_matrix, is_turned, upright
 from pipeline.probe import Probe, probe_video
 from pipeline.sound_frames import decode_frames
@@ -95,6 +96,8 @@ def check_copy(
 ) -> Transcoded | None:
     """Whether a file is a whole copy of a video, made under this tag; None if it is not.
 
+    A copy that an earlier version made counts where that version showed the same frames of the video.
+
     Args:
         path: the video.
         copy: what may be its copy.
@@ -107,13 +110,21 @@ def check_copy(
     original = probe_video(path, on_frame=on_frame)
     try:
         with VideoFile(copy) as video:
-            if video.container.metadata.get("comment") != COPY_MARK + tag:
-                return None
+            comment = video.container.metadata.get("comment")
+        if comment not in (_comment(tag), COPY_MARK + tag):
+            return None
+        if comment != _comment(tag) and "pyav" not in read_alike(path, stream=original.stream, on_frame=on_frame):
+            return None
         probe = probe_video(copy, on_frame=on_frame)
         _compare(original, probe)
     except VideoError:
         return None
     return _transcoded(probe) if probe.share == 1 else None
+
+
+def _comment(tag: str) -> str:
+    """What a copy says of itself."""
+    return f"{COPY_MARK}{tag}, reading rules {READING_RULES}"
 
 
 def copy_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -177,7 +188,7 @@ def _output(
         container = av.open(f"file:{Path(target).absolute()}", "w", format="mp4")
     try:
         with _refusals():
-            container.metadata["comment"] = COPY_MARK + tag
+            container.metadata["comment"] = _comment(tag)
             stream = container.add_stream("libx264", rate=rate, options=_X264)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.codec_context.time_base = time_base

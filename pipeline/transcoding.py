@@ -11,6 +11,7 @@ from typing import Self
 from pipeline.annotations import Annotations, Video
 from pipeline.copies import Copy, CopyTable, copies_folder, copy_path, identity_of, require_files
 from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
+from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import FileIdentity, file_identity, writing
 from pipeline.lock import StoreLock
@@ -52,7 +53,8 @@ class Transcoding:
 
     A video whose original is unchanged and whose copy is there is not done again; one that failed is tried again. A
     copy that the table lacks, since the run that made it was killed, is verified once more, and kept if it says that it
-    was made of the original as it is now. Copies of videos that are no longer listed stay.
+    was made of the original as it is now; so is one of an earlier version, kept if that one read the same frames.
+    Copies of videos that are no longer listed stay.
 
     Args:
         dataset: the dataset of the originals.
@@ -177,7 +179,7 @@ class Transcoding:
 
     def _has_copy(self, video: Video) -> bool:
         copy = self._table.current(video)
-        return copy is not None and copy.error_kind is None
+        return copy is not None and copy.error_kind is None and copy.rules >= READING_RULES
 
     def _requests(self, videos: Sequence[Video], begun: deque[tuple[Video, FileIdentity]]) -> Iterator[CopyRequest]:
         for video in videos:

@@ -1,5 +1,6 @@
 """Stores of earlier versions: what today's rules read otherwise is found without decoding, and extracted again."""
 
+import shutil
 from pathlib import Path
 
 import av
@@ -7,16 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import plan as plan_module
 from pipeline.annotations import read_annotations
 from pipeline.cached import open_store
+from pipeline.copies import TABLE, CopyTable, annotations_of_copies, copies_folder
+from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES, read_alike
+from pipeline.errors import InfrastructureError
 from pipeline.extraction import Extraction
+from pipeline.files import file_identity
 from pipeline.manifest import Manifest
+from pipeline.outdated import cached_decoders
+from pipeline.plan import apply_changes
 from pipeline.probe import probe_video
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.transcode import transcode_video
-from pipeline.video import COPY_MARK
+from pipeline.transcoding import Transcoding, TranscodingSummary
+from pipeline.video import COPY_MARK, VideoError, VideoFile
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.corpus import CASES, OPEN_GOP
 
@@ -49,6 +58,8 @@ def remux(source: Path, target: Path, comment: str) -> Path:
         ("no-b-frames.avi", {"codec": "mpeg4", "options": {"bf": "0"}}, BOTH),
         ("b-frames.mp4", {"codec": "mpeg4", "options": {"bf": "2"}}, PYAV),
         ("mpeg2.mpg", {"codec": "mpeg2video"}, PYAV),
+        ("vp8.webm", {"codec": "libvpx"}, BOTH),
+        ("vp9.webm", {"codec": "libvpx-vp9"}, BOTH),
         ("motion.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}, BOTH),
         ("turned.mp4", {"rotation": 90}, BOTH),
         ("turned.mov", {"rotation": 180}, BOTH),
@@ -157,20 +168,171 @@ def test_what_would_be_read_otherwise_is_extracted_again_and_nothing_else(tmp_pa
     assert all(np.allclose(found[one], expected[one], rtol=0, atol=1e-3) for one in expected)
 
 
-def test_an_interrupted_look_goes_on_where_it_stopped(tmp_path):
-    """The manifest says of each video under which rules it was looked at."""
+def old_store(tmp_path: Path, *, wrong: frozenset[str] = frozenset(), files: int = 3) -> DatasetSpec:
+    """A store as an earlier version would have left it, of some plain videos."""
     videos = tmp_path / "videos" / "class"
     videos.mkdir(parents=True)
-    encode(videos / "a.mp4")
+    for number in range(files):
+        encode(videos / f"{number}.mp4", frames=30 + number)
     dataset = DatasetSpec(name="old", root=tmp_path / "videos", min_clips=8, max_clips=16, shard_rows=40)
     extract(dataset, tmp_path)
-    make_old(open_store(dataset, tmp_path), wrong=set())
-    with Extraction(
-        dataset=dataset, annotations=read_annotations(dataset), backbones=BACKBONES, home=tmp_path, dry_run=True
-    ) as work:
-        assert [video.id for video in work.changes().outdated] == ["class/a.mp4"]
+    make_old(open_store(dataset, tmp_path), wrong=set(wrong))
+    return dataset
+
+
+def opened(dataset: DatasetSpec, home: Path, *backbones: BackboneSpec) -> Extraction:
+    return Extraction(
+        dataset=dataset,
+        annotations=read_annotations(dataset),
+        backbones=backbones or BACKBONES,
+        home=home,
+        device="cpu",
+        workers=2,
+    )
+
+
+def test_a_look_that_is_interrupted_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """The manifest says of each video under which rules it was looked at."""
+    dataset = old_store(tmp_path)
+    monkeypatch.setattr(plan_module, "_VIDEOS_A_SAVE", 2)
+    monkeypatch.setattr(plan_module, "_GROWTH", 10**6)
+    with opened(dataset, tmp_path) as work:
+        changes = work.changes()
+        assert changes.n_probes == 3
+        parts = apply_changes(
+            work.store.manifest(),
+            changes,
+            pool=work.pool,
+            root=dataset.root,
+            clip_seconds=1.0,
+            min_clips=8,
+            max_clips=16,
+            decoders=cached_decoders(work.store),
+        )
+        next(parts)  # nothing new or changed
+        next(parts).save(work.store.manifest_path)
+        parts.close()
+    with opened(dataset, tmp_path) as work:
+        assert work.changes().n_probes == 1
     assert extract(dataset, tmp_path) == (0, 0)
-    with Extraction(
-        dataset=dataset, annotations=read_annotations(dataset), backbones=BACKBONES, home=tmp_path, dry_run=True
-    ) as work:
+    with opened(dataset, tmp_path) as work:
         assert not work.changes()
+
+
+def test_a_passing_failure_leaves_what_is_cached_alone(tmp_path, monkeypatch):
+    dataset = old_store(tmp_path)
+    before = open_store(dataset, tmp_path).manifest().current().set_index("video_id")["row"].to_dict()
+    real = DecodePool.probe
+
+    def slow_disk(self, paths, folders=None):
+        for _probe in real(self, paths, folders):
+            yield VideoError("timeout", "no new frame within 60 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecodePool, "probe", slow_disk)
+        assert extract(dataset, tmp_path) == (0, 0)
+    manifest = open_store(dataset, tmp_path).manifest()
+    assert manifest.current().set_index("video_id")["row"].to_dict() == before
+    assert manifest.outdated() == 3
+    assert extract(dataset, tmp_path) == (0, 0)
+    assert open_store(dataset, tmp_path).manifest().outdated() == 0
+
+
+def test_a_disk_that_has_gone_is_no_reason_to_forget_anything(tmp_path):
+    dataset = old_store(tmp_path)
+    with opened(dataset, tmp_path) as work:
+        changes = work.changes()
+        dataset.root.rename(tmp_path / "unmounted")
+        with pytest.raises(InfrastructureError, match="is its disk still mounted"):
+            work.plan(changes)
+    (tmp_path / "unmounted").rename(dataset.root)
+    assert extract(dataset, tmp_path) == (0, 0)
+
+
+def test_a_failure_with_decord_is_no_answer(tmp_path):
+    """Where decord hung, PyAV was not asked."""
+    dataset = old_store(tmp_path)
+    store = open_store(dataset, tmp_path)
+    for key in store.keys():  # noqa: SIM118
+        path = store.ledger(key).folder / "000000.parquet"
+        table = pd.read_parquet(path)
+        hung = table["video_id"] == "class/1.mp4"
+        table.loc[hung, ["status", "error_kind", "error_detail", "checksum"]] = [
+            "failed",
+            "timeout",
+            "no new frame",
+            None,
+        ]
+        table.to_parquet(path)
+    assert extract(dataset, tmp_path) == (1, 1)
+
+
+def test_another_recipes_features_are_looked_at_too_and_its_damage_stops_nobody(tmp_path):
+    dataset = old_store(tmp_path)
+    other = BackboneSpec(name="o", model="test_resnet", size=32, weights="random")
+    store = open_store(dataset, tmp_path)
+    (folder,) = (store.ledger(key).folder for key in store.keys() if "resnet" in key)  # noqa: SIM118
+    (folder / "000000.parquet").write_bytes(b"no table")
+    with opened(dataset, tmp_path, other) as work:
+        plan = work.plan(work.changes(retry_failed=True))
+        work.extract_shards(plan.shards)
+        assert (plan.reread, work.summary().usable) == (0, 3)
+
+
+def test_a_retried_video_does_not_stay_in_rows_of_earlier_rules(tmp_path):
+    """There another recipe's features may be of other frames, and nobody would look at them again."""
+    dataset = old_store(tmp_path, files=1)
+    rows = []
+    for _ in range(3):
+        with opened(dataset, tmp_path) as work:
+            plan = work.plan(work.changes(retry=["class/0.mp4"]))
+            work.extract_shards(plan.shards)
+            rows.append(int(plan.manifest.current()["row"].iloc[0]))
+    assert rows == [40, 40, 40]  # from 0 to a shard of its own, where it stays
+
+
+def test_a_table_to_which_an_older_version_has_added_is_read(tmp_path):
+    dataset = old_store(tmp_path)
+    extract(dataset, tmp_path)
+    path = open_store(dataset, tmp_path).manifest_path
+    table = pd.read_parquet(path)
+    table.loc[1, ["rules", "note", "stream", "share"]] = None
+    table.to_parquet(path)
+    manifest = open_store(dataset, tmp_path).manifest()
+    assert manifest.table["rules"].tolist() == [READING_RULES, 0, READING_RULES]
+    assert extract(dataset, tmp_path) == (0, 0)
+
+
+def test_copies_of_earlier_versions_are_kept_where_they_are_right(tmp_path, data_root):
+    videos = tmp_path / "videos" / "class"
+    videos.mkdir(parents=True)
+    encode(videos / "plain.mp4")
+    shutil.copy(data_root / "odd-videos" / "vflip.mp4", videos)
+    dataset = DatasetSpec(name="old", root=tmp_path / "videos")
+
+    def transcode() -> TranscodingSummary:
+        annotations = read_annotations(dataset)
+        with Transcoding(dataset=dataset, annotations=annotations, home=tmp_path, short_side=32, workers=1) as work:
+            work.run(work.to_do())
+            return work.summary()
+
+    assert transcode().made == 2
+    folder = copies_folder(dataset, 32, tmp_path)
+    for path in folder.rglob("*.mp4"):
+        with VideoFile(path) as video:
+            comment = video.container.metadata["comment"]
+        path.write_bytes(remux(path, tmp_path / "old.mp4", comment.partition(", reading")[0]).read_bytes())
+    table = pd.read_parquet(folder / TABLE).drop(columns="rules")
+    for row in table.index:
+        identity = file_identity(folder / table.loc[row, "path"])
+        table.loc[row, ["copy_size", "copy_mtime_ns", "copy_content"]] = [
+            identity.size,
+            identity.mtime_ns,
+            identity.content,
+        ]
+    table.to_parquet(folder / TABLE)
+    used = annotations_of_copies(read_annotations(dataset), CopyTable.load(folder), target="old", short_side=32)
+    assert len(used.videos) == 2  # until somebody asks for better ones
+    summary = transcode()
+    assert (summary.found, summary.made) == (1, 1)  # the mirrored one is made anew
+    assert (transcode().found, transcode().made) == (0, 0)

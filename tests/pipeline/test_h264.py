@@ -1,12 +1,13 @@
 """What H.264's own bits say, against what encoders were told to make."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.entry_points import closed_groups, may_save
-from pipeline.h264 import INDEPENDENT, H264Stream
+from pipeline.h264 import DISPOSABLE, INDEPENDENT, H264Stream
 from pipeline.video import VideoFile
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.corpus import OPEN_GOP
@@ -60,11 +61,40 @@ def test_orientation_in_the_bitstream_is_seen(data_root, tmp_path):
 
 
 def test_nonsense_is_no_picture():
-    for extradata in (None, b"", b"\x01", b"\x01\x4d\x40\x0a\xff\xe1\xff\xff", bytes(40)):
+    empty_set = bytes([1, 0x4D, 0x40, 0x0A, 0xFF, 0xE1, 0, 0, 1, 0, 0])
+    for extradata in (None, b"", b"\x01", b"\x01\x4d\x40\x0a\xff\xe1\xff\xff", empty_set, bytes(40)):
         h264 = H264Stream(extradata)
         assert not h264.progressive
         for packet in (b"", bytes(50), b"\xff" * 50, b"\x00\x00\x01", b"\x00\x00\x01\x67\x00"):
             assert h264.look(packet) is None
+
+
+def test_endless_numbers_are_given_up_at_once():
+    """Time that grows with the square of a made-up set's length would be a way to stop a decode child."""
+    began = time.process_time()
+    zeros, ones = bytes(10**6) + b"\x01", b"\xff" * 10**6
+    for unit in (b"\x67\x4d\x40\x0a" + zeros, b"\x06" + ones, b"\x01" + zeros):
+        H264Stream(None).look(b"\x00\x00\x01" + unit)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("options", "disposable"),
+    [
+        ({"bf": "2", "b_strategy": "0", "x264-params": "b-pyramid=none:scenecut=0"}, {1, 2}),  # of each three
+        ({"bf": "3", "b_strategy": "0", "x264-params": "b-pyramid=strict:scenecut=0"}, {1, 3}),  # of each four
+        ({"bf": "0"}, set()),
+    ],
+)
+def test_disposable_are_the_frames_that_the_encoder_predicted_nothing_from(tmp_path, options, disposable):
+    path = encode(tmp_path / "a.mp4", frames=25, options={"g": "250"} | options)
+    with VideoFile(path) as video:
+        h264 = H264Stream(video.stream.codec_context.extradata)
+        found = {
+            round(packet.pts * video.time_base * 10) for packet in video.packets() if h264.look(packet) == DISPOSABLE
+        }
+    period = int(options["bf"]) + 1
+    assert found == {frame for frame in range(24) if frame % period in disposable}
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

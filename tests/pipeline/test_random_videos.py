@@ -182,9 +182,10 @@ def check_cached(
 
 
 def check_native(video: Video, probe: Probe, verdict: Verdict, grid: ClipGrid) -> None:
-    """By PyAV in the native size: the grid's clips, and three frames far apart, between which much may be left out."""
+    """By PyAV in the native size: the grid's clips, and a few frames, between which much may be left out."""
     rng = np.random.default_rng([video.recipe.number, 3])
-    few = np.sort(rng.choice(probe.n_frames, min(3, probe.n_frames), replace=False))
+    few = rng.choice(probe.n_frames, min(3, probe.n_frames), replace=False)
+    few = np.union1d(few, np.arange(few[0], min(few[0] + 4, probe.n_frames)))  # and some neighbours
     for way, asked in (("native", grid), ("sparse", ClipGrid(few, probe.timestamps[few]))):
         given = 0
         try:
