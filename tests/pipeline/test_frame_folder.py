@@ -16,7 +16,7 @@ from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
 from pipeline.extraction import Extraction
 from pipeline.files import folder_identity
-from pipeline.frame_folder import FrameFolder, read_picture
+from pipeline.frame_folder import FrameFolder, picture_format, read_picture
 from pipeline.probe import Probe, probe_frame_folder, probe_video
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.video import VideoError
@@ -165,13 +165,14 @@ class TestPictures:
             assert np.abs(picture.astype(int) - (204, 0, 0)).max() <= 6, name
 
     def test_exif_orientation_is_applied(self, tmp_path):
-        """As decord and our PyAV reader apply the rotation tag of a video."""
+        """As a video's display matrix is; the ledger's width and height are those of what is shown."""
         pixels = np.zeros((4, 8, 3), np.uint8)
         pixels[:, :4] = 255
         exif = Image.Exif()
         exif[0x0112] = 6  # the top of the scene is on the right: turn clockwise
         Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
         np.testing.assert_array_equal(read_picture(tmp_path, "a.png"), np.rot90(pixels, -1))
+        assert picture_format(tmp_path, "a.png") == ("png", 4, 8)
 
     def test_other_sizes_are_resized_like_the_first(self, tmp_path):
         write_frames(tmp_path, FRAMES, [*grey(8), *grey(1, (50, 40))])
