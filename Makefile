@@ -26,6 +26,7 @@ test-kill: install  ## kill extractions of real videos at random moments and com
 
 bench: install  ## measure extraction, cache, training and orchestration as ratios; `make bench QUICK=1` in under 3 minutes
 	$(BIN)/python -m bench.speed $(if $(QUICK),--quick)
+	$(BIN)/python -m bench.decode_speed $(if $(QUICK),--quick)
 
 bench-growth: install  ## cost of planning, resuming, verifying and listing with up to a million videos
 	$(BIN)/python -m bench.growth

@@ -1,4 +1,7 @@
-"""Decoding against other decoders, on one core: `python -m bench.decode_speed [--quick]` prints a table.
+"""Decoding against other decoders, on one core: the second part of `make bench`.
+
+    python -m bench.decode_speed            # four minutes; writes decoding.json and the README's table
+    python -m bench.decode_speed --quick    # half a minute; prints only
 
 Of each file 25 frames are wanted, evenly spread over its seconds, and turned into RGB; all readers get the same ones.
 With UT-Interaction below $DYNAPROP_DATA real videos are among the files. torchcodec comes with
@@ -6,12 +9,13 @@ With UT-Interaction below $DYNAPROP_DATA real videos are among the files. torchc
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,19 +23,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.decode_readers import CHECKED, FOREIGN, OURS, PROBED, ReaderTimes
+from bench.decode_readers import CHECKED, OURS, ReaderTimes
 from bench.decode_videos import VideoKind, write_kinds
+from bench.machine import describe_machine
 from pipeline.annotations import read_annotations
 from pipeline.catalog import load_catalog
 
-_ROWS = {
-    "plain PyAV": ("decoding, one core, against plain PyAV", "≥ 1.3 with H.264"),
-    "decord": ("against decord", "≥ 1.3 with H.264"),
-    "torchcodec": ("against torchcodec", ""),
-    PROBED: ("against ours with its probe", ""),
-    CHECKED: ("against ours by `decoder: decord`", ""),
-}
-_REPOSITORY = Path(__file__).resolve().parent.parent
+_COLUMNS = {"plain PyAV": "plain PyAV", "decord": "decord", "torchcodec": "torchcodec", CHECKED: "`decoder: decord`"}
+_HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,6 @@ class DecodeSpeed:
     """Of the decoders' packages that are installed."""
     kinds: tuple[KindSpeed, ...]
 
-    def least(self, reader: str) -> float | None:
-        """How many times as fast ours is, at least, on ordinary H.264; None where the reader has not read it."""
-        ratios = [kind.readers[reader].ratio for kind in self.kinds if kind.ordinary]
-        return min((ratio for ratio in ratios if ratio is not None), default=None)
-
-    def equal(self, reader: str) -> str:
-        """Frames of all kinds that equal those of a full read, out of the wanted ones."""
-        equal = sum(kind.readers[reader].equal for kind in self.kinds)
-        return f"{equal}/{sum(kind.wanted for kind in self.kinds)}"
-
 
 def measure_decode(
     folder: Path, real: Sequence[Path], *, files: int = 4, seconds: int = 30, repetitions: int = 5
@@ -84,7 +73,7 @@ def measure_decode(
     kinds = write_kinds(folder, real, files=files, seconds=seconds)
     job = {"kinds": [[str(path.resolve()) for path in kind.paths] for kind in kinds], "repetitions": repetitions}
     command = [sys.executable, "-m", "bench.decode_readers"]
-    done = subprocess.run(command, input=json.dumps(job), cwd=_REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(job), cwd=_HERE.parent, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -113,23 +102,19 @@ def real_videos() -> list[Path]:
     return sorted((video.path for video in read_annotations(dataset).videos), key=lambda path: path.name)
 
 
-def decode_rows(speed: DecodeSpeed) -> list[tuple[str, str, str, str]]:
-    """For the table of `make bench`: what, measured, wanted, how."""
-    rows = []
-    for reader, (what, wanted) in _ROWS.items():
-        parts = []
-        for kind in speed.kinds:
-            times = kind.readers[reader]
-            parts.append(f"{kind.kind}: {times.remark if times.ratio is None else f'{times.ratio:.2f}'}")
-        least = speed.least(reader)
-        if least is None:  # most likely it is not installed: not said once for every kind
-            remarks = dict.fromkeys(kind.readers[reader].remark for kind in speed.kinds)
-            rows.append((what, "", wanted, "; ".join(remarks)))
-        else:
-            rows.append((what, f"{least:.2f} x", wanted, "; ".join(parts)))
-    equal = [f"{reader} {speed.equal(reader)}" for reader in _ROWS if reader in FOREIGN]
-    how = f"wanted frames of all these files that equal a read of all frames; {', '.join(equal)}"
-    return [*rows, ("right frames", speed.equal(OURS), "all", how)]
+def readme_table(speed: DecodeSpeed) -> str:
+    """How many times as fast ours is, a line a kind, and whose frames are the right ones."""
+    heads = ["files", "ours, frames/s", *(f"against {name}" for name in _COLUMNS.values())]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for kind in speed.kinds:
+        times = kind.readers[OURS]
+        cells = [f"{kind.files} {kind.kind}", f"{kind.wanted / times.seconds:.0f}" if times.seconds else times.remark]
+        for reader in _COLUMNS:
+            ratio, equal = kind.readers[reader].ratio, kind.readers[reader].equal
+            wrong = "" if equal == kind.wanted else f", {kind.wanted - equal} of {kind.wanted} frames wrong"
+            cells.append(kind.readers[reader].remark if ratio is None else f"{ratio:.2f} x{wrong}")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def decode_table(speed: DecodeSpeed) -> Table:
@@ -154,11 +139,19 @@ def decode_table(speed: DecodeSpeed) -> Table:
 
 
 def main(quick: bool = False) -> None:
-    """Measure and print."""
+    """Measure and print; unless quick, write decoding.json and the README's table."""
     with tempfile.TemporaryDirectory(prefix="dynaprop-bench-") as folder:
         sizes = {"files": 1, "seconds": 10, "repetitions": 1} if quick else {}
         speed = measure_decode(Path(folder), real_videos(), **sizes)
     Console(width=160).print(decode_table(speed))
+    if quick:
+        return
+    machine = describe_machine()
+    (_HERE / "decoding.json").write_text(json.dumps({"machine": machine, **asdict(speed)}, indent=1) + "\n")
+    readme = _HERE.parent / "README.md"
+    section = f"<!-- decoding -->\n{readme_table(speed)}\n<!-- /decoding -->"
+    text = re.sub("<!-- decoding -->.*<!-- /decoding -->", lambda _: section, readme.read_text(), flags=re.S)
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

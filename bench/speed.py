@@ -1,4 +1,4 @@
-"""`make bench`: how fast decoding, extraction, cache, training and orchestration are, as ratios taken in one run.
+"""`make bench`: how fast extraction, cache, training and orchestration are, as ratios taken in one run.
 
     python -m bench.speed            # under 20 minutes on 2 cores; writes results.json, speed.png, README
     python -m bench.speed --quick    # under 3 minutes; measures once, prints only
@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cache_speed import StoreSpeed, TrainingSpeed, measure_store, measure_training
-from bench.decode_speed import DecodeSpeed, decode_rows, measure_decode, real_videos
 from bench.extraction_speed import ExtractionSpeed, copy_videos, measure_extraction
 from bench.flow_speed import FlowSpeed, RepeatSpeed, measure_flow, measure_peak, measure_repeat
 from bench.forward_speed import ForwardSpeed, measure_forward
@@ -53,35 +52,11 @@ class Form:
     flow_videos: int
     """Each a shard of its own."""
     flow_repetitions: int
-    decode_files: int
-    """Of each kind."""
-    decode_seconds: int
-    """Of each file."""
     repetitions: int
 
 
-FULL = Form(
-    5,
-    videos=12,
-    plain_videos=4,
-    store_shards=100,
-    flow_videos=20,
-    flow_repetitions=5,
-    decode_files=4,
-    decode_seconds=30,
-    repetitions=5,
-)
-QUICK = Form(
-    3,
-    videos=1,
-    plain_videos=1,
-    store_shards=20,
-    flow_videos=20,
-    flow_repetitions=1,
-    decode_files=1,
-    decode_seconds=10,
-    repetitions=1,
-)
+FULL = Form(5, videos=12, plain_videos=4, store_shards=100, flow_videos=20, flow_repetitions=5, repetitions=5)
+QUICK = Form(3, videos=1, plain_videos=1, store_shards=20, flow_videos=20, flow_repetitions=1, repetitions=1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +65,6 @@ class Speeds:
 
     machine: dict[str, Any]
     minutes: float
-    decoding: DecodeSpeed
     extraction: ExtractionSpeed
     forward: ForwardSpeed
     store: StoreSpeed
@@ -140,14 +114,6 @@ def measure(form: Form, *, device: str) -> Speeds:
         source = load_catalog().dataset(DATASET)
         copy_videos(source, scratch / "videos", form.shards * form.videos)
         copy_videos(source, scratch / "flow-videos", form.flow_videos)
-        say("decoding")
-        decoding = measure_decode(
-            scratch / "decoding",
-            real_videos(),
-            files=form.decode_files,
-            seconds=form.decode_seconds,
-            repetitions=form.repetitions,
-        )
         catalog_path = _write_catalog(scratch, form)
         catalog = load_catalog(catalog_path)
         dataset, recipe = catalog.dataset("bench"), catalog.recipe(RECIPE)
@@ -178,7 +144,7 @@ def measure(form: Form, *, device: str) -> Speeds:
         say("memory")
         peak = measure_peak(catalog_path, "bench", home=scratch / "peak", device=device)
     minutes = (time.monotonic() - began) / 60
-    return Speeds(describe_machine(), minutes, decoding, extraction, forward, store, training, flow, repeat, peak)
+    return Speeds(describe_machine(), minutes, extraction, forward, store, training, flow, repeat, peak)
 
 
 def summarise(speeds: Speeds) -> list[Line]:
@@ -189,7 +155,6 @@ def summarise(speeds: Speeds) -> list[Line]:
     parts = "1 / (1/decode + 1/forward)" if extraction.device == "cpu" else "min(decode, forward)"
     rates = {name: extraction.clips / getattr(extraction, name) for name in ("decode", "student", "teacher", "plain")}
     return [
-        *(Line(*row) for row in decode_rows(speeds.decoding)),
         Line(
             "extraction",
             f"{extraction.clips / extraction.extraction:.0f} clips/s",
