@@ -12,6 +12,7 @@ from typing import Self
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pipeline.entry_points import closed_groups, may_save, wanted_groups
@@ -101,10 +102,12 @@ def _read(
     decode: Callable[[VideoFile, FrameRequest, Callable[[], None] | None], _Frames],
     on_frame: Callable[[], None] | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    n_clips, clip, found = len(request.frames), 0, 0
+    due = request.frames.tolist() if request.estimated else (request.start + request.timestamps).tolist()
+    n_clips, clip, found = len(due), 0, 0
     form: tuple[int, int, str] | None = None
     first_size = matrix = None
     newest = -inf
+    converter = VideoReformatter()  # one for all frames: to make one takes as long as to convert a small frame
     with VideoFile(request.path, stream=request.stream, on_packet=on_frame) as video:
         pixel_aspect = video.stream.sample_aspect_ratio
         for index, (time, frame) in enumerate(decode(video, request, on_frame) if n_clips else ()):
@@ -116,12 +119,13 @@ def _read(
                     if time <= newest:
                         raise VideoError("mismatch", f"frames do not come in the order of their times, at {time:.3f} s")
                     newest = time
-            while clip < n_clips and (late := _lateness(request, clip, index, time)) >= 0:
-                if late == 0 and frame is not None:
+            place = index if request.estimated else time
+            while clip < n_clips and place is not None and place > due[clip] - SAME:
+                if place < due[clip] + SAME and frame is not None:
                     if (frame.width, frame.height) == first_size:  # a stream may go on in another size
                         _require_size(request, clip, shown_size(frame, matrix, pixel_aspect))
                     found += 1
-                    yield clip, upright(frame.to_ndarray(format="rgb24"), matrix)
+                    yield clip, upright(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), matrix)
                 clip += 1
             if clip == n_clips:
                 break
@@ -218,16 +222,6 @@ def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
         ``[size, size, 3]`` uint8.
     """
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _lateness(request: FrameRequest, clip: int, index: int, time: float | None) -> int:
-    """-1, 0 or 1: a frame, by index and time, comes before, at or after the one of a clip."""
-    if request.estimated:
-        return int(np.sign(index - request.frames[clip]))
-    if time is None:
-        return -1
-    late = time - request.start - request.timestamps[clip]
-    return 0 if abs(late) < SAME else int(np.sign(late))
 
 
 def _require_size(request: FrameRequest, clip: int, size: tuple[int, int]) -> None:

@@ -30,7 +30,7 @@ class Group:
 
 
 _WHOLE = (Group(0, -inf),)
-_WORTH_WHILE = 0.9  # looking for groups takes some hundredths of what decoding does
+_WORTH_WHILE = 0.8  # of the packets; looking for groups takes some hundredths of what decoding does
 
 
 def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = None) -> tuple[Group, ...]:
@@ -58,7 +58,7 @@ def closed_groups(video: VideoFile, *, on_packet: Callable[[], None] | None = No
 
 
 def may_save(video: VideoFile, times: Sequence[float]) -> bool:
-    """Whether leaving out what closed groups do not need may save a tenth of the packets, going by the index.
+    """Whether leaving out what closed groups do not need may save a fifth of the packets, going by the index.
 
     Other containers than mp4 know their key frames only when they have been read.
 

@@ -12,8 +12,6 @@ _IDR, _SEI, _SPS, _PPS = 5, 6, 7, 8  # NAL unit types
 _SLICES = frozenset({1, 2, 5})
 _LONGEST_SET = 1024  # bytes of a sequence parameter set in which what we ask for lies
 _ORIENTATION = 47  # payload type of an SEI message
-_B_SLICES = frozenset({1, 6})  # slice types
-_START = 64  # bytes of a packet or unit in which the beginning of a slice's header lies
 # Profiles whose sequence parameter set says more about colours.
 _HIGH = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 
@@ -64,9 +62,9 @@ class H264Stream:
             self.steady = False
             self._progressive.add(False)
         size = self._length_size
-        start = memoryview(packet)[:_START]
+        start = bytes(memoryview(packet)[:6])
         if size is not None and len(start) > size and start[size] & 31 in _SLICES:
-            return _picture(bytes(start[size:]))  # the usual packet: nothing but slices, all of one kind
+            return _picture(start[size:])  # the usual packet: nothing but slices, all of one kind
         picture = None
         parameters = False
         try:
@@ -79,7 +77,7 @@ class H264Stream:
                 elif kind == _SEI:
                     self.oriented |= _ORIENTATION in _sei_types(unit)
                 elif kind in _SLICES:
-                    picture = picture or _picture(unit[:_START])
+                    picture = picture or _picture(unit)
         except (IndexError, ValueError):
             return None
         return DEPENDENT if parameters and picture == DISPOSABLE else picture
@@ -99,14 +97,11 @@ def _picture(start: bytes) -> str:
     """What a picture is by the beginning of its first slice, section 7.3.3."""
     if start[0] & 31 == _IDR:
         return INDEPENDENT
-    if start[0] & 0xE0:  # nal_ref_idc, or the bit that has to be 0
+    if start[0] & 0xE0 or len(start) < 2:  # nal_ref_idc, or the bit that has to be 0
         return DEPENDENT
-    try:
-        bits = _Bits(start[1:].replace(b"\x00\x00\x03", b"\x00\x00"))
-        bits.golomb()  # its first macroblock
-        return DISPOSABLE if bits.golomb() in _B_SLICES else DEPENDENT
-    except ValueError:
-        return DEPENDENT
+    # Exp-Golomb codes from the left: first_mb_in_slice 0 is 1, slice_type 1 (B) is 010, 6 (all slices are B) 00111.
+    is_b = start[1] & 0b11110000 == 0b10100000 or start[1] & 0b11111100 == 0b10011100
+    return DISPOSABLE if is_b else DEPENDENT
 
 
 def _annex_b(data: bytes) -> Iterator[bytes]:
