@@ -275,7 +275,8 @@ def test_groups_without_clips_are_not_decoded(every, tmp_path, monkeypatch):
     groups: dict[int, int] = {}  # number of the last clip's frame in its group, by group
     for number in found.values():
         groups[number // 16] = number % 16 + 1
-    assert len(packets) == sum(groups.values())
+    least = sum(groups.values())
+    assert len(packets) == (least if least < 160 else max(found.values()) + 1)  # a fifth is worth looking for
     assert clips_of(source, every) == found
 
 
