@@ -24,7 +24,7 @@ test-slow: install
 test-kill: install  ## kill extractions of real videos at random moments and compare what comes out; prints figures
 	$(BIN)/python -m pytest -q -s -m kill
 
-bench: install  ## measure extraction, cache, training and orchestration as ratios; `make bench QUICK=1` in under 3 minutes
+bench: install  ## measure extraction, cache, training, orchestration and decoding as ratios; `make bench QUICK=1` in some 3 minutes
 	$(BIN)/python -m bench.speed $(if $(QUICK),--quick)
 	$(BIN)/python -m bench.decode_speed $(if $(QUICK),--quick)
 
