@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def load_state_dict(
 
     Tensors are found by the network's names and shapes, in whatever mapping (``state_dict``, ``model``, ``teacher``)
     and behind whatever prefix (``module.``, ``backbone.``) all of them are; what else is there, such as a classifier,
-    is left. Where several sets fit and differ, such as a student's and a teacher's, none is taken.
+    is left, unless it shows that they are a deeper network's, or mean something only together with it. Where several
+    sets fit and differ, such as a student's and a teacher's, none is taken.
 
     Args:
         network: timm's model.
@@ -58,7 +60,7 @@ def load_state_dict(
         found = dict(zip(expected, ordered.values(), strict=False))
         wrong = _wrong(found, kinds)
     else:
-        found, wrong = _find(saved, kinds, path)
+        found, wrong = _find(saved, kinds, path, partial(_foreign, network, model))
     if wrong:
         raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
     for name, tensor in found.items():
@@ -81,8 +83,16 @@ def _wrong(found: Tensors, kinds: Kinds) -> list[str]:
     return [name for name in kinds if name in missing or (name in found and _kind(found[name]) not in kinds[name])]
 
 
-def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _find(
+    saved: Mapping[str, Any], kinds: Kinds, path: Path, foreign: Callable[[Iterable[str]], list[str]]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """A network's tensors and the names of those that are wrong, of the set that has the fewest.
+
+    Args:
+        saved: what the file holds.
+        kinds: what each tensor may be.
+        path: the file.
+        foreign: those among the other names behind a prefix that only another network has.
 
     Raises:
         DynapropError: several sets fit, and their tensors are not the same.
@@ -90,16 +100,22 @@ def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str,
     usual = _usual_place(saved)
     fitting: dict[str, dict[str, torch.Tensor]] = {}
     nearest: tuple[dict[str, torch.Tensor], list[str]] = {}, list(kinds)
+    fewest = len(kinds)
     for keys, tensors in _sets(saved):
         for prefix in _prefixes(tensors, kinds):
             found = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
             wrong = _wrong(found, kinds)
+            lacking = len(wrong)
+            if not wrong:
+                strings = (name for name in tensors if isinstance(name, str) and name.startswith(prefix))
+                names = (name.removeprefix(prefix) for name in strings)
+                wrong = foreign(name for name in names if name not in kinds)
             if not wrong:
                 if keys == usual and not prefix:
                     return found, []
                 fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys)] = found
-            elif len(wrong) < len(nearest[1]):
-                nearest = found, wrong
+            elif lacking < fewest:
+                nearest, fewest = (found, wrong), lacking
     if not fitting:
         return nearest
     first, *others = fitting.values()
@@ -108,6 +124,31 @@ def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str,
             f"{path} holds several sets of these weights ({', '.join(fitting)}): save the one that is meant alone"
         )
     return first, []
+
+
+def _foreign(network: torch.nn.Module, model: str, names: Iterable[str]) -> list[str]:
+    """Names, of none of a network's tensors, that show that the others are another network's."""
+    suspects = [name for name in names if not name.endswith(_COUNTER) and _is_foreign(network, name)]
+    if not suspects:
+        return []
+    with torch.device("meta"):
+        whole = timm.create_model(model).state_dict()  # its classifier may reach into what the network keeps of it
+    return [name for name in suspects if name not in whole]
+
+
+def _is_foreign(module: torch.nn.Module, name: str) -> bool:
+    """Whether a name is that of a block after a network's last, or of a tensor more beside those of one layer."""
+    for part in name.split("."):
+        if part not in module._modules:
+            if isinstance(module, torch.nn.Sequential | torch.nn.ModuleList) and len(module):
+                return part.isdigit()
+            # A scale or an adapter changes what the layer's weight means. Buffers that are computed are saved by some.
+            return not module._modules and part not in module._buffers and any(True for _ in module.parameters())
+        inner = module._modules[part]
+        if inner is None:
+            return False
+        module = inner
+    return False
 
 
 def _usual_place(saved: Mapping[str, Any]) -> tuple[str, ...]:

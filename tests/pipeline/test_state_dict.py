@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from pipeline.errors import DynapropError
 from pipeline.fit import fit_network
 from pipeline.networks import create_network, load_network
+from pipeline.state_dict import _is_foreign
 from pipeline.weights import Weights, find_weights
 
 MODEL = "test_resnet"
@@ -173,6 +174,73 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name, value):
 def test_a_classifier_that_is_not_finite_is_nobodys_business(tmp_path):
     torch.save(TENSORS | {"fc.weight": torch.full_like(TENSORS["fc.weight"], torch.nan)}, tmp_path / "w.pth")
     assert torch.equal(features(load(tmp_path / "w.pth")), EXPECTED)
+
+
+# What else lies behind the prefix.
+
+
+@pytest.mark.parametrize(
+    ("model", "deeper", "block"),
+    [
+        ("resnet18", "resnet34", r"layer1\.2\.conv1\.weight"),
+        ("tf_efficientnet_b0", "tf_efficientnet_b1", r"blocks\.0\.1\.conv_dw\.weight"),
+        pytest.param("tf_efficientnet_lite0", "tf_efficientnet_lite1", r"blocks\.1\.2\.", marks=pytest.mark.slow),
+        pytest.param(
+            "swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", r"layers\.2\.", marks=pytest.mark.slow
+        ),
+        pytest.param("cait_xxs24_224", "cait_xxs36_224", r"blocks\.24\.", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_of_a_deeper_model_are_not_loaded_in_part(tmp_path, model, deeper, block):
+    tensors = timm.create_model(deeper).state_dict()
+    torch.save({"net": behind("module.", tensors)}, tmp_path / "w.pth")
+    with pytest.raises(DynapropError, match=rf"not weights of timm's {model} \(\d+ tensors differ, e\.g\. {block}"):
+        load(tmp_path / "w.pth", model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("test_resnet", "test_vit", "test_efficientnet", "mobilenetv3_small_050", "levit_128s"),
+        *(
+            pytest.param(model, marks=pytest.mark.slow)
+            for model in [
+                *("resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "volo_d1_224", "vgg11"),
+                *("deit_tiny_distilled_patch16_224", "beit_base_patch16_224", "convnext_atto", "densenet121"),
+            ]
+        ),
+    ],
+)
+def test_a_classifier_is_never_taken_for_a_block_more(tmp_path, model):
+    tensors = timm.create_model(model).state_dict()
+    torch.save({"net": behind("module.", tensors)}, tmp_path / "w.pth")
+    network = load(tmp_path / "w.pth", model).state_dict()
+    assert all(torch.equal(network[name], tensor) for name, tensor in tensors.items() if name in network)
+
+
+@pytest.mark.parametrize(
+    "name", ["conv1.0.weight_scale", "layer1.0.conv1.lora_A", "layer1.0.conv1.lora_A.weight", "layer1.0.conv1.bias"]
+)
+def test_a_layer_with_a_tensor_more_is_not_the_networks(tmp_path, name):
+    torch.save({"net": behind("module.", TENSORS | {name: torch.ones(1)})}, tmp_path / "w.pth")
+    with pytest.raises(DynapropError, match=rf"not weights of timm's {MODEL} \(1 tensors differ, e\.g\. {name}\)"):
+        load(tmp_path / "w.pth")
+
+
+def test_what_no_layer_has_to_do_with_is_left(tmp_path):
+    """Heads of other trainings, and tensors that have no name."""
+    names = ("fc.0.weight", "head.mlp.0.weight", "decoder.0.weight", 7)
+    torch.save(TENSORS | {name: torch.ones(1) for name in names}, tmp_path / "w.pth")
+    assert torch.equal(features(load(tmp_path / "w.pth")), EXPECTED)
+
+
+def test_a_buffer_that_is_computed_and_was_saved_is_left():
+    """As BEiT's authors saved it."""
+    layer = torch.nn.Linear(2, 2)
+    layer.register_buffer("relative_position_index", torch.zeros(1), persistent=False)
+    network = torch.nn.ModuleDict({"rel_pos_bias": layer})
+    assert not _is_foreign(network, "rel_pos_bias.relative_position_index")
+    assert _is_foreign(network, "rel_pos_bias.scale")
 
 
 # Weights that were made at a model's own size.
