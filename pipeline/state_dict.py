@@ -16,6 +16,7 @@ from pipeline.weights_file import read_weights_file
 
 _USUAL = ("state_dict", "model")  # what is wrapped so is taken, whatever else the file holds
 _DEPTH = 4  # of wrappers in one another
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others come with scales beside them
 _COUNTER = "num_batches_tracked"  # of batch normalisation: only training reads it, and not everybody saves it
 
 Tensors = Mapping[str, torch.Tensor]
@@ -57,12 +58,12 @@ def load_state_dict(
         # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
         place = _usual_place(saved)
         ordered = next(tensors for keys, tensors in _sets(saved) if keys == place)
-        found = dict(zip(expected, ordered.values(), strict=False))
-        wrong = _wrong(found, kinds)
+        found, wrong = _checked(dict(zip(expected, ordered.values(), strict=False)), kinds)
     else:
         found, wrong = _find(saved, kinds, path, partial(_foreign, network, model))
     if wrong:
-        raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
+        example = wrong[0] + (f", which is {odd}" if (odd := wrong[0] in found and _odd(found[wrong[0]])) else "")
+        raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {example})")
     for name, tensor in found.items():
         if not torch.isfinite(tensor.float()).all():
             raise DynapropError(f"{path}: {name} holds numbers that are not finite: take weights of another training")
@@ -77,10 +78,23 @@ def _kind(tensor: torch.Tensor) -> Kind:
     return tensor.shape, tensor.is_floating_point() or not tensor.dim(), tensor.layout == torch.strided
 
 
-def _wrong(found: Tensors, kinds: Kinds) -> list[str]:
-    """Names that are missing, or whose tensor is another one."""
-    missing = {name for name in kinds if name not in found and not name.endswith(_COUNTER)}
-    return [name for name in kinds if name in missing or (name in found and _kind(found[name]) not in kinds[name])]
+def _odd(tensor: torch.Tensor) -> str:
+    """Why a tensor does not hold a layer's numbers, for messages; empty where it does."""
+    if tensor.is_nested:  # first: the others may lack even a shape
+        return "nested"
+    if tensor.is_meta:
+        return "on torch's meta device, without its numbers"
+    if tensor.is_floating_point() and tensor.dtype not in _PRECISIONS:
+        return f"of {tensor.dtype}"
+    return ""
+
+
+def _checked(found: Tensors, kinds: Kinds) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Tensors without counters that are none, and the names of those that are missing or another network's."""
+    wrong = {name for name in kinds if name not in found or _odd(found[name]) or _kind(found[name]) not in kinds[name]}
+    counters = {name for name in wrong if name.endswith(_COUNTER)}
+    kept = {name: tensor for name, tensor in found.items() if name not in counters}
+    return kept, [name for name in kinds if name in wrong - counters]
 
 
 def _find(
@@ -103,8 +117,8 @@ def _find(
     fewest = len(kinds)
     for keys, tensors in _sets(saved):
         for prefix in _prefixes(tensors, kinds):
-            found = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
-            wrong = _wrong(found, kinds)
+            behind = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
+            found, wrong = _checked(behind, kinds)
             lacking = len(wrong)
             if not wrong:
                 strings = (name for name in tensors if isinstance(name, str) and name.startswith(prefix))
@@ -113,7 +127,7 @@ def _find(
             if not wrong:
                 if keys == usual and not prefix:
                     return found, []
-                fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys)] = found
+                fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys) or "the top level"] = found
             elif lacking < fewest:
                 nearest, fewest = (found, wrong), lacking
     if not fitting:

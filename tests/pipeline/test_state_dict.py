@@ -84,8 +84,17 @@ SAVED: dict[str, Callable[[], dict[str, Any]]] = {
     "with counters as floats": lambda: {
         name: tensor.float() if name.endswith("tracked") else tensor for name, tensor in TENSORS.items()
     },
+    "with counters of another shape": lambda: {
+        name: tensor.reshape(1) if name.endswith("tracked") else tensor for name, tensor in TENSORS.items()
+    },
     "twice the same": lambda: {"teacher": TENSORS, "student": {name: tensor.clone() for name, tensor in BARE.items()}},
-    "beside a moving average": lambda: {"model": TENSORS, "model_ema": trained(seed=2).state_dict()},  # as ever
+    **{
+        f"in {key} beside a moving average": lambda key=key: {  # type: ignore[misc]
+            f"{key}_ema": trained(seed=2).state_dict(),
+            key: TENSORS,
+        }
+        for key in ("model", "state_dict")
+    },
     "beside other things": lambda: {"state_dict": behind("model.", TENSORS) | {"loss.weight": torch.ones(3)}, **EPOCH},
     "in double precision": lambda: {name: t.double() if t.is_floating_point() else t for name, t in TENSORS.items()},
 }
@@ -126,6 +135,8 @@ def test_half_precision_is_computed_with_in_single(tmp_path, dtype, suffix):
             lambda other: {"ema": behind("module.", TENSORS), "net": behind("module.", other)},
             r"ema > module\.\*, net > ",
         ),
+        (lambda other: {**TENSORS, "model": {"epoch": 3}, "ema": other}, "the top level, ema"),
+        (lambda other: {"state_dict": behind("module.", TENSORS), "state_dict_ema": other}, "state_dict > module"),
         (lambda other: behind("encoder_q.", TENSORS) | behind("encoder_k.", other), r"encoder_q\.\*, encoder_k\.\*"),
     ],
 )
@@ -152,6 +163,31 @@ def test_a_tensor_that_is_missing_or_another_models_is_an_error(tmp_path, saved,
     torch.save(saved(), tmp_path / "w.pth")
     with pytest.raises(DynapropError, match=rf"not weights of timm's {MODEL} \(\d+ tensors differ, e\.g\. {first}\)"):
         load(tmp_path / "w.pth")
+
+
+ODD: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "float8": (lambda tensor: tensor.to(torch.float8_e4m3fn), r"of torch\.float8_e4m3fn"),
+    "meta": (lambda tensor: tensor.to("meta"), "on torch's meta device, without its numbers"),
+    "nested": (lambda tensor: torch.nested.nested_tensor([tensor, tensor]), "nested"),
+    "jagged": (lambda tensor: torch.nested.nested_tensor([tensor, tensor], layout=torch.jagged), "nested"),
+}
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_without_numbers_of_their_own_are_refused(tmp_path, kind, in_order):
+    make, why = ODD[kind]
+    torch.save(TENSORS | {"bn1.weight": make(TENSORS["bn1.weight"])}, tmp_path / "w.pth")
+    message = rf"w\.pth: not weights of timm's {MODEL} \(1 tensors differ, e\.g\. bn1\.weight, which is {why}\)"
+    with pytest.raises(DynapropError, match=message):
+        load_network(MODEL, Weights("package:x", tmp_path / "w.pth", "", in_order=in_order))
+
+
+def test_quantised_weights_are_refused_in_safetensors_too(tmp_path):
+    save_file({name: t.to(torch.float8_e4m3fn) for name, t in TENSORS.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(DynapropError, match=r"e\.g\. conv1\.0\.weight, which is of torch\.float8_e4m3fn\)"):
+        load(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
