@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import DynapropError
-from pipeline.fit import fit_network
-from pipeline.networks import create_network, load_network
+from pipeline.fit import build_network, fit_network
+from pipeline.networks import load_network
 from pipeline.state_dict import _is_foreign
 from pipeline.weights import Weights, find_weights
 
@@ -383,7 +383,7 @@ def test_a_network_without_a_file_is_drawn_the_same_each_time():
 def test_a_network_of_its_own_size_is_the_one_that_timm_draws():
     for model, size in (("test_vit3", 160), ("test_vit", 160), ("test_resnet", 64), ("test_efficientnet", 112)):
         torch.manual_seed(5)
-        ours = create_network(model, size)
+        ours = build_network(model, fit_network(model, size).img_size)
         torch.manual_seed(5)
         plain = timm.create_model(model, num_classes=0).eval()
         assert torch.equal(features(ours, size), features(plain, size))
