@@ -81,9 +81,10 @@ def plans(size: DatasetSize) -> list[Plan]:
 def widths(catalog: Catalog) -> dict[str, tuple[int, int]]:
     """Channels of student and teacher of each recipe."""
     pairs = {name: catalog.recipe(name) for name in RECIPES}
+    both = {name: [catalog.backbone(branch) for branch in (pair.student, pair.teacher)] for name, pair in pairs.items()}
     return {
-        name: (channels(catalog.backbone(pair.student).model), channels(catalog.backbone(pair.teacher).model))
-        for name, pair in pairs.items()
+        name: (channels(student.model, student.size), channels(teacher.model, teacher.size))
+        for name, (student, teacher) in both.items()
     }
 
 

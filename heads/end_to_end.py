@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from heads.losses import Losses, dynamic_losses, video_loss
 from heads.models import DynamicScores, DynamicSTE, FrameClassifier, FrameScores
 from pipeline.errors import UsageError
-from pipeline.networks import width
+from pipeline.fit import width
 
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -23,7 +23,7 @@ from heads.evaluate import Model, branch_widths, check_counts
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import FEATURE_VERSION, RESIZE_RULE, FeatureKey
 from pipeline.files import writing
-from pipeline.networks import width
+from pipeline.fit import width
 from pipeline.weights import Weights
 
 RECORD, HEADS, CARD = "model.json", "heads.safetensors", "README.md"

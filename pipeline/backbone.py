@@ -7,7 +7,8 @@ import torch
 
 from pipeline.compiled_network import CompiledNetwork
 from pipeline.feature_key import FeatureKey
-from pipeline.networks import load_network, width
+from pipeline.fit import width
+from pipeline.networks import load_network
 from pipeline.torch_network import TorchNetwork
 from pipeline.weights import Weights
 

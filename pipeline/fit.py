@@ -3,15 +3,18 @@
 Most models take frames of any size and are built as timm has them. Transformers with an embedding a position take their
 own size alone, unless they are built for another: timm's argument ``img_size``. Some take only what their strides or
 windows divide.
+
+A network that is built for a size is refused where its patches or its first convolution's strides would leave pixels
+out at the right and the bottom. Later strides are not looked at (visformer_tiny at 100), nor what timm takes as it is.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import UsageError, did_you_mean
@@ -65,17 +68,23 @@ def fit_network(model: str, size: int) -> Fit:
     until = time.thread_time() + _SEARCH_SECONDS
     with torch.device("meta"):
         network = build_network(model)
-    img_size, shape = None, _output_shape(network, size)
+    img_size, (shape, flops) = None, _counted(network, size)
     if shape is None and (built := _built_for(model, size)):
-        img_size, (network, shape) = size, built
+        img_size, network, (shape, flops) = size, built, _counted(built, size)
     if shape is None:
         sizes = _sizes(model, network, size, until=until)
         raise UsageError(f"timm's {model} takes no frames of {size} x {size} pixels{sizes}")
     if shape != (1, width(network)):
         raise UsageError(f"timm's {model} gives no vector a frame but {' x '.join(map(str, shape[1:]))} numbers")
+    return Fit(img_size, shape[1], flops / 2 / 1e9)
+
+
+def _counted(network: torch.nn.Module, size: int) -> tuple[tuple[int, ...] | None, int]:
+    """The output's shape, see `_output_shape`, and the floating-point operations that it took."""
+    network.requires_grad_(False)  # class tokens that ask for a gradient, and have none here, end torch's count early
     with FlopCounterMode(display=False) as counter:
-        _output_shape(network, size)
-    return Fit(img_size, shape[1], counter.get_total_flops() / 2 / 1e9)
+        shape = _output_shape(network, size)
+    return shape, counter.get_total_flops()
 
 
 def _output_shape(network: torch.nn.Module, size: int) -> tuple[int, ...] | None:
@@ -87,18 +96,25 @@ def _output_shape(network: torch.nn.Module, size: int) -> tuple[int, ...] | None
         return None
 
 
-def _built_for(model: str, size: int) -> tuple[torch.nn.Module, tuple[int, ...]] | None:
-    """A model built for a size, on the meta device, and its output's shape; None where timm has no such thing."""
+def _built_for(model: str, size: int) -> torch.nn.Module | None:
+    """A model built for a size, on the meta device; None where timm has no such thing, or it would cut pixels off."""
     try:
         with torch.device("meta"):
             network = build_network(model, size)
     except Exception:  # TypeError of a model without the argument, others of one that cannot be built so
         return None
+    return None if any(size % side for side in _strides(network)) else network
+
+
+def _strides(network: torch.nn.Module) -> set[int]:
+    """Sides of a network's patches, as timm's modules name them, and strides of its first convolution."""
+    first = next((module for module in network.modules() if isinstance(module, torch.nn.Conv2d)), None)
+    found = {*first.stride} if first else set()
     for module in network.modules():
-        if isinstance(module, PatchEmbed) and any(size % side for side in module.patch_size):
-            return None  # timm would leave out the pixels at the right and the bottom
-    shape = _output_shape(network, size)
-    return (network, shape) if shape else None
+        for name in ("patch_size", "new_patch_size"):
+            sides = getattr(module, name, None)
+            found |= {side for side in (sides if isinstance(sides, Sequence) else [sides]) if isinstance(side, int)}
+    return found - {0}
 
 
 def _sizes(model: str, network: torch.nn.Module, size: int, *, until: float) -> str:
@@ -112,7 +128,7 @@ def _sizes(model: str, network: torch.nn.Module, size: int, *, until: float) -> 
     """
 
     def takes(side: int) -> bool:
-        return bool(_output_shape(network, side) or _built_for(model, side))
+        return bool(_output_shape(network, side) or ((built := _built_for(model, side)) and _output_shape(built, side)))
 
     config = timm.get_pretrained_cfg(model)
     known = {config.input_size[-1]} if config and config.input_size[-1] != size else set()
@@ -121,8 +137,9 @@ def _sizes(model: str, network: torch.nn.Module, size: int, *, until: float) -> 
         near = [side for side in (below, below + step, below + 2 * step) if side not in (0, size)]
         taken = [side for side in near if time.thread_time() < until and takes(side)]
         known |= set(taken)
-        if taken == near:
-            return f"; it takes multiples of {step}, such as {', '.join(map(str, sorted(known)))}"
+        if taken == near and size % step:
+            multiples = sorted(side for side in known if side % step == 0)  # the model's own size may be none
+            return f"; it takes multiples of {step}, such as {', '.join(map(str, multiples))}"
         if taken or time.thread_time() >= until:
             break
     return f"; it takes {', '.join(map(str, sorted(known)))}, for example" if known else ""

@@ -1,28 +1,14 @@
 """timm's networks: built for frames of a size, loaded with weights, and what one frame costs."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 import torch
 
 from pipeline.errors import UsageError
 from pipeline.feature_key import FeatureKey
-from pipeline.fit import build_network, fit_network, width
+from pipeline.fit import build_network, fit_network
 from pipeline.state_dict import load_state_dict
 from pipeline.weights import Weights
-
-
-def create_network(model: str, size: int | None = None) -> torch.nn.Module:
-    """A timm model without its classifier, in evaluation mode, with the weights that timm draws.
-
-    Args:
-        model: timm's name.
-        size: pixels a side of the frames that it is for; those of timm's own size by default.
-
-    Raises:
-        UsageError: unknown model, or one that does not take frames of this size.
-    """
-    return build_network(model, None if size is None else fit_network(model, size).img_size)
 
 
 def load_network(model: str, weights: Weights, size: int | None = None) -> torch.nn.Module:
@@ -64,13 +50,9 @@ def check_backbones(backbones: Iterable[tuple[FeatureKey, Weights]]) -> None:
             load_network(key.model, weights, key.size)
 
 
-@lru_cache
-def channels(model: str, size: int | None = None) -> int:
-    """Width of a model's features, of frames of a size; that of timm's own by default."""
-    if size is not None:
-        return fit_network(model, size).channels
-    with torch.device("meta"):
-        return width(create_network(model))
+def channels(model: str, size: int) -> int:
+    """Width of a model's features, of frames of a size."""
+    return fit_network(model, size).channels
 
 
 def gmacs_per_frame(model: str, size: int) -> float:

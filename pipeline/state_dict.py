@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.weights_file import read_weights_file
 
 _USUAL = ("state_dict", "model")  # what is wrapped so is taken, whatever else the file holds
 _DEPTH = 4  # of wrappers in one another
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # others come with scales beside them
 _COUNTER = "num_batches_tracked"  # of batch normalisation: only training reads it, and not everybody saves it
 
 Tensors = Mapping[str, torch.Tensor]
@@ -29,7 +31,8 @@ def load_state_dict(
 
     Tensors are found by the network's names and shapes, in whatever mapping (``state_dict``, ``model``, ``teacher``)
     and behind whatever prefix (``module.``, ``backbone.``) all of them are; what else is there, such as a classifier,
-    is left. Where several sets fit and differ, such as a student's and a teacher's, none is taken.
+    is left, unless it shows that they are a deeper network's, or mean something only together with it. Where several
+    sets fit and differ, such as a student's and a teacher's, none is taken.
 
     Args:
         network: timm's model.
@@ -55,12 +58,12 @@ def load_state_dict(
         # The packages name tensors their own way; order and shapes are the same. The classifier comes last.
         place = _usual_place(saved)
         ordered = next(tensors for keys, tensors in _sets(saved) if keys == place)
-        found = dict(zip(expected, ordered.values(), strict=False))
-        wrong = _wrong(found, kinds)
+        found, wrong = _checked(dict(zip(expected, ordered.values(), strict=False)), kinds)
     else:
-        found, wrong = _find(saved, kinds, path)
+        found, wrong = _find(saved, kinds, path, partial(_foreign, network, model))
     if wrong:
-        raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {wrong[0]})")
+        example = wrong[0] + (f", which is {odd}" if (odd := wrong[0] in found and _odd(found[wrong[0]])) else "")
+        raise DynapropError(f"{path}: not weights of timm's {model} ({len(wrong)} tensors differ, e.g. {example})")
     for name, tensor in found.items():
         if not torch.isfinite(tensor.float()).all():
             raise DynapropError(f"{path}: {name} holds numbers that are not finite: take weights of another training")
@@ -75,14 +78,35 @@ def _kind(tensor: torch.Tensor) -> Kind:
     return tensor.shape, tensor.is_floating_point() or not tensor.dim(), tensor.layout == torch.strided
 
 
-def _wrong(found: Tensors, kinds: Kinds) -> list[str]:
-    """Names that are missing, or whose tensor is another one."""
-    missing = {name for name in kinds if name not in found and not name.endswith(_COUNTER)}
-    return [name for name in kinds if name in missing or (name in found and _kind(found[name]) not in kinds[name])]
+def _odd(tensor: torch.Tensor) -> str:
+    """Why a tensor does not hold a layer's numbers, for messages; empty where it does."""
+    if tensor.is_nested:  # first: the others may lack even a shape
+        return "nested"
+    if tensor.is_meta:
+        return "on torch's meta device, without its numbers"
+    if tensor.is_floating_point() and tensor.dtype not in _PRECISIONS:
+        return f"of {tensor.dtype}"
+    return ""
 
 
-def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _checked(found: Tensors, kinds: Kinds) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Tensors without counters that are none, and the names of those that are missing or another network's."""
+    wrong = {name for name in kinds if name not in found or _odd(found[name]) or _kind(found[name]) not in kinds[name]}
+    counters = {name for name in wrong if name.endswith(_COUNTER)}
+    kept = {name: tensor for name, tensor in found.items() if name not in counters}
+    return kept, [name for name in kinds if name in wrong - counters]
+
+
+def _find(
+    saved: Mapping[str, Any], kinds: Kinds, path: Path, foreign: Callable[[Iterable[str]], list[str]]
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """A network's tensors and the names of those that are wrong, of the set that has the fewest.
+
+    Args:
+        saved: what the file holds.
+        kinds: what each tensor may be.
+        path: the file.
+        foreign: those among the other names behind a prefix that only another network has.
 
     Raises:
         DynapropError: several sets fit, and their tensors are not the same.
@@ -90,16 +114,22 @@ def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str,
     usual = _usual_place(saved)
     fitting: dict[str, dict[str, torch.Tensor]] = {}
     nearest: tuple[dict[str, torch.Tensor], list[str]] = {}, list(kinds)
+    fewest = len(kinds)
     for keys, tensors in _sets(saved):
         for prefix in _prefixes(tensors, kinds):
-            found = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
-            wrong = _wrong(found, kinds)
+            behind = {name: tensors[prefix + name] for name in kinds if prefix + name in tensors}
+            found, wrong = _checked(behind, kinds)
+            lacking = len(wrong)
+            if not wrong:
+                strings = (name for name in tensors if isinstance(name, str) and name.startswith(prefix))
+                names = (name.removeprefix(prefix) for name in strings)
+                wrong = foreign(name for name in names if name not in kinds)
             if not wrong:
                 if keys == usual and not prefix:
                     return found, []
-                fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys)] = found
-            elif len(wrong) < len(nearest[1]):
-                nearest = found, wrong
+                fitting[" > ".join([*keys, f"{prefix}*"] if prefix else keys) or "the top level"] = found
+            elif lacking < fewest:
+                nearest, fewest = (found, wrong), lacking
     if not fitting:
         return nearest
     first, *others = fitting.values()
@@ -108,6 +138,31 @@ def _find(saved: Mapping[str, Any], kinds: Kinds, path: Path) -> tuple[dict[str,
             f"{path} holds several sets of these weights ({', '.join(fitting)}): save the one that is meant alone"
         )
     return first, []
+
+
+def _foreign(network: torch.nn.Module, model: str, names: Iterable[str]) -> list[str]:
+    """Names, of none of a network's tensors, that show that the others are another network's."""
+    suspects = [name for name in names if not name.endswith(_COUNTER) and _is_foreign(network, name)]
+    if not suspects:
+        return []
+    with torch.device("meta"):
+        whole = timm.create_model(model).state_dict()  # its classifier may reach into what the network keeps of it
+    return [name for name in suspects if name not in whole]
+
+
+def _is_foreign(module: torch.nn.Module, name: str) -> bool:
+    """Whether a name is that of a block after a network's last, or of a tensor more beside those of one layer."""
+    for part in name.split("."):
+        if part not in module._modules:
+            if isinstance(module, torch.nn.Sequential | torch.nn.ModuleList) and len(module):
+                return part.isdigit()
+            # A scale or an adapter changes what the layer's weight means. Buffers that are computed are saved by some.
+            return not module._modules and part not in module._buffers and any(True for _ in module.parameters())
+        inner = module._modules[part]
+        if inner is None:
+            return False
+        module = inner
+    return False
 
 
 def _usual_place(saved: Mapping[str, Any]) -> tuple[str, ...]:

@@ -102,8 +102,10 @@ def _read_torch(path: Path, start: bytes) -> Mapping[str, Any]:
         with path.open("rb") as file, warnings.catch_warnings():  # an open file has no name that torch would go by
             warnings.simplefilter("ignore")  # of formats that are refused below
             saved = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # of this machine, not of the file
     except Exception as error:  # unpickling may raise anything; torch's advice is to switch the safety off
-        raise DynapropError(f"{path} {_refusal(str(error), start)}") from None
+        raise DynapropError(f"{path} {_refusal(str(error), start, _protocol(path, start))}") from None
     if not isinstance(saved, Mapping):
         raise DynapropError(f"{path} holds a {type(saved).__name__}, not tensors by name: {_TENSORS_ALONE}")
     return saved
@@ -123,13 +125,28 @@ def _foreign_archive(path: Path) -> str | None:
     return None
 
 
-def _refusal(error: str, start: bytes) -> str:
+def _protocol(path: Path, start: bytes) -> int:
+    """Of the pickle in which torch.save names the tensors, in an archive or the file itself; 0 where there is none."""
+    if start.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+                with archive.open(name) as file:
+                    start = file.read(2)
+        except Exception:  # damaged in one more way
+            return 0
+    return start[1] if start[:1] == b"\x80" and len(start) > 1 else 0
+
+
+def _refusal(error: str, start: bytes, protocol: int) -> str:
     """What is wrong with a file that torch refuses, without what torch advises."""
     if found := re.search(r"(?:GLOBAL|class|type) ([A-Za-z_][\w.]*\.[\w.]+)", error):
         name = found[1].rstrip(".")
         if name.startswith(("torch.nn.", "timm.", "torchvision.")):
             return f"holds a whole pickled model ({name}), not weights alone: {_TENSORS_ALONE}"
         return f"holds other Python objects ({name}) than weights, which are not loaded: {_TENSORS_ALONE}"
+    if protocol in (3, 4, 5):  # torch.save writes the second unless told otherwise
+        return f"is a pickle that torch does not load safely: {_TENSORS_ALONE}"
     if "unexpected EOF" in error or "data was truncated" in error or "Ran out of input" in error or not error:
         return f"is cut off: {_AGAIN}"
     if start.startswith((b"PK\x03\x04", b"\x80")):

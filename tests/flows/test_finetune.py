@@ -22,9 +22,10 @@ from heads.training_state import TrainingState
 from pipeline.catalog import load_catalog
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError
+from pipeline.fit import build_network
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
-from pipeline.networks import create_network, load_network
+from pipeline.networks import load_network
 from pipeline.store import FeatureStore, list_stores
 from pipeline.weights import find_weights
 from tests.conftest import REPOSITORY
@@ -276,7 +277,7 @@ def test_a_transformer_is_tuned_at_the_size_that_it_was_built_for(dynaprop, work
     tuned = dynaprop("finetune", "tiny", "--epochs", "1")
     assert tuned.code == 0, tuned.err
     kept = load_file(folder_of(tuned.out) / "backbones" / "student-seed0.safetensors")
-    assert kept["pos_embed"].shape == create_network("test_vit3", 112).state_dict()["pos_embed"].shape
+    assert kept["pos_embed"].shape == build_network("test_vit3", 112).state_dict()["pos_embed"].shape
     assert kept["pos_embed"].shape != whole.pos_embed.shape
     entries["backbones"]["s"]["size"] = 113
     catalog.write_text(yaml.safe_dump(entries))

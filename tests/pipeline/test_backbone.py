@@ -13,7 +13,8 @@ from pipeline.backbone import FrameBackbone
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import feature_key
-from pipeline.networks import channels, create_network, gmacs_per_frame, load_network
+from pipeline.fit import build_network
+from pipeline.networks import channels, gmacs_per_frame, load_network
 from pipeline.object_path import storage_path
 from pipeline.weights import find_weights
 from tests.pipeline.videos import all_frames
@@ -52,8 +53,8 @@ def test_damaged_weights_are_one_line(tmp_path):
 def test_the_width_is_that_of_what_comes_out(model):
     """Without a classifier timm's num_features may be what goes into the last hidden layer instead."""
     with torch.device("meta"):
-        features = create_network(model)(torch.empty(1, 3, 224, 224))
-    assert features.shape == (1, channels(model))
+        features = build_network(model)(torch.empty(1, 3, 224, 224))
+    assert features.shape == (1, channels(model, 224))
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from pipeline.compiled_network import CompiledNetwork
 from pipeline.decode import resize_frame
 from pipeline.errors import DynapropError, UsageError
 from pipeline.extraction import Extraction
-from pipeline.fit import fit_network
-from pipeline.networks import channels, create_network, gmacs_per_frame, load_network
+from pipeline.fit import build_network, fit_network
+from pipeline.networks import channels, gmacs_per_frame, load_network
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.torch_network import TorchNetwork
 from pipeline.weights import Weights, find_weights
@@ -46,8 +46,8 @@ def test_what_runs_as_timm_has_it_is_left_so(model):
     """At its own size, and at any other that it takes."""
     size = timm.get_pretrained_cfg(model).input_size[-1]
     assert fit_network(model, size).img_size is None
-    assert list(create_network(model, size).state_dict()) == list(timm.create_model(model, num_classes=0).state_dict())
-    assert channels(model, size) == channels(model)
+    assert list(build_network(model).state_dict()) == list(timm.create_model(model, num_classes=0).state_dict())
+    assert channels(model, size) == channels(model, 2 * size)
 
 
 def test_what_a_built_network_costs_is_counted_at_its_size():
@@ -57,12 +57,45 @@ def test_what_a_built_network_costs_is_counted_at_its_size():
     assert gmacs_per_frame("vit_tiny_patch16_224", 112) == pytest.approx(by_hand / 1e9, rel=1e-3)
 
 
+def test_what_a_pooled_transformer_costs_is_counted_to_its_end():
+    """Its authors' count; class tokens that go through a layer alone once ended torch's count."""
+    assert gmacs_per_frame("pit_ti_224", 224) == pytest.approx(0.7, rel=0.05)
+
+
 def test_a_size_that_would_cut_pixels_off_is_refused():
     """timm would build it, and leave out what is right of the last whole patch."""
     timm.create_model("test_vit3", num_classes=0, img_size=114)(torch.zeros(1, 3, 114, 114))
     with pytest.raises(UsageError, match=r"takes no frames of 114 x 114 pixels; it takes multiples of 32, such as"):
         fit_network("test_vit3", 114)
     assert fit_network("test_vit3", 112) and fit_network("test_vit3", 96)
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("pit_ti_224", 100),
+        *(pytest.param("tnt_s_legacy_patch16_224", size, marks=pytest.mark.slow) for size in (100, 120)),
+    ],
+)
+def test_patches_of_any_kind_count(model, size):
+    """As timm's patch embedding says of itself, modules of its own kinds do not."""
+    with pytest.raises(UsageError, match=rf"takes no frames of {size} x {size} pixels; it takes multiples of 32, such"):
+        fit_network(model, size)
+    assert fit_network(model, 112).img_size == 112
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "message"),
+    [
+        ("inception_v4", 64, "it takes 96, 128, 299, for example"),
+        ("flexivit_small", 100, "it takes multiples of 32, such as 96, 128, 160"),
+        ("test_vit3", 114, "it takes multiples of 32, such as 96, 128, 160"),
+    ],
+)
+def test_what_is_said_of_sizes_is_no_contradiction(model, size, message):
+    """Multiples of what the refused size is none of; and the model's own size is one of them, or left out."""
+    with pytest.raises(UsageError, match=rf"; {message}$"):
+        fit_network(model, size)
 
 
 def test_a_model_that_gives_no_vector_is_refused():

@@ -21,9 +21,9 @@ from pipeline.cached import locate_backbone
 from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from pipeline.extract import Extractor, ShardResult
 from pipeline.extraction import Extraction
+from pipeline.fit import build_network
 from pipeline.ledger import Ledger
 from pipeline.lock_record import LocalLockRecord
-from pipeline.networks import create_network
 from pipeline.remote import RemoteExtraction
 from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
@@ -244,7 +244,7 @@ def test_a_disk_that_a_worker_has_seen_may_come_back(extraction, work, videos, t
         shutil.copytree(extraction.store.root, disk / "store")
         work = replace(work, store=str(disk / "store"))
     else:
-        save_file(create_network(STUDENT.model).state_dict(), disk / "s.safetensors")
+        save_file(build_network(STUDENT.model).state_dict(), disk / "s.safetensors")
         student = STUDENT.model_copy(update={"weights": str(disk / "s.safetensors")})
         work = replace(work, backbones=(student,), feature_keys=(locate_backbone(student)[0].name,))
     first, second, *_ = shards(extraction)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import DynapropError
-from pipeline.fit import fit_network
-from pipeline.networks import create_network, load_network
+from pipeline.fit import build_network, fit_network
+from pipeline.networks import load_network
+from pipeline.state_dict import _is_foreign
 from pipeline.weights import Weights, find_weights
 
 MODEL = "test_resnet"
@@ -83,8 +84,17 @@ SAVED: dict[str, Callable[[], dict[str, Any]]] = {
     "with counters as floats": lambda: {
         name: tensor.float() if name.endswith("tracked") else tensor for name, tensor in TENSORS.items()
     },
+    "with counters of another shape": lambda: {
+        name: tensor.reshape(1) if name.endswith("tracked") else tensor for name, tensor in TENSORS.items()
+    },
     "twice the same": lambda: {"teacher": TENSORS, "student": {name: tensor.clone() for name, tensor in BARE.items()}},
-    "beside a moving average": lambda: {"model": TENSORS, "model_ema": trained(seed=2).state_dict()},  # as ever
+    **{
+        f"in {key} beside a moving average": lambda key=key: {  # type: ignore[misc]
+            f"{key}_ema": trained(seed=2).state_dict(),
+            key: TENSORS,
+        }
+        for key in ("model", "state_dict")
+    },
     "beside other things": lambda: {"state_dict": behind("model.", TENSORS) | {"loss.weight": torch.ones(3)}, **EPOCH},
     "in double precision": lambda: {name: t.double() if t.is_floating_point() else t for name, t in TENSORS.items()},
 }
@@ -125,6 +135,8 @@ def test_half_precision_is_computed_with_in_single(tmp_path, dtype, suffix):
             lambda other: {"ema": behind("module.", TENSORS), "net": behind("module.", other)},
             r"ema > module\.\*, net > ",
         ),
+        (lambda other: {**TENSORS, "model": {"epoch": 3}, "ema": other}, "the top level, ema"),
+        (lambda other: {"state_dict": behind("module.", TENSORS), "state_dict_ema": other}, "state_dict > module"),
         (lambda other: behind("encoder_q.", TENSORS) | behind("encoder_k.", other), r"encoder_q\.\*, encoder_k\.\*"),
     ],
 )
@@ -153,6 +165,31 @@ def test_a_tensor_that_is_missing_or_another_models_is_an_error(tmp_path, saved,
         load(tmp_path / "w.pth")
 
 
+ODD: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "float8": (lambda tensor: tensor.to(torch.float8_e4m3fn), r"of torch\.float8_e4m3fn"),
+    "meta": (lambda tensor: tensor.to("meta"), "on torch's meta device, without its numbers"),
+    "nested": (lambda tensor: torch.nested.nested_tensor([tensor, tensor]), "nested"),
+    "jagged": (lambda tensor: torch.nested.nested_tensor([tensor, tensor], layout=torch.jagged), "nested"),
+}
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_without_numbers_of_their_own_are_refused(tmp_path, kind, in_order):
+    make, why = ODD[kind]
+    torch.save(TENSORS | {"bn1.weight": make(TENSORS["bn1.weight"])}, tmp_path / "w.pth")
+    message = rf"w\.pth: not weights of timm's {MODEL} \(1 tensors differ, e\.g\. bn1\.weight, which is {why}\)"
+    with pytest.raises(DynapropError, match=message):
+        load_network(MODEL, Weights("package:x", tmp_path / "w.pth", "", in_order=in_order))
+
+
+def test_quantised_weights_are_refused_in_safetensors_too(tmp_path):
+    save_file({name: t.to(torch.float8_e4m3fn) for name, t in TENSORS.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(DynapropError, match=r"e\.g\. conv1\.0\.weight, which is of torch\.float8_e4m3fn\)"):
+        load(tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "bn1.running_var"])
 def test_numbers_that_are_not_finite_are_refused(tmp_path, name, value):
@@ -173,6 +210,73 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name, value):
 def test_a_classifier_that_is_not_finite_is_nobodys_business(tmp_path):
     torch.save(TENSORS | {"fc.weight": torch.full_like(TENSORS["fc.weight"], torch.nan)}, tmp_path / "w.pth")
     assert torch.equal(features(load(tmp_path / "w.pth")), EXPECTED)
+
+
+# What else lies behind the prefix.
+
+
+@pytest.mark.parametrize(
+    ("model", "deeper", "block"),
+    [
+        ("resnet18", "resnet34", r"layer1\.2\.conv1\.weight"),
+        ("tf_efficientnet_b0", "tf_efficientnet_b1", r"blocks\.0\.1\.conv_dw\.weight"),
+        pytest.param("tf_efficientnet_lite0", "tf_efficientnet_lite1", r"blocks\.1\.2\.", marks=pytest.mark.slow),
+        pytest.param(
+            "swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", r"layers\.2\.", marks=pytest.mark.slow
+        ),
+        pytest.param("cait_xxs24_224", "cait_xxs36_224", r"blocks\.24\.", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_of_a_deeper_model_are_not_loaded_in_part(tmp_path, model, deeper, block):
+    tensors = timm.create_model(deeper).state_dict()
+    torch.save({"net": behind("module.", tensors)}, tmp_path / "w.pth")
+    with pytest.raises(DynapropError, match=rf"not weights of timm's {model} \(\d+ tensors differ, e\.g\. {block}"):
+        load(tmp_path / "w.pth", model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("test_resnet", "test_vit", "test_efficientnet", "mobilenetv3_small_050", "levit_128s"),
+        *(
+            pytest.param(model, marks=pytest.mark.slow)
+            for model in [
+                *("resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "volo_d1_224", "vgg11"),
+                *("deit_tiny_distilled_patch16_224", "beit_base_patch16_224", "convnext_atto", "densenet121"),
+            ]
+        ),
+    ],
+)
+def test_a_classifier_is_never_taken_for_a_block_more(tmp_path, model):
+    tensors = timm.create_model(model).state_dict()
+    torch.save({"net": behind("module.", tensors)}, tmp_path / "w.pth")
+    network = load(tmp_path / "w.pth", model).state_dict()
+    assert all(torch.equal(network[name], tensor) for name, tensor in tensors.items() if name in network)
+
+
+@pytest.mark.parametrize(
+    "name", ["conv1.0.weight_scale", "layer1.0.conv1.lora_A", "layer1.0.conv1.lora_A.weight", "layer1.0.conv1.bias"]
+)
+def test_a_layer_with_a_tensor_more_is_not_the_networks(tmp_path, name):
+    torch.save({"net": behind("module.", TENSORS | {name: torch.ones(1)})}, tmp_path / "w.pth")
+    with pytest.raises(DynapropError, match=rf"not weights of timm's {MODEL} \(1 tensors differ, e\.g\. {name}\)"):
+        load(tmp_path / "w.pth")
+
+
+def test_what_no_layer_has_to_do_with_is_left(tmp_path):
+    """Heads of other trainings, and tensors that have no name."""
+    names = ("fc.0.weight", "head.mlp.0.weight", "decoder.0.weight", 7)
+    torch.save(TENSORS | {name: torch.ones(1) for name in names}, tmp_path / "w.pth")
+    assert torch.equal(features(load(tmp_path / "w.pth")), EXPECTED)
+
+
+def test_a_buffer_that_is_computed_and_was_saved_is_left():
+    """As BEiT's authors saved it."""
+    layer = torch.nn.Linear(2, 2)
+    layer.register_buffer("relative_position_index", torch.zeros(1), persistent=False)
+    network = torch.nn.ModuleDict({"rel_pos_bias": layer})
+    assert not _is_foreign(network, "rel_pos_bias.relative_position_index")
+    assert _is_foreign(network, "rel_pos_bias.scale")
 
 
 # Weights that were made at a model's own size.
@@ -279,7 +383,7 @@ def test_a_network_without_a_file_is_drawn_the_same_each_time():
 def test_a_network_of_its_own_size_is_the_one_that_timm_draws():
     for model, size in (("test_vit3", 160), ("test_vit", 160), ("test_resnet", 64), ("test_efficientnet", 112)):
         torch.manual_seed(5)
-        ours = create_network(model, size)
+        ours = build_network(model, fit_network(model, size).img_size)
         torch.manual_seed(5)
         plain = timm.create_model(model, num_classes=0).eval()
         assert torch.equal(features(ours, size), features(plain, size))

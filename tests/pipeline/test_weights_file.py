@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import pickle
 import struct
 import warnings
 import zipfile
@@ -29,10 +30,10 @@ def network() -> torch.nn.Module:
     return timm.create_model(MODEL, num_classes=0).eval()
 
 
-def saved(content: object, *, legacy: bool = False) -> bytes:
+def saved(content: object, *, legacy: bool = False, pickle_protocol: int = 2) -> bytes:
     """What torch.save writes."""
     buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=not legacy)
+    torch.save(content, buffer, pickle_protocol=pickle_protocol, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
 
 
@@ -83,6 +84,17 @@ FOREIGN: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "model, old format": (lambda: saved(network(), legacy=True), r"a whole pickled model \((timm|torch\.nn)\.\S+\)"),
     "script": (script, r"is a TorchScript archive, .*: save the tensors alone, by torch\.save\(model\.state_dict"),
+    **{
+        f"pickle, protocol {protocol}": (
+            lambda protocol=protocol: pickle.dumps({"conv1.weight": [1.0]}, protocol=protocol),  # type: ignore[misc]
+            r"is a pickle that torch does not load safely: save the tensors alone, by torch\.save",
+        )
+        for protocol in (3, 4, 5)
+    },
+    "torch, protocol 4": (
+        lambda: saved(network().state_dict(), pickle_protocol=4),
+        r"is a pickle that torch does not load safely: save the tensors alone, by torch\.save",
+    ),
     "list": (lambda: saved([1, 2]), "holds a list, not tensors by name"),
     "html": (lambda: b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page, not weights: download"),
     "xml": (lambda: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a web page, not weights"),
@@ -116,6 +128,16 @@ def test_what_is_no_file_of_weights_is_one_line_that_says_what_it_is(tmp_path, k
     for advice in ("weights_only", "add_safe_globals", "safe_globals", "trust", "pickle.", "pytorch.org"):
         assert advice not in text
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise MemoryError
+
+    (tmp_path / "w.pth").write_bytes(saved(network().state_dict()))
+    monkeypatch.setattr("torch.load", load)
+    with pytest.raises(MemoryError):
+        read_weights_file(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("suffix", WEIGHT_SUFFIXES)
