@@ -47,7 +47,6 @@ def plain_features(path: Path, seconds: np.ndarray, fps: float, backbone: str) -
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "fps"), [("ut-interaction", 30), ("weizmann", 25)])
 def test_every_clip_of_every_tenth_video(name, fps, data_root, tmp_path, monkeypatch):
-    """decord misreads UT-Interaction's files, so this also tells that it was not believed there."""
     monkeypatch.setenv("DYNAPROP_DATA", str(data_root))
     catalog = load_catalog(REPOSITORY / "catalog.yaml")
     dataset = catalog.dataset(name)

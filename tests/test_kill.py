@@ -165,7 +165,7 @@ def check(root: Path, home: Path, undisturbed: Path) -> int:
 
 
 def copy_videos(data_root: Path, target: Path, *, every: int) -> Path:
-    """Weizmann for decord and a class of UT-Interaction for PyAV."""
+    """Weizmann and a class of UT-Interaction."""
     for source in (data_root / "weizmann", data_root / "ut-interaction" / "videos" / "hug"):
         for path in sorted(source.rglob("*.avi"))[::every]:
             copied = target / source.name / path.relative_to(source)
