@@ -23,7 +23,8 @@ from heads.checkpoint import load_checkpoint
 from heads.fine_tuned import FineTunedModels
 from heads.models import DynamicSTE
 from heads.process_group import ProcessGroup, process_group
-from heads.results import Asked, Measured, RunFolder
+from heads.results import RunFolder
+from heads.rows import Asked, Measured
 from heads.sampling import training_clips
 from heads.setting import Setting, expand
 from heads.training_state import remove_states
@@ -87,7 +88,7 @@ def run_finetuning(
         "frames": frames,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    run = RunFolder(workspace.home / "runs" / f"{spec.name}-{workspace.recipe.name}-finetune-{digest}")
+    run = RunFolder(workspace.home / "runs" / f"{spec.name}-{workspace.recipe.name}-finetune-{digest}", on_note=say)
     settings = {
         setting: run.checkpoint(Measured(split.name, split.fold, seed, setting))
         for setting in (_setting("teacher", 0, clips), _setting("dynamic", *frames))

@@ -11,7 +11,8 @@ from flows.workspace import Workspace
 from heads.features import load_features
 from heads.fine_tuned import FineTunedModels
 from heads.measure import measure
-from heads.results import Asked, Measured, RunFolder
+from heads.results import RunFolder
+from heads.rows import Asked, Measured
 from heads.two_stages import Places, Stage
 from pipeline.annotations import Annotations
 from pipeline.cached import open_store

@@ -1,6 +1,5 @@
 """Which trained model a name means, and the recogniser that it makes with its backbones."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from flows.progress import say
 from flows.runs import named_run
 from heads.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from heads.exported import BackboneToExport, Branch, ClipRule, is_export
+from heads.kept import Kept, kept_at
 from heads.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
-from heads.results import Kept, RunFolder, kept_at
+from heads.results import RunFolder, read_settings
 from heads.setting import MODELS
 from pipeline.backbone import FrameBackbone
 from pipeline.cached import locate_backbone
@@ -23,6 +23,7 @@ from pipeline.errors import DynapropError, UsageError, did_you_mean
 from pipeline.feature_key import FeatureKey, feature_key
 from pipeline.networks import gmacs_per_frame, load_network
 from pipeline.object_path import StoragePath, matching, storage_path
+from pipeline.sealed import read_record
 from pipeline.weights import Weights
 
 
@@ -145,7 +146,7 @@ def find_model(
         run = kept.path.parents[2]
         if n_s not in (None, kept.n_s) or n_t not in (None, kept.n_t) or seed not in (None, kept.seed):
             raise UsageError(f"{name} is {kept.name} at seed {kept.seed}: leave out --n-s, --n-t and --seed")
-    settings, info = _settings(run), read_info(kept.path)
+    settings, info = read_settings(run), read_info(kept.path)
     counts = {"student": info.n_s, "teacher": info.n_t}
     return RunModel(
         run=run,
@@ -174,7 +175,7 @@ def _choose(run: RunFolder, model: str, n_s: int | None, n_t: int | None, seed: 
     every = run.kept()
     wanted = [one for one in every if (one.model, one.variant) == (model, "") and seed in (None, one.seed)]
     wanted = [one for one in wanted if n_s in (None, one.n_s) and n_t in (None, one.n_t)]
-    settings = _settings(run.path)
+    settings = read_settings(run.path)
     recipe = settings.get("recipe", {})
     if not wanted:
         asked = " ".join(filter(None, [_frames(n_s, n_t), "" if seed is None else f"at seed {seed}"]))
@@ -216,19 +217,6 @@ def _there(kept: Sequence[Kept]) -> str:
     return f"there are {', '.join(names[:8])}{' and others' if len(names) > 8 else ''}" if names else "it has kept none"
 
 
-def _settings(run: StoragePath) -> dict[str, Any]:
-    path = run / "run.json"
-    try:
-        settings = json.loads(path.read_text())
-        if isinstance(settings, dict):
-            return settings
-    except FileNotFoundError:
-        raise DynapropError(f"{path} is not there: {run} is no run folder") from None
-    except (OSError, ValueError):
-        pass
-    raise DynapropError(f"{path} is damaged; `dynaprop train` writes it anew")
-
-
 def _grid(run: StoragePath, settings: dict[str, Any]) -> ClipRule:
     """The clip grid that the run's features have."""
     try:
@@ -266,7 +254,7 @@ def _fine_tuned(name: str, run: StoragePath) -> tuple[FeatureKey, Weights] | Non
     """The backbone of a key among those of `heads.two_stages` in the run's folder; needs no catalog."""
     for record in matching(run, "finetuned-seed*.json"):
         try:
-            backbones = json.loads(record.read_text())["backbones"]
+            backbones = read_record(record)["backbones"]
             made = [(branch, one) for branch, one in backbones.items() if one["feature_key"] == name]
             for branch, one in made:
                 key, weights = feature_key(

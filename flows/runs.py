@@ -1,13 +1,13 @@
 """Which run a name means."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
+from flows.progress import say
 from flows.workspace import files_home, home
-from heads.results import RunFolder
+from heads.results import RunFolder, read_settings
 from pipeline.catalog import Catalog
 from pipeline.copies import locate_copies
 from pipeline.errors import DynapropError, UsageError
@@ -75,6 +75,7 @@ def is_run(path: StoragePath) -> bool:
 
 
 def _with_results(run: StoragePath) -> StoragePath:
+    RunFolder(run, on_note=say).refresh()
     if not (run / "results.parquet").exists():
         raise DynapropError(f"{run} holds no results yet; `dynaprop sweep` writes them")
     return run
@@ -91,6 +92,6 @@ def _age(run: StoragePath) -> float:
 def dataset_of(run: StoragePath) -> str | None:
     """The run's dataset by its own account: the folder's name does not tell where that name ends."""
     try:
-        return str(json.loads((run / "run.json").read_text())["dataset"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_settings(run)["dataset"])
+    except (DynapropError, KeyError):
         return None

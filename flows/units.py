@@ -17,7 +17,8 @@ from flows.workspace import Workspace
 from heads.checkpoint import save_checkpoint
 from heads.features import FeatureSplit, load_features
 from heads.measure import BranchCost, measure
-from heads.results import Asked, Measured, RunFolder
+from heads.results import RunFolder
+from heads.rows import Asked, Measured
 from heads.setting import Setting
 from heads.trained import Options, TrainedModels, trainings
 from pipeline.annotations import Annotations, require_labels
@@ -104,7 +105,7 @@ class Units:
             "published": [workspace.student.gflops_paper, workspace.teacher.gflops_paper],
         }
         digest = _digest(identity)
-        self.run = RunFolder(workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}")
+        self.run = RunFolder(workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}", on_note=say)
         self.run.describe(
             {
                 "dataset": dataset.name,

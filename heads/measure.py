@@ -15,7 +15,7 @@ from heads.features import FeatureSplit
 from heads.frame_scores import frame_scores
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
 from heads.models import StaticSTE
-from heads.results import UnitTables
+from heads.rows import UnitTables
 from heads.setting import Setting
 
 FRAME_MODELS = ("student", "teacher", "dynamic")

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from heads.checkpoint import CheckpointInfo
 from heads.exported import ModelRecord
-from heads.results import Kept
+from heads.kept import Kept
 from heads.summary import PAPER_NAMES, summarise
 
 _WEAKEST = 20  # classes listed where there are many

@@ -15,8 +15,9 @@ import hashlib
 import threading
 import time
 
+from pipeline.conditional_put import put_if
 from pipeline.errors import DynapropError
-from pipeline.object_path import ObjectPath, StoreUnavailable, error_code, reaching
+from pipeline.object_path import ObjectPath, StoreUnavailable, reaching
 
 _TRIES = 5
 _PAUSE = 2.0  # seconds, longer than two processes need to read a record and write theirs
@@ -24,7 +25,6 @@ _CAVEAT = (
     "the lock cannot be sure here, as the store puts without conditions: do not start two extractions within the same "
     "few seconds"
 )
-_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _SWAPPING = threading.Lock()  # memory:// is this process's alone, so this is all that it needs
 
 
@@ -90,28 +90,17 @@ class S3LockRecord:
 
     def _put(self, content: bytes, expected: str) -> str | None:
         """Write if the version is the expected one; None if it is not."""
-        conditions = {"IfMatch": expected} if expected else {"IfNoneMatch": "*"}
         try:
-            with reaching(self.path, FileExistsError, _Refusal):
-                try:
-                    answer = self.path.put(content, **conditions)
-                except OSError as error:
-                    if error_code(error) in _REFUSED:
-                        raise _Refusal from error
-                    raise
-            if "ETag" in answer:
-                return str(answer["ETag"])
-            found, version = self._read()  # by an s3fs that keeps the answer for itself
-            return version if found == content else None
-        except (FileExistsError, _Refusal):
-            return None
-        except FileNotFoundError as error:
-            if not expected:  # not the record is missing but all that it should lie in
-                raise DynapropError(f"{self.path} cannot be written: {error}") from None
-            return None
+            answer = put_if(self.path, content, expected)
+        except FileNotFoundError as error:  # not the record is missing but all that it should lie in
+            raise DynapropError(f"{self.path} cannot be written: {error}") from None
         except StoreUnavailable:
             self._unanswered.add(content)
             raise
+        if answer is None or "ETag" in answer:
+            return None if answer is None else str(answer["ETag"])
+        found, version = self._read()  # by an s3fs that keeps the answer for itself
+        return version if found == content else None
 
     def _test(self, content: bytes, version: str) -> str | None:
         """Whether the store heeds conditions: it may not create what has just been written."""
@@ -172,7 +161,3 @@ def _content(path: ObjectPath) -> bytes | None:
         return path.read_bytes() or None
     except FileNotFoundError:
         return None
-
-
-class _Refusal(Exception):
-    """A condition does not hold."""

@@ -179,14 +179,14 @@ class ObjectPath:
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
-    def put(self, data: bytes, **conditions: str) -> dict[str, Any]:
-        """Write the object in one request; returns what the store answers, and raises what fsspec raises.
+    def put(self, data: bytes, **options: Any) -> dict[str, Any]:
+        """Write the object; returns what the store answers, and raises what fsspec raises.
 
         Args:
             data: its bytes.
-            conditions: of S3's PutObject (``IfMatch``, ``IfNoneMatch``).
+            options: of fsspec's ``pipe_file``, and of S3's PutObject (``IfMatch``, ``IfNoneMatch``).
         """
-        return self.system.pipe_file(str(self), data, **conditions) or {}
+        return self.system.pipe_file(str(self), data, **options) or {}
 
     def upload(self, file: Path) -> None:
         """Write the object from a local file; a large one in parts, which become the object at once."""

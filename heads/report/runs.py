@@ -1,17 +1,15 @@
 """The run folders that a report is made of: checked, joined, and read table by table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from heads.results import KEY
+from heads.results import read_settings, read_table
+from heads.rows import KEY
 from heads.summary import PAPER_NAMES, whole_seeds
 from pipeline.errors import DynapropError
-from pipeline.files import parquet_source
 from pipeline.object_path import StoragePath
 
 VARIANT = ["fusion_s", "fusion_t", "losses"]
@@ -149,33 +147,22 @@ class Runs:
     @staticmethod
     def _read(folder: StoragePath, table: str, **options: Any) -> pd.DataFrame:
         path = folder / f"{table}.parquet"
-        try:
-            frame = pd.read_parquet(parquet_source(path), **options)
-        except FileNotFoundError:
-            raise DynapropError(f"{path} is not there; `dynaprop sweep` writes it") from None
-        except (pa.ArrowException, OSError, ValueError):
-            raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
+        frame = read_table(folder, table, **options)
+        if table == "results" and frame.empty:
+            raise DynapropError(f"{path} has no rows; run `dynaprop sweep` first")
         needed = KEY + (_NEEDED if table == "results" else [])
         if lacking := [name for name in needed if name not in frame]:
             raise DynapropError(f"{path} lacks {', '.join(lacking)}: it is no table of a run")
-        if table == "results" and frame.empty:
-            raise DynapropError(f"{path} has no rows; run `dynaprop sweep` first")
         if unknown := sorted(set(frame["model"]) - set(PAPER_NAMES)):
             raise DynapropError(f"{path}: unknown model {unknown[0]!r}; a newer version of dynaprop wrote it")
         return frame
 
 
 def _settings(folder: StoragePath) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        settings = json.loads(path.read_text())
-        settings["dataset"]
-        if not all(isinstance(settings.get(key, []), list) for key in ("classes", "missing")):
-            raise ValueError("classes and missing are lists")
-    except FileNotFoundError:
-        raise DynapropError(f"{path} is not there: {folder} is no run folder") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
+    settings = read_settings(folder)
+    lists = (settings.get(key, []) for key in ("classes", "missing"))
+    if "dataset" not in settings or not all(isinstance(one, list) for one in lists):
+        raise DynapropError(f"{folder / 'run.json'} is damaged; `dynaprop sweep` writes it anew")
     return settings
 
 

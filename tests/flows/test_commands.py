@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from heads.checkpoint import load_checkpoint
-from heads.results import KEY, METRICS
+from heads.rows import KEY, METRICS
 from heads.setting import MODELS
 from tests.conftest import REPOSITORY
 from tests.pipeline.corpus import CASES

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
-from heads.results import SCHEMA_VERSION
+from heads.rows import SCHEMA_VERSION
 from heads.setting import Setting
 from pipeline.files import publish_json, publish_parquet
 

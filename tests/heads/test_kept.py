@@ -2,7 +2,9 @@
 
 import pytest
 
-from heads.results import Kept, Measured, RunFolder, kept_at
+from heads.kept import Kept, kept_at
+from heads.results import RunFolder
+from heads.rows import Measured
 from heads.setting import MODELS, expand
 
 SETTINGS = expand(MODELS[:-1], [(20, 5)]) + expand(["dynamic"], [(8, 2)], fusion=["none", "teacher"], losses=["vid"])

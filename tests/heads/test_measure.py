@@ -10,7 +10,8 @@ import torch
 from heads.features import FeatureSplit
 from heads.measure import BranchCost, measure, shuffled_teacher
 from heads.metric import mean_average_precision, multi_hot
-from heads.results import KEY, METRICS, Asked, RunFolder
+from heads.results import RunFolder
+from heads.rows import KEY, METRICS, Asked
 from heads.setting import MODELS, expand
 from heads.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
 from heads.trained import Options, TrainedModels, trainings

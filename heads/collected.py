@@ -1,0 +1,115 @@
+"""The tables of a run, made of its finished units: `collect` brings them up to date, whoever else does so."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from heads.rows import ASPECTS, KEY, TABLES, Asked, Measured, read_asked, rows_in
+from heads.unit_folder import UnitFolder, finished_units
+from pipeline.object_path import StoragePath, matching
+from pipeline.sealed import SealedTable, read_notes
+from pipeline.update import update_file
+
+_SOURCES = "sources"  # digest of the units and questions that a table was made of, kept in it
+_ROWS_AT_ONCE = 50_000
+
+
+def collect_tables(run: StoragePath, *, on_note: Callable[[str], None] = lambda _: None) -> None:
+    """Join all finished units into a run's tables, as far as these are not what the units make of them.
+
+    A row stands in a table once for every experiment that asked for it; what two units measured counts once.
+
+    Args:
+        run: the run's folder.
+        on_note: see `update_file`.
+
+    Raises:
+        DamagedUnit: a unit cannot be believed; tables that it is part of are as they were.
+        DynapropError: what was asked for is damaged, or the tables cannot be written.
+    """
+    for name in TABLES:
+        table = _Collected(run, name)
+        update_file(table.path, table.write, is_current=table.is_current, on_note=on_note)
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """One table of a run."""
+
+    run: StoragePath
+    name: str
+
+    @property
+    def path(self) -> StoragePath:
+        return self.run / f"{self.name}.parquet"
+
+    def is_current(self) -> bool:
+        """Whether it is whole, and made of what there is now."""
+        units, _, digest = self._sources()
+        try:
+            return read_notes(self.path).get(_SOURCES) == digest
+        except FileNotFoundError:
+            return not any(self.name in unit.tables(TABLES) for unit in units)
+        except (OSError, ValueError):
+            return False
+
+    def write(self, path: Path) -> None:
+        """Make it anew."""
+        units, asked, digest = self._sources()
+        seen: set[Measured] = set()
+        frames = (unit.read(self.name) for unit in units if self.name in unit.tables(TABLES))
+        parts = (part for frame in frames for part in _parts(frame, asked, seen))
+        _write_parts(path, parts, notes={_SOURCES: digest})
+
+    def _sources(self) -> tuple[list[UnitFolder], list[Asked], str]:
+        """What it is made of, and a digest of that."""
+        units = finished_units(self.run / "units")
+        asked = [read_asked(file) for file in matching(self.run / "asked", "*.json")]
+        content = [self.name, [unit.path.name for unit in units], [asdict(one) for one in asked]]
+        return units, asked, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> Iterator[pd.DataFrame]:
+    """Yield a unit's rows experiment by experiment, without what was seen before."""
+    for _, part in frame.groupby(ASPECTS, dropna=False, sort=False):
+        (row,) = rows_in(part)
+        if row in seen:
+            continue
+        seen.add(row)
+        experiments = {
+            one.experiment
+            for one in asked
+            if row.split == one.split and row.seed in one.seeds and row.setting in one.settings
+        }
+        # Units of the first version of this layout name their own experiment.
+        own = part["experiment"].dropna().unique()
+        for experiment in sorted(experiments) or own:
+            yield part.assign(experiment=experiment)[[*KEY, *(name for name in part if name not in KEY)]]
+
+
+def _write_parts(path: Path, parts: Iterable[pd.DataFrame], *, notes: Mapping[str, str]) -> None:
+    """Write tables one below the other, few in memory at a time: the predictions of many videos are large."""
+    gathered = _gathered(parts)
+    first = next(gathered, pd.DataFrame(columns=KEY))
+    table = pa.Table.from_pandas(first, preserve_index=False)
+    with SealedTable(path, table.schema, notes=notes) as file:
+        file.write(table)
+        for frame in gathered:
+            file.write(pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def _gathered(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Join tables until they have so many rows that they are worth a row group of their own."""
+    held: list[pd.DataFrame] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) >= _ROWS_AT_ONCE:
+            yield pd.concat(held, ignore_index=True)
+            held = []
+    if held:
+        yield pd.concat(held, ignore_index=True)
