@@ -1,6 +1,5 @@
 """Fine-tuned backbones back into the cache: their features extracted under keys of their own, the models measured."""
 
-import json
 from dataclasses import replace
 
 from flows.extract_features import tell
@@ -13,7 +12,7 @@ from heads.fine_tuned import FineTunedModels
 from heads.measure import measure
 from heads.results import RunFolder
 from heads.rows import Asked, Measured
-from heads.two_stages import Places, Stage
+from heads.two_stages import Places, Stage, fine_tuned_backbones
 from pipeline.annotations import Annotations
 from pipeline.cached import open_store
 from pipeline.errors import DynapropError
@@ -22,16 +21,20 @@ from pipeline.splits import Split
 
 
 def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, BackboneSpec]:
-    """The recipe's backbones with their fine-tuned weights, as entries of the catalog."""
-    normalised = json.loads(places.done.read_text())["backbones"]
+    """The recipe's backbones with their fine-tuned weights, as entries of the catalog.
+
+    Raises:
+        DynapropError: the weights are not those that the training left.
+    """
+    backbones = fine_tuned_backbones(places)
     specs: dict[Stage, BackboneSpec] = {"student": workspace.student, "teacher": workspace.teacher}
     return {
         branch: spec.model_copy(
             update={
                 "name": f"{spec.name}-finetuned{places.seed}-{places.digest}",
                 "weights": str(places.backbone(branch)),
-                "mean": tuple(normalised[branch]["mean"]),
-                "std": tuple(normalised[branch]["std"]),
+                "mean": tuple(backbones[branch]["mean"]),
+                "std": tuple(backbones[branch]["std"]),
             }
         )
         for branch, spec in specs.items()

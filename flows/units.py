@@ -14,7 +14,7 @@ from flows.cached_features import require_features
 from flows.progress import say, steps
 from flows.side_by_side import train_side_by_side
 from flows.workspace import Workspace
-from heads.checkpoint import save_checkpoint
+from heads.checkpoint import check_checkpoint, save_checkpoint
 from heads.features import FeatureSplit, load_features
 from heads.measure import BranchCost, measure
 from heads.results import RunFolder
@@ -25,7 +25,7 @@ from pipeline.annotations import Annotations, require_labels
 from pipeline.cached import clip_rule, open_store
 from pipeline.cores import usable_cores
 from pipeline.device import resolve_device
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError, UsageError
 from pipeline.networks import gmacs_per_frame
 from pipeline.specs import BackboneSpec
 from pipeline.splits import Split, given_or_stratified, group_folds
@@ -249,8 +249,16 @@ class Units:
     def _is_kept(self, row: Measured) -> bool:
         if row.setting.model == "dynamic-shuffled":
             return True
-        path = self.run.checkpoint(row)
-        return path.with_name(f"{path.name}.json").exists()  # written last
+        try:
+            check_checkpoint(self.run.checkpoint(row))
+        except UsageError:
+            return False  # there is none
+        except InfrastructureError:
+            raise
+        except DynapropError as error:
+            say(f"train: {error}; it is trained again")
+            return False
+        return True
 
 
 @task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE, persist_result=False)

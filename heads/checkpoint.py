@@ -1,6 +1,8 @@
 """Trained heads on disk: ``<name>.safetensors`` (weights) beside ``<name>.json`` (all else it takes to use them)."""
 
 import hashlib
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,8 +14,11 @@ from safetensors import SafetensorError
 from heads.evaluate import Model
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
 from pipeline.errors import DynapropError, UsageError
-from pipeline.files import published
+from pipeline.files import published, writing
 from pipeline.object_path import StoragePath
+from pipeline.sealed import publish_record, read_record
+
+_TRIES = 3
 
 Scalar = bool | int | float | str | None
 
@@ -115,10 +120,14 @@ def save_checkpoint(
         metrics=metrics,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    with published(_with(path, ".safetensors")) as temporary:
-        temporary.write_bytes(weights)
-    with published(_with(path, ".json")) as temporary:
-        temporary.write_text(info.model_dump_json(indent=2) + "\n")
+    for _ in range(_TRIES):
+        with writing(path.parent):
+            with published(_with(path, ".safetensors")) as temporary:
+                temporary.write_bytes(weights)
+            publish_record(_with(path, ".json"), json.loads(info.model_dump_json()))
+        with suppress(DynapropError):  # else another process has put its own model's file between these two
+            _read(path)
+            return
 
 
 def heads_bytes(model: Model) -> bytes:
@@ -135,6 +144,25 @@ def load_checkpoint(path: StoragePath, *, device: torch.device | str = "cpu") ->
         DynapropError: its files are damaged, do not belong together, or come from another version
     """
     stem = path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+    info, weights = _read(stem)
+    model = load_heads(weights, info.model, file=_with(stem, ".safetensors"), described_by=_with(stem, ".json"))
+    return Checkpoint(model=model.to(device).eval(), info=info)
+
+
+def check_checkpoint(path: StoragePath) -> None:
+    """Make sure that a checkpoint's files are there, whole and each other's.
+
+    Args:
+        path: the name that it was saved under.
+
+    Raises:
+        DynapropError: they are not; of ``load_checkpoint``.
+    """
+    _read(path)
+
+
+def _read(stem: StoragePath) -> tuple[CheckpointInfo, bytes]:
+    """What is known about a model, and its weights' file."""
     json_path, weights_path = _with(stem, ".json"), _with(stem, ".safetensors")
     for file in (json_path, weights_path):
         if not file.is_file():
@@ -143,8 +171,7 @@ def load_checkpoint(path: StoragePath, *, device: torch.device | str = "cpu") ->
     weights = weights_path.read_bytes()
     if hashlib.sha256(weights).hexdigest() != info.weights_sha256:
         raise DynapropError(f"{weights_path} is not the file that {json_path.name} describes: train the model again")
-    model = load_heads(weights, info.model, file=weights_path, described_by=json_path)
-    return Checkpoint(model=model.to(device).eval(), info=info)
+    return info, weights
 
 
 def load_heads(
@@ -179,11 +206,13 @@ def load_heads(
 def read_info(path: StoragePath) -> CheckpointInfo:
     """Read the json of a checkpoint; its weights may be anything yet."""
     try:
-        info = CheckpointInfo.model_validate_json(path.read_bytes())
+        info = CheckpointInfo.model_validate_json(json.dumps(read_record(path)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DynapropError(f"{path}: {where}: {first['msg']}; restore the file or train the model again") from error
+    except ValueError as error:
+        raise DynapropError(f"{error}; restore the file or train the model again") from None
     teacher_or_model = info.model if isinstance(info.model, FrameClassifierArguments) else info.model.teacher
     if teacher_or_model.n_classes != len(info.class_names):
         raise DynapropError(

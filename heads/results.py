@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from heads.checkpoint import load_checkpoint
+from heads.checkpoint import check_checkpoint
 from heads.collected import collect_tables
 from heads.kept import Kept, kept_at
 from heads.rows import (
@@ -199,7 +199,7 @@ class RunFolder:
         for path in (self.path / "run.json", *matching(self._asked, "*.json")):
             check(partial(read_record, path))
         for kept in self.kept():
-            check(partial(load_checkpoint, kept.path))
+            check(partial(check_checkpoint, kept.path.with_suffix("")))
         return found
 
     def _rows_of_unit(self, unit: UnitFolder) -> set[Measured]:

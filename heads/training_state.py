@@ -1,6 +1,7 @@
 """A training that was interrupted: its last finished epoch on disk, as safetensors and json."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import nn
 from pipeline.errors import DynapropError
 from pipeline.files import published, remove_folder, writing
 from pipeline.object_path import StoragePath, matching
+from pipeline.sealed import publish_record, read_record
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -109,8 +111,7 @@ class TrainingState:
         with writing(self.folder):
             with published(self.folder / progress.weights) as temporary:
                 temporary.write_bytes(data)
-            with published(self._path) as temporary:
-                temporary.write_text(progress.model_dump_json(indent=2) + "\n")
+            publish_record(self._path, json.loads(progress.model_dump_json()))
             for old in matching(self.folder, f"{self.stage}-*.safetensors"):
                 if old.name != progress.weights:
                     old.unlink()
@@ -124,9 +125,11 @@ class TrainingState:
         if not self._path.exists():
             return None
         try:
-            return Progress.model_validate_json(self._path.read_bytes())
+            return Progress.model_validate_json(json.dumps(read_record(self._path)))
         except ValidationError as error:
             raise self._damage(f"{self._path.name}: {error.errors()[0]['msg']}") from None
+        except ValueError as error:
+            raise self._damage(f"{self._path.name} cannot be read ({error})") from None
 
     def restore(self, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, *, videos: str) -> None:
         """Put a kept epoch into a model and its optimizer.

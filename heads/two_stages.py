@@ -23,11 +23,12 @@ from heads.models import DynamicSTE, FrameClassifier
 from heads.process_group import ProcessGroup
 from heads.training import seeded
 from heads.training_state import EpochLog, TrainingState, remove_states
-from pipeline.errors import UsageError
+from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import FeatureKey
-from pipeline.files import publish_json, publish_parquet, published, writing
+from pipeline.files import published, writing
 from pipeline.networks import load_network
 from pipeline.object_path import StoragePath
+from pipeline.sealed import publish_record, publish_sealed, read_record
 from pipeline.training_frames import TrainingFrames
 from pipeline.video import VideoError
 from pipeline.weights import Weights
@@ -68,6 +69,26 @@ class Places:
     def backbone(self, branch: Stage) -> StoragePath:
         """Weights of a fine-tuned backbone."""
         return self.run / "backbones" / f"{branch}-seed{self.seed}.safetensors"
+
+
+def fine_tuned_backbones(places: Places) -> dict[Stage, dict[str, Any]]:
+    """What a finished fine-tuning says about its backbones, whose weights are checked.
+
+    Raises:
+        DynapropError: it is damaged, or the weights are not those that it left.
+    """
+    remedy = f"delete {places.done}, and the same command trains anew"
+    try:
+        backbones: dict[Stage, dict[str, Any]] = read_record(places.done)["backbones"]
+        for branch in backbones:
+            path = places.backbone(branch)
+            if hashlib.sha256(path.read_bytes()).hexdigest() != backbones[branch]["weights_sha256"]:
+                raise DynapropError(
+                    f"{path} is not the file that {places.done.name} describes; restore it, or {remedy}"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DynapropError(f"{places.done.name} or its backbones cannot be believed ({error}); {remedy}") from None
+    return backbones
 
 
 def starting_heads(
@@ -249,7 +270,7 @@ class TwoStages:
                     "precision": key.precision,
                     "feature_key": key.name,
                 }
-            publish_json(self.places.done, {"schema_version": 1, "backbones": backbones})
+            publish_record(self.places.done, {"schema_version": 1, "backbones": backbones})
             remove_states(self.places.state)
         self._group.wait()
 
@@ -299,7 +320,7 @@ class TwoStages:
         rows = [{"stage": stage, **one.model_dump()} for stage, log in self._logs.items() for one in log]
         table = pd.DataFrame(rows).astype({"frame_loss": "float64", "cosine_loss": "float64"})
         with writing(self.places.epochs):
-            publish_parquet(self.places.epochs, table)
+            publish_sealed(self.places.epochs, table)
 
     def _publish(self, branch: Stage, encoder: FrameEncoder) -> None:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}

@@ -45,7 +45,7 @@ class UnitFolder:
         with self._believing(self.record):
             record = read_record(self.record)
             if not set(record) <= {"unit", "tables"}:
-                raise ValueError("unknown keys")
+                raise ValueError(f"{self.record} is damaged: it has unknown keys")
         if "tables" in record:
             return [name for name in known if name in record["tables"]]
         return [name for name in known if (self.path / f"{name}.parquet").exists()]
@@ -77,8 +77,7 @@ class UnitFolder:
         except FileNotFoundError:
             raise DamagedUnit(self, f"{path} is not there") from None
         except ValueError as error:
-            reason = str(error) if str(path) in str(error) else f"{path} is damaged: {error}"
-            raise DamagedUnit(self, reason) from None
+            raise DamagedUnit(self, str(error)) from None
         except OSError as error:  # who may not read is told nothing of damage
             raise DynapropError(f"{error.filename or path} cannot be read: {error.strerror}") from None
 

@@ -85,7 +85,7 @@ def read_sealed(
                 pa.BufferReader(data), columns=columns, filters=filters or None, page_checksum_verification=True
             )
         except Exception as error:  # damaged headers make pyarrow raise whatever comes
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def read_notes(path: StoragePath) -> dict[str, str]:
@@ -96,7 +96,7 @@ def read_notes(path: StoragePath) -> dict[str, str]:
         try:
             notes = pq.read_metadata(pa.BufferReader(data)).metadata or {}
         except Exception as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{path} is damaged: {error}") from None
     return {key.decode(): value.decode() for key, value in notes.items()}
 
 
@@ -127,13 +127,13 @@ def read_record(path: StoragePath) -> dict[str, Any]:
         InfrastructureError: a network disk or an object store is away.
     """
     with reading(path, ValueError):
-        text = path.read_bytes().decode()
+        content = path.read_bytes()
     try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"{path}: {error}") from None
+        value = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no record")
+        raise ValueError(f"{path} is damaged: it holds no record")
     found = value.pop(_CHECKSUM, None)
     renamed = any(isinstance(other, str) and other.startswith(_KIND) for other in value.values())
     if renamed or (found is not None and found != _record_checksum(value)):

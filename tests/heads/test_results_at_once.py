@@ -1,0 +1,189 @@
+"""Several commands in one run folder, stopped and killed at every step: no row lost, none twice."""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from heads.results import RunFolder
+from heads.rows import ASPECTS, TABLES
+from pipeline.sealed import read_record
+from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured
+
+_SPAWNER = multiprocessing.get_context("forkserver")
+_SPAWNER.set_forkserver_preload(["tests.heads.run_writer"])
+_ROWS = {"results": 1, "predictions": len(VIDEOS), "per_class": 2}
+_ENDS = 60.0  # seconds
+_BLOCKED = 1.0  # seconds after which a command that has not ended waits for another one
+
+
+class Command:
+    """One process of `add_results`."""
+
+    def __init__(self, run: Path, seed: int, **options: int | None) -> None:
+        self.log = run.parent / f"{run.name}-{seed}-{time.monotonic_ns()}.log"
+        self.process: BaseProcess = _SPAWNER.Process(
+            target=add_results, args=(str(run), seed, str(self.log)), kwargs=options
+        )
+        self.process.start()
+
+    def wait(self, seconds: float = _ENDS) -> bool:
+        """Whether it has ended."""
+        self.process.join(seconds)
+        return self.process.exitcode is not None
+
+    def ends_well(self) -> None:
+        assert self.wait(), "a command waits for ever"
+        assert self.process.exitcode == 0
+
+    def wait_until_stopped(self) -> bool:
+        """False if it ends before."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < _ENDS:
+            if not self.process.is_alive():
+                return False
+            if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
+                return True
+            time.sleep(0.005)
+        raise AssertionError("neither stopped nor ended")
+
+    def go_on(self) -> None:
+        psutil.Process(self.process.pid).send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def steps(self) -> int:
+        return int(self.log.read_text(encoding="utf-8").splitlines()[0])
+
+    @property
+    def notes(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines()[1:]
+
+
+@contextmanager
+def command(run: Path, seed: int, **options: int | None) -> Iterator[Command]:
+    one = Command(run, seed, **options)
+    try:
+        yield one
+    finally:
+        one.kill()
+
+
+def check(run: Path, seeds: set[int]) -> None:
+    """Every table holds every row of these seeds once, as anybody reads it; so does what was asked for."""
+    for table in TABLES:
+        if table == "frame_scores" and 0 not in seeds:
+            continue  # no other seed has any
+        frame = pd.read_parquet(run / f"{table}.parquet")
+        found = frame[frame["seed"].isin(seeds)].groupby(ASPECTS, dropna=False).size()
+        wanted = seeds & {0} if table == "frame_scores" else seeds
+        assert sorted(found.index.get_level_values("seed")) == sorted([*wanted] * len(SETTINGS)), table
+        assert set(found) <= {_ROWS.get(table, len(VIDEOS))}, table
+        if "top1" in frame:
+            assert (frame["top1"].astype(int) == frame["seed"]).all()
+    assert seeds <= set(read_record(run / "asked" / "sweep-test.json")["seeds"])
+    assert not RunFolder(run).problems()
+    assert set().union(*map(measured, seeds)) <= RunFolder(run).measured()
+
+
+def steps_of_a_command(folder: Path) -> int:
+    """Steps of a command that comes second, undisturbed."""
+    with command(folder, 7) as first:
+        first.ends_well()
+    with command(folder, 0) as second:
+        second.ends_well()
+        assert second.steps > 30  # else the steps are not counted
+        return second.steps
+
+
+def disturb(run: Path, step: int, *, kill: bool) -> None:
+    """One command stops at a step, another one runs; then the first goes on, or is killed."""
+    with command(run, 7) as before:
+        before.ends_well()
+    with command(run, 0, stop_at=step) as first:
+        if not first.wait_until_stopped():
+            return
+        with command(run, 1) as second:
+            blocked = not second.wait(_BLOCKED)
+            if kill:
+                first.kill()
+            else:
+                first.go_on()
+                first.ends_well()
+            second.ends_well()
+            assert blocked or not second.notes
+    check(run, {1, 7} if kill else {0, 1, 7})
+    with command(run, 0) as again:
+        again.ends_well()
+    check(run, {0, 1, 7})
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["goes on", "killed"])
+def test_a_command_that_stands_still_loses_nobody_anything(tmp_path, kill):
+    steps = steps_of_a_command(tmp_path / "plain")
+    for step in range(5, steps + 1, steps // 4):
+        disturb(tmp_path / f"run-{step}", step, kill=kill)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kill", [False, True], ids=["goes on", "killed"])
+def test_at_every_step(tmp_path, kill):
+    for step in range(1, steps_of_a_command(tmp_path / "plain") + 1):
+        disturb(tmp_path / f"run-{step}", step, kill=kill)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_three_commands_at_once_stopped_and_killed_anywhere(tmp_path):
+    steps = steps_of_a_command(tmp_path / "plain")
+    rng = random.Random(5)
+    for case in range(40):
+        run = tmp_path / f"run-{case}"
+        stop = rng.randint(1, steps)
+        with (
+            command(run, 0, stop_at=stop, delay=rng.randint(stop + 1, 2 * steps)) as first,
+            command(run, 1, stop_at=rng.randint(1, steps)) as second,
+            command(run, 2) as third,
+        ):
+            third.wait(rng.random())
+            for one in (first, second):
+                if one.process.is_alive() and one.wait_until_stopped():
+                    one.go_on()
+            first.wait()
+            second.ends_well()
+            third.ends_well()
+            check(run, {1, 2} if first.process.exitcode else {0, 1, 2})
+
+
+def test_who_waits_is_told_for_whom(tmp_path):
+    """It says so after two seconds, and ends when the other one does."""
+    guard = tmp_path / "run" / ".update.guard"
+    steps = steps_of_a_command(tmp_path / "plain")
+    for step in range(steps, 0, -1):  # the last one of its steps that is in its turn
+        run = tmp_path / "run"
+        with command(run, 0, stop_at=step) as first:
+            if not first.wait_until_stopped():
+                continue
+            with command(run, 1) as second:
+                if second.wait(_BLOCKED):
+                    continue
+                assert f"process {first.process.pid} on" in guard.read_text(encoding="utf-8")
+                second.wait(3)
+                first.go_on()
+                second.ends_well()
+                (note,) = second.notes
+                assert f"waiting for process {first.process.pid} on" in note and "continue or end it" in note
+                return
+    raise AssertionError("nobody ever waited")
