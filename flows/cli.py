@@ -389,7 +389,7 @@ def verify(
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check every cached feature against the ledger: shard present, features finite, checksum right."""
+    """Check every cached feature (shard present, features finite, checksum right) and every file of results."""
     from flows.verify_features import DeepOptions, repair_features, verify_features
     from flows.workspace import open_workspace
     from pipeline.device import resolve_device

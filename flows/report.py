@@ -7,6 +7,7 @@ from pathlib import Path
 from flows.progress import say, steps
 from flows.runs import dataset_of, named_run
 from flows.workspace import files_home, home
+from heads.collected import sources_of
 from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
 from pipeline.cached import store_path
@@ -58,6 +59,23 @@ def report(
     for dataset in filter(None, map(dataset_of, folders)):
         if (copies := entries.copies_named(dataset)) is not None:
             datasets[dataset] = locate_copies(copies, files_home())
+    place = _expanded(output) if output else folders[0]
+    while True:
+        before = [sources_of(folder) for folder in folders]
+        page = _write(folders, place, datasets=datasets, videos=videos, command=command)
+        if before == [sources_of(folder) for folder in folders]:
+            return page
+        say("report: results came in while it was written, so it is made again")
+
+
+def _write(
+    folders: Sequence[StoragePath],
+    place: StoragePath,
+    *,
+    datasets: Mapping[str, DatasetSpec],
+    videos: Sequence[str],
+    command: str,
+) -> StoragePath:
     with steps("report", 1, "tables") as progress:
 
         def on_table(total: int) -> None:
@@ -73,7 +91,7 @@ def report(
             written=datetime.now().astimezone(),
             on_table=on_table,
         )
-        return write_report(made, _expanded(output) if output else folders[0])
+        return write_report(made, place)
 
 
 def _expanded(output: str) -> StoragePath:

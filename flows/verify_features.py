@@ -1,4 +1,4 @@
-"""What `dynaprop verify` does: check the cached features of both branches, and recompute what is wrong."""
+"""What `dynaprop verify` does: check the cached features of both branches and the results, recompute what is wrong."""
 
 import secrets
 import tempfile
@@ -10,6 +10,7 @@ import typer
 
 from flows.extraction import open_extraction
 from flows.progress import say, steps
+from flows.verify_runs import check_runs, repair_runs
 from flows.workspace import Workspace
 from pipeline.annotations import Annotations
 from pipeline.cached import cached_key, locate_backbone, open_store, store_path
@@ -48,7 +49,7 @@ class DeepOptions:
 
 
 def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) -> None:
-    """Check every published shard of both branches, reading only.
+    """Check every published shard of both branches, and the results of all runs, reading only.
 
     Args:
         workspace: dataset and recipe.
@@ -70,6 +71,7 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
             f"{len(strays)} temporary files, left by a process that was killed or being written by one that runs; "
             "--repair deletes them"
         )
+    findings.problems += check_runs(workspace)
     if findings.problems:
         raise DynapropError(
             f"{store.root}: {len(findings.problems)} problems; run dynaprop verify {workspace.quoted} --repair"
@@ -104,13 +106,16 @@ def repair_features(
         if strays := remove_strays(root):
             typer.echo(f"{len(strays)} temporary files deleted")
         findings = _check(workspace, extraction.store, deep)
-        if not findings.problems:
-            return
-        shards = _recompute(extraction, findings)
-        left = _check(workspace, extraction.store, deep, shards=shards, suspects=list(findings.suspects))
-    if left.problems:
-        raise DynapropError(f"{root}: {len(left.problems)} problems are left after the repair")
-    typer.echo("repair: what was wrong is right now")
+        if findings.problems:
+            shards = _recompute(extraction, findings)
+            left = _check(workspace, extraction.store, deep, shards=shards, suspects=list(findings.suspects))
+            if left.problems:
+                raise DynapropError(f"{root}: {len(left.problems)} problems are left after the repair")
+    damaged = check_runs(workspace)
+    if damaged:
+        repair_runs(workspace, device=device)
+    if damaged or findings.problems:
+        typer.echo("repair: what was wrong is right now")
 
 
 def _require_store(workspace: Workspace) -> StoragePath:

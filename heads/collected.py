@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from heads.rows import ASPECTS, KEY, TABLES, Asked, Measured, read_asked, rows_in
 from heads.unit_folder import UnitFolder, finished_units
+from pipeline.errors import DynapropError
 from pipeline.object_path import StoragePath, matching
 from pipeline.sealed import SealedTable, read_notes
 from pipeline.update import update_file
@@ -35,6 +36,19 @@ def collect_tables(run: StoragePath, *, on_note: Callable[[str], None] = lambda 
     for name in TABLES:
         table = _Collected(run, name)
         update_file(table.path, table.write, is_current=table.is_current, on_note=on_note)
+
+
+def sources_of(run: StoragePath) -> str | None:
+    """A digest of what a run's results are made of: another one where any came in; None where that is not known.
+
+    Raises:
+        DynapropError: the results are damaged.
+    """
+    path = run / "results.parquet"
+    try:
+        return read_notes(path).get(_SOURCES)
+    except (OSError, ValueError):
+        raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
 
 
 @dataclass(frozen=True)

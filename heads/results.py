@@ -88,6 +88,11 @@ class RunFolder:
             on_note=self._on_note,
         )
 
+    def asked(self) -> list[Asked]:
+        """What experiments asked for, as far as it can be read."""
+        found = (self._asked_before(path) for path in matching(self._asked, "*.json"))
+        return [one for one in found if one is not None]
+
     def write(self, unit: str, tables: UnitTables) -> None:
         """Store a finished unit, whole or not at all."""
         frames = {}

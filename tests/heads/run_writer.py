@@ -1,8 +1,9 @@
-"""A command that adds one seed's results to a run, in a process of its own that stands still or dies at a chosen step."""
+"""A command that adds a seed's results to a run, in a process of its own that stands still or dies at a chosen step."""
 
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.listdir"
 
 
 def add_results(
-    place: str, seed: int, log: str, stop_at: int | None = None, how: int = signal.SIGSTOP, delay: int | None = None
+    place: str,
+    seed: int,
+    log: str,
+    environment: Mapping[str, str],
+    stop_at: int | None = None,
+    die_at: int | None = None,
 ) -> None:
     """Ask for a seed, measure it, and join the tables.
 
@@ -27,9 +33,9 @@ def add_results(
         place: the run's folder.
         seed: which one.
         log: file that gets the number of steps, and the notes; it is there when all is done.
-        stop_at: the step before which the process sends itself a signal.
-        how: the signal.
-        delay: the step, after that one, before which it is killed.
+        environment: what has to be known of an object store.
+        stop_at: the step on a disk before which the process stops itself.
+        die_at: the one before which it kills itself.
     """
     steps, notes = 0, []
 
@@ -39,10 +45,11 @@ def add_results(
             return
         steps += 1
         if steps == stop_at:
-            os.kill(os.getpid(), how)
-        elif steps == delay:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif steps == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    os.environ.update(environment)
     sys.addaudithook(hook)
     run = RunFolder(storage_path(place), on_note=notes.append)
     run.describe({"dataset": "d", "classes": ["x", "y"]})

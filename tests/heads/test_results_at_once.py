@@ -3,9 +3,11 @@
 import multiprocessing
 import random
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -15,23 +17,27 @@ import pytest
 
 from heads.results import RunFolder
 from heads.rows import ASPECTS, TABLES
+from pipeline.files import parquet_source
+from pipeline.object_path import StoragePath
 from pipeline.sealed import read_record
 from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured
 
 _SPAWNER = multiprocessing.get_context("forkserver")
-_SPAWNER.set_forkserver_preload(["tests.heads.run_writer"])
+_SPAWNER.set_forkserver_preload(["tests.heads.run_writer", "s3fs"])
 _ROWS = {"results": 1, "predictions": len(VIDEOS), "per_class": 2}
 _ENDS = 60.0  # seconds
 _BLOCKED = 1.0  # seconds after which a command that has not ended waits for another one
 
 
 class Command:
-    """One process of `add_results`."""
+    """One process of `add_results`, which keeps a log outside of the run."""
 
-    def __init__(self, run: Path, seed: int, **options: int | None) -> None:
-        self.log = run.parent / f"{run.name}-{seed}-{time.monotonic_ns()}.log"
+    def __init__(
+        self, run: StoragePath, seed: int, logs: Path, *, environment: Mapping[str, str] | None = None, **steps: int
+    ) -> None:
+        self.log = logs / f"{run.name}-{seed}-{time.monotonic_ns()}.log"
         self.process: BaseProcess = _SPAWNER.Process(
-            target=add_results, args=(str(run), seed, str(self.log)), kwargs=options
+            target=add_results, args=(str(run), seed, str(self.log), environment or {}), kwargs=steps
         )
         self.process.start()
 
@@ -72,20 +78,20 @@ class Command:
 
 
 @contextmanager
-def command(run: Path, seed: int, **options: int | None) -> Iterator[Command]:
-    one = Command(run, seed, **options)
+def command(run: Path, seed: int, **options: int) -> Iterator[Command]:
+    one = Command(run, seed, run.parent, **options)
     try:
         yield one
     finally:
         one.kill()
 
 
-def check(run: Path, seeds: set[int]) -> None:
+def check(run: StoragePath, seeds: set[int]) -> None:
     """Every table holds every row of these seeds once, as anybody reads it; so does what was asked for."""
     for table in TABLES:
         if table == "frame_scores" and 0 not in seeds:
             continue  # no other seed has any
-        frame = pd.read_parquet(run / f"{table}.parquet")
+        frame = pd.read_parquet(parquet_source(run / f"{table}.parquet"))
         found = frame[frame["seed"].isin(seeds)].groupby(ASPECTS, dropna=False).size()
         wanted = seeds & {0} if table == "frame_scores" else seeds
         assert sorted(found.index.get_level_values("seed")) == sorted([*wanted] * len(SETTINGS)), table
@@ -153,7 +159,7 @@ def test_three_commands_at_once_stopped_and_killed_anywhere(tmp_path):
         run = tmp_path / f"run-{case}"
         stop = rng.randint(1, steps)
         with (
-            command(run, 0, stop_at=stop, delay=rng.randint(stop + 1, 2 * steps)) as first,
+            command(run, 0, stop_at=stop, die_at=rng.randint(stop + 1, 2 * steps)) as first,
             command(run, 1, stop_at=rng.randint(1, steps)) as second,
             command(run, 2) as third,
         ):
@@ -187,3 +193,64 @@ def test_who_waits_is_told_for_whom(tmp_path):
                 assert f"waiting for process {first.process.pid} on" in note and "continue or end it" in note
                 return
     raise AssertionError("nobody ever waited")
+
+
+class Held:
+    """Keeps a request waiting, and lets all later ones through: who made it stands still."""
+
+    def __init__(self, number: int, *, lose: bool) -> None:
+        self.number = number
+        self.lose = lose
+        self.count = 0
+        self.is_held = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, _method: str, _path: str) -> str | None:
+        self.count += 1
+        if self.count != self.number:
+            return None
+        self.is_held.set()
+        self.released.wait(_ENDS)
+        return "refuse" if self.lose else None
+
+
+def disturb_s3(s3, logs: Path, request: int, *, kill: bool, lose: bool) -> bool:
+    """``disturb`` in an object store, where nobody waits for anybody; False where there is no such request."""
+    run = s3.home / "runs" / f"run-{request}-{kill}-{lose}"
+    start: Callable[[int], Command] = partial(Command, run, logs=logs, environment=s3.environment)
+    first = start(7)
+    first.ends_well()
+    s3.disturb = held = Held(request, lose=lose)
+    first = start(0)
+    while not held.is_held.wait(0.01):
+        if first.wait(0):
+            return False
+    second = start(1)
+    second.ends_well()
+    if kill:
+        first.kill()
+    held.released.set()
+    if kill:
+        check(run, {1, 7})
+        start(0).ends_well()
+    else:
+        first.ends_well()
+    s3.disturb = lambda _method, _path: None
+    check(run, {0, 1, 7})
+    return True
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["goes on", "killed"])
+def test_in_an_object_store_too(s3, tmp_path, kill):
+    for request in (4, 19, 34):
+        assert disturb_s3(s3, tmp_path, request, kill=kill, lose=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("kill", "lose"), [(False, False), (True, False), (True, True)])
+def test_at_every_request(s3, tmp_path, kill, lose):
+    request = 1
+    while disturb_s3(s3, tmp_path, request, kill=kill, lose=lose):
+        request += 1
+    assert request > 30

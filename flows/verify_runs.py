@@ -1,0 +1,85 @@
+"""What `dynaprop verify` does about results: check what the dataset's runs keep, and measure again what is damaged."""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+import typer
+
+from flows.progress import say
+from flows.runs import dataset_of
+from flows.units import Units
+from flows.workspace import Workspace
+from heads.results import RunFolder
+from heads.rows import Asked
+from pipeline.errors import DynapropError
+from pipeline.object_path import StoragePath, children
+
+_SHOWN = 20  # problems
+
+
+def check_runs(workspace: Workspace) -> list[str]:
+    """Check every file that the dataset's runs keep, reading only; returns, and prints, what cannot be believed."""
+    runs = _runs(workspace)
+    problems = [problem for run in runs for problem in run.problems()]
+    typer.echo(f"results: {len(runs)} runs, {len(problems)} problems")
+    for problem in problems[:_SHOWN]:
+        typer.echo(f"  {problem}")
+    if len(problems) > _SHOWN:
+        typer.echo(f"  ... and {len(problems) - _SHOWN} more")
+    return problems
+
+
+def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
+    """Leave out what is damaged, make the tables anew, and measure again what the recipe's run was asked for.
+
+    Raises:
+        DynapropError: something is still damaged.
+    """
+    for run in _runs(workspace):
+        if not run.problems():
+            continue
+        wanted = run.asked()  # before anything is left out: an unreadable question is no question any more
+        run.measured()
+        run.collect()
+        for split in dict.fromkeys(one.split for one in wanted):
+            _measure_again(workspace, run, [one for one in wanted if one.split == split], device)
+    left = [problem for run in _runs(workspace) for problem in run.problems()]
+    for problem in left[:_SHOWN]:
+        typer.echo(f"  {problem}")
+    if left:
+        raise DynapropError(
+            f"{len(left)} files of runs are still damaged; `dynaprop train`, `sweep` and `finetune` of "
+            f"{workspace.quoted} write them anew"
+        )
+
+
+def _measure_again(workspace: Workspace, run: RunFolder, wanted: Sequence[Asked], device: str) -> None:
+    folds = re.fullmatch(r"(\d+)-fold", wanted[0].split)
+    try:
+        units = Units(workspace, folds=int(folds[1]) if folds else 0, device=device)
+    except DynapropError as error:
+        say(f"{run.path}: its results cannot be measured again now: {error}")
+        return
+    if units.run.path != run.path:
+        sweeps = ", ".join(shlex.quote(one.experiment) for one in wanted)
+        say(f"{run.path}: of another recipe, or of other features or labels than today's: sweep it again ({sweeps})")
+        return
+    for keep in (False, True):
+        if some := [one for one in wanted if (one.experiment == "train") == keep]:
+            units.do(some, keep=keep)
+
+
+def _runs(workspace: Workspace) -> list[RunFolder]:
+    folder = workspace.home / "runs"
+    try:
+        found: Iterable = children(folder)
+    except FileNotFoundError:
+        found = ()
+    runs = sorted((path for path in found if path.is_dir()), key=lambda path: path.name)
+    return [RunFolder(path, on_note=say) for path in runs if _is_of(path, workspace.dataset.name)]
+
+
+def _is_of(run: StoragePath, dataset: str) -> bool:
+    named = dataset_of(run)
+    return run.name.startswith(f"{dataset}-") if named is None else named == dataset  # its own account is damaged
