@@ -51,8 +51,9 @@ def export(
     folder = Path(output).expanduser() if output else files_home() / "exported" / _name(found)
     check_place(folder, overwrite=force)
     info, kept = found.info, found.kept
-    results = RunFolder(found.run).of_kept(kept, "results")
-    per_class = RunFolder(found.run).of_kept(kept, "per_class")
+    rows = RunFolder(found.run, on_note=say)
+    rows.refresh()
+    results, per_class = rows.of_kept(kept, "results"), rows.of_kept(kept, "per_class")
     per_class = per_class[per_class["seed"] == kept.seed] if len(per_class) else per_class
     if kept.fold is not None and len(per_class):
         per_class = per_class[per_class["fold"] == kept.fold]

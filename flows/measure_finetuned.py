@@ -26,7 +26,7 @@ def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, Backbon
     Raises:
         DynapropError: the weights are not those that the training left.
     """
-    backbones = fine_tuned_backbones(places)
+    backbones = fine_tuned_backbones(places.done)
     specs: dict[Stage, BackboneSpec] = {"student": workspace.student, "teacher": workspace.teacher}
     return {
         branch: spec.model_copy(

@@ -10,6 +10,7 @@ from flows.workspace import files_home, home
 from heads.collected import sources_of
 from heads.report.page import make_report, write_report
 from heads.report.timeline import Picture
+from heads.results import RunFolder
 from pipeline.cached import store_path
 from pipeline.catalog import load_catalog
 from pipeline.copies import locate_copies
@@ -60,6 +61,8 @@ def report(
         if (copies := entries.copies_named(dataset)) is not None:
             datasets[dataset] = locate_copies(copies, files_home())
     place = _expanded(output) if output else folders[0]
+    for folder in folders:
+        RunFolder(folder, on_note=say).refresh()
     while True:
         before = [sources_of(folder) for folder in folders]
         page = _write(folders, place, datasets=datasets, videos=videos, command=command)

@@ -75,7 +75,8 @@ def is_run(path: StoragePath) -> bool:
 
 
 def _with_results(run: StoragePath) -> StoragePath:
-    RunFolder(run, on_note=say).refresh()
+    if not (run / "results.parquet").exists():
+        RunFolder(run, on_note=say).refresh()  # a command may have been killed before it joined them
     if not (run / "results.parquet").exists():
         raise DynapropError(f"{run} holds no results yet; `dynaprop sweep` writes them")
     return run

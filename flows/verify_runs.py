@@ -12,6 +12,7 @@ from flows.units import Units
 from flows.workspace import Workspace
 from heads.results import RunFolder
 from heads.rows import Asked
+from heads.two_stages import fine_tuning_problems
 from pipeline.errors import DynapropError
 from pipeline.object_path import StoragePath, children
 
@@ -21,7 +22,7 @@ _SHOWN = 20  # problems
 def check_runs(workspace: Workspace) -> list[str]:
     """Check every file that the dataset's runs keep, reading only; returns, and prints, what cannot be believed."""
     runs = _runs(workspace)
-    problems = [problem for run in runs for problem in run.problems()]
+    problems = [problem for run in runs for problem in _problems(run)]
     typer.echo(f"results: {len(runs)} runs, {len(problems)} problems")
     for problem in problems[:_SHOWN]:
         typer.echo(f"  {problem}")
@@ -37,14 +38,14 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
         DynapropError: something is still damaged.
     """
     for run in _runs(workspace):
-        if not run.problems():
+        if not _problems(run):
             continue
         wanted = run.asked()  # before anything is left out: an unreadable question is no question any more
         run.measured()
         run.collect()
         for split in dict.fromkeys(one.split for one in wanted):
             _measure_again(workspace, run, [one for one in wanted if one.split == split], device)
-    left = [problem for run in _runs(workspace) for problem in run.problems()]
+    left = [problem for run in _runs(workspace) for problem in _problems(run)]
     for problem in left[:_SHOWN]:
         typer.echo(f"  {problem}")
     if left:
@@ -52,6 +53,10 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
             f"{len(left)} files of runs are still damaged; `dynaprop train`, `sweep` and `finetune` of "
             f"{workspace.quoted} write them anew"
         )
+
+
+def _problems(run: RunFolder) -> list[str]:
+    return run.problems() + fine_tuning_problems(run.path)
 
 
 def _measure_again(workspace: Workspace, run: RunFolder, wanted: Sequence[Asked], device: str) -> None:
