@@ -8,11 +8,11 @@ from flows.progress import say, steps
 from flows.units import branch_cost
 from flows.workspace import Workspace
 from heads.features import load_features
-from heads.fine_tuned import FineTunedModels
+from heads.fine_tuned import FineTunedModels, fine_tuned_backbones
 from heads.measure import measure
 from heads.results import RunFolder
 from heads.rows import Asked, Measured
-from heads.two_stages import Places, Stage, fine_tuned_backbones
+from heads.two_stages import Places, Stage
 from pipeline.annotations import Annotations
 from pipeline.cached import open_store
 from pipeline.errors import DynapropError

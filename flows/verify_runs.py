@@ -10,9 +10,9 @@ from flows.progress import say
 from flows.runs import dataset_of
 from flows.units import Units
 from flows.workspace import Workspace
+from heads.fine_tuned import fine_tuning_problems
 from heads.results import RunFolder
 from heads.rows import Asked
-from heads.two_stages import fine_tuning_problems
 from pipeline.errors import DynapropError
 from pipeline.object_path import StoragePath, children
 

@@ -1,15 +1,18 @@
-"""The models that a fine-tuning has kept, for `heads.measure`."""
+"""What a fine-tuning has kept: models for `heads.measure`, backbones, and whether they are what it left."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
 
 from heads.checkpoint import load_checkpoint
 from heads.evaluate import Model
 from heads.setting import Setting
-from heads.two_stages import Places
-from pipeline.errors import DynapropError
-from pipeline.object_path import StoragePath
-from pipeline.sealed import read_sealed
+from heads.two_stages import Places, Stage
+from pipeline.errors import DynapropError, InfrastructureError
+from pipeline.object_path import StoragePath, matching
+from pipeline.sealed import read_notes, read_record, read_sealed
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,39 @@ class FineTunedModels:
             ) from None
         stages = ["teacher"] if setting.model == "teacher" else ["teacher", "student"]
         return float(log.loc[log["stage"].isin(stages), "seconds"].sum())
+
+
+def fine_tuned_backbones(done: StoragePath) -> dict[Stage, dict[str, Any]]:
+    """What a finished fine-tuning says about its backbones, whose weights are checked.
+
+    Args:
+        done: ``Places.done``.
+
+    Raises:
+        DynapropError: it is damaged, or the weights are not those that it left.
+    """
+    remedy = f"restore it, or delete {done}, and the same command trains anew"
+    try:
+        backbones: dict[Stage, dict[str, Any]] = read_record(done)["backbones"]
+        for one in backbones.values():
+            path = done.parent / "backbones" / PurePosixPath(one["weights"]).name
+            if hashlib.sha256(path.read_bytes()).hexdigest() != one["weights_sha256"]:
+                raise DynapropError(f"{path} is not what {done.name} describes; {remedy}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DynapropError(f"{done.name} or its backbones cannot be believed ({error}); {remedy}") from None
+    return backbones
+
+
+def fine_tuning_problems(run: StoragePath) -> list[str]:
+    """What the finished fine-tunings of a run keep that cannot be believed, besides their models."""
+    problems = []
+    for done in matching(run, "finetuned-seed*.json"):
+        epochs = run / f"epochs-{done.stem.removeprefix('finetuned-')}.parquet"
+        for check, path in ((fine_tuned_backbones, done), (read_notes, epochs)):
+            try:
+                check(path)
+            except InfrastructureError:
+                raise
+            except (OSError, ValueError, DynapropError) as error:
+                problems.append(str(error))
+    return problems

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
@@ -24,12 +23,12 @@ from heads.models import DynamicSTE, FrameClassifier
 from heads.process_group import ProcessGroup
 from heads.training import seeded
 from heads.training_state import EpochLog, TrainingState, remove_states
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
+from pipeline.errors import UsageError
 from pipeline.feature_key import FeatureKey
 from pipeline.files import published, writing
 from pipeline.networks import load_network
-from pipeline.object_path import StoragePath, matching
-from pipeline.sealed import publish_record, publish_sealed, read_notes, read_record
+from pipeline.object_path import StoragePath
+from pipeline.sealed import publish_record, publish_sealed
 from pipeline.training_frames import TrainingFrames
 from pipeline.video import VideoError
 from pipeline.weights import Weights
@@ -70,42 +69,6 @@ class Places:
     def backbone(self, branch: Stage) -> StoragePath:
         """Weights of a fine-tuned backbone."""
         return self.run / "backbones" / f"{branch}-seed{self.seed}.safetensors"
-
-
-def fine_tuned_backbones(done: StoragePath) -> dict[Stage, dict[str, Any]]:
-    """What a finished fine-tuning says about its backbones, whose weights are checked.
-
-    Args:
-        done: ``Places.done``.
-
-    Raises:
-        DynapropError: it is damaged, or the weights are not those that it left.
-    """
-    remedy = f"restore it, or delete {done}, and the same command trains anew"
-    try:
-        backbones: dict[Stage, dict[str, Any]] = read_record(done)["backbones"]
-        for one in backbones.values():
-            path = done.parent / "backbones" / PurePosixPath(one["weights"]).name
-            if hashlib.sha256(path.read_bytes()).hexdigest() != one["weights_sha256"]:
-                raise DynapropError(f"{path} is not what {done.name} describes; {remedy}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DynapropError(f"{done.name} or its backbones cannot be believed ({error}); {remedy}") from None
-    return backbones
-
-
-def fine_tuning_problems(run: StoragePath) -> list[str]:
-    """What the finished fine-tunings of a run keep that cannot be believed, besides their models."""
-    problems = []
-    for done in matching(run, "finetuned-seed*.json"):
-        epochs = run / f"epochs-{done.stem.removeprefix('finetuned-')}.parquet"
-        for check, path in ((fine_tuned_backbones, done), (read_notes, epochs)):
-            try:
-                check(path)
-            except InfrastructureError:
-                raise
-            except (OSError, ValueError, DynapropError) as error:
-                problems.append(str(error))
-    return problems
 
 
 def starting_heads(
