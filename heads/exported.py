@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import safetensors.torch
 import torch
@@ -22,13 +22,16 @@ from heads.checkpoint import ModelArguments, Record, arguments_of, heads_bytes, 
 from heads.evaluate import Model, branch_widths, check_counts
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import FEATURE_VERSION, RESIZE_RULE, FeatureKey
-from pipeline.files import writing
+from pipeline.files import file_state, writing
 from pipeline.fit import width
+from pipeline.folder_swap import bring_back
 from pipeline.weights import Weights
 
 RECORD, HEADS, CARD = "model.json", "heads.safetensors", "README.md"
 FORMAT: Final = "dynaprop exported model"
 _AGAIN = "export the model again"
+_READINGS = 20  # of an export that others replace at the same time
+T = TypeVar("T")
 
 Branch = Literal["student", "teacher"]
 OnnxName = Literal["student.onnx", "teacher.onnx", "heads.onnx"]
@@ -188,8 +191,43 @@ def write_export(
     return record
 
 
+def bring_back_export(folder: Path) -> None:
+    """Put the export back under its name that a killed process was about to replace, where nothing is there now."""
+    bring_back(folder, is_whole=lambda old: (old / RECORD).is_file() and (old / HEADS).is_file())
+
+
+def while_unchanged(folder: Path, read: Callable[[], T]) -> T:
+    """What a function reads of an export, which may be replaced meanwhile: all of it is the old one's or the new one's.
+
+    Raises:
+        DynapropError: the function's own, or the export is replaced again and again.
+    """
+    for _ in range(_READINGS):
+        before = _state(folder)
+        try:
+            value = read()
+        except (DynapropError, OSError):
+            if _state(folder) == before:
+                raise
+        else:
+            if _state(folder) == before:
+                return value
+    raise DynapropError(f"{folder} is being replaced over and over; try again when that has ended")
+
+
+def _state(folder: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Changes whenever the folder or a file in it is replaced."""
+    for _ in range(_READINGS):
+        try:
+            return sorted((path.name, file_state(path)) for path in (folder, *folder.iterdir()))
+        except OSError:  # replaced amid the listing
+            bring_back_export(folder)
+    return []
+
+
 def is_export(folder: Path) -> bool:
     """Whether a folder claims to be an exported model, a whole one or not."""
+    bring_back_export(folder)
     return any((folder / name).is_file() for name in (RECORD, HEADS))
 
 
@@ -200,6 +238,10 @@ def read_export(folder: Path) -> Exported:
         UsageError: there is no exported model.
         DynapropError: a file is missing, damaged or another model's, or the export is of another version.
     """
+    return while_unchanged(folder, lambda: _read_export(folder))
+
+
+def _read_export(folder: Path) -> Exported:
     if not is_export(folder):
         raise UsageError(f"{folder}: no exported model here, which would have a {RECORD}; `dynaprop export` makes one")
     if not (folder / RECORD).is_file():

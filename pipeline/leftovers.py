@@ -55,14 +55,9 @@ def temporary_file(folder: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(folder: Path, name: str, *, suffix: str = "partial") -> Iterator[Path]:
-    """As ``temporary_file``, with a folder; what then lies under its temporary name is deleted.
-
-    Args:
-        folder, name: as there.
-        suffix: ``partial``, or ``old`` of one that another folder is moved to while a new one takes its place.
-    """
-    with _temporary(folder, name, is_folder=True, suffix=suffix) as path:
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    """As ``temporary_file``, with a folder; what then lies under its temporary name is deleted."""
+    with _temporary(folder, name, is_folder=True) as path:
         try:
             yield path
         finally:
@@ -78,17 +73,19 @@ def remove_leftovers(folder: StoragePath, *, below: bool = False, earlier: bool 
         earlier: whether those of versions before this one go, too. Their names are those that other programs may give:
             only for folders that are dynaprop's alone.
 
+    What was moved aside (``.old``) for something new that never came is put back.
+
     Returns:
-        What was deleted. What must not be deleted, or is gone already, is passed over.
+        What was deleted or put back. What must not be deleted, or is gone already, is passed over.
     """
     if not isinstance(folder, Path):
         return []
     removed = []
     for path in list(_entries(folder, below=below)):
-        found = _NAME.fullmatch(path.name)
-        if (found or (earlier and _EARLIER.fullmatch(path.name))) and _remove_dead(
-            path, locked_here=found is not None and found["machine"] == _machine()
-        ):
+        named = _NAME.fullmatch(path.name)
+        found = named or (_EARLIER.fullmatch(path.name) if earlier else None)
+        locked_here = named is not None and named["machine"] == _machine()
+        if found and _remove_dead(path, place=path.with_name(found["of"]), locked_here=locked_here):
             removed.append(path)
     return removed
 
@@ -103,15 +100,20 @@ def leftovers_of(path: Path, *, suffix: str) -> list[Path]:
     return sorted(found, key=_changed, reverse=True)
 
 
+def name_beside(path: Path, *, suffix: str) -> Path:
+    """A temporary name of a place that nothing has, for what is moved there; who moves it holds a lock on it."""
+    return path.with_name(_temporary_name(path.name, _machine(), suffix))
+
+
 @contextmanager
-def _temporary(folder: Path, name: str, *, is_folder: bool, suffix: str = "partial") -> Iterator[Path]:
+def _temporary(folder: Path, name: str, *, is_folder: bool) -> Iterator[Path]:
     place = folder.absolute()
     if place not in _swept:
         _swept.add(place)
         remove_leftovers(place)
     machine = _machine()
     while True:
-        path = folder / f".{_short(name)}.dynaprop-{machine}-{secrets.token_hex(6)}.{suffix}"
+        path = folder / _temporary_name(_short(name), machine, "partial")
         handle = _make(path, is_folder=is_folder)
         try:
             try:
@@ -131,6 +133,10 @@ def _temporary(folder: Path, name: str, *, is_folder: bool, suffix: str = "parti
             os.close(handle)
 
 
+def _temporary_name(name: str, machine: str, suffix: str) -> str:
+    return f".{name}.dynaprop-{machine}-{secrets.token_hex(6)}.{suffix}"
+
+
 def _make(path: Path, *, is_folder: bool) -> int:
     if not is_folder:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -138,7 +144,7 @@ def _make(path: Path, *, is_folder: bool) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _remove_dead(path: Path, *, locked_here: bool) -> bool:
+def _remove_dead(path: Path, *, place: Path, locked_here: bool) -> bool:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -154,7 +160,10 @@ def _remove_dead(path: Path, *, locked_here: bool) -> bool:
                 return False
         if not locked_here and time.time() - _changed(path) < DEAD_AFTER:
             return False
-        shutil.rmtree(path) if stat.S_ISDIR(mode) else path.unlink()
+        if path.suffix == ".old" and not os.path.lexists(place):
+            path.rename(place)
+        else:
+            shutil.rmtree(path) if stat.S_ISDIR(mode) else path.unlink()
         return True
     except OSError:
         return False
