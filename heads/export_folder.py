@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from heads.exported import CARD, FORMAT, HEADS, RECORD, bring_back_export
+from heads.export_record import FORMAT
+from heads.exported import CARD, HEADS, RECORD, bring_back_export
 from pipeline.errors import UsageError
 from pipeline.files import sync, writing
 from pipeline.folder_swap import swap_in

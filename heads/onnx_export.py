@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from heads.evaluate import Model, branch_widths
-from heads.exported import BackboneToExport, Branch, OnnxName
+from heads.export_record import Branch, OnnxName
+from heads.exported import BackboneToExport
 from heads.models import FrameClassifier, StaticSTE
 from heads.prediction import video_probabilities
 from pipeline.errors import DynapropError, UsageError

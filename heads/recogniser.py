@@ -17,7 +17,8 @@ import torch
 from heads.batch import gather_frames
 from heads.cost import gmacs_heads
 from heads.evaluate import Frames, Model, branch_widths, check_counts
-from heads.exported import Branch, Exported, read_export, while_unchanged
+from heads.export_record import Branch
+from heads.exported import Exported, read_export, while_unchanged
 from heads.recognised import BranchFeatures, Features, FrameTrack, Milliseconds, Prediction
 from heads.sampling import inference_clips
 from heads.video_scores import VideoScores, score_videos
