@@ -117,6 +117,7 @@ def test_decord_in_the_catalog_is_one_line_where_it_is_not_installed(home):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_way_without_either_package(home):
     """From videos to a class, in torch, with the features that OpenVINO gives."""
     assert load_catalog(home / "catalog.yaml").dataset("own").decoder == "pyav"
@@ -151,6 +152,7 @@ def test_the_whole_way_without_either_package(home):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_tests_of_what_needs_neither_pass_without_either(tmp_path):
     """Extraction, training, recognition and commands, by the tests that there are, less those of the two packages."""
     tests = [
