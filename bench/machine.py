@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "openvino": version("openvino"),
+        "openvino": version("openvino") if find_spec("openvino") else None,
     }
 
 

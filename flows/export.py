@@ -8,9 +8,11 @@ from flows.workspace import files_home
 from heads.checkpoint import load_checkpoint
 from heads.cost import gmacs_heads
 from heads.export_folder import check_place, new_export
-from heads.exported import OnnxName, write_export
+from heads.export_record import OnnxName
+from heads.exported import write_export
 from heads.model_card import model_card
 from heads.results import RunFolder
+from heads.sampling import inference_clips
 
 
 def export(
@@ -60,13 +62,14 @@ def export(
     with new_export(folder, overwrite=force) as made:
         heads = load_checkpoint(kept.path).model
         backbones = found.to_export()
-        counts = {"student": info.n_s, "teacher": info.n_t}
+        n_s, n_t = map(len, inference_clips(found.grid.max_clips, n_s=info.n_s, n_t=info.n_t))  # no video has more
+        counts = {"student": n_s, "teacher": n_t}
         names: tuple[OnnxName, ...] = ()
         if onnx:
             from heads.onnx_export import export_onnx
 
             say("export: ONNX, each network compared with torch")
-            names = export_onnx(made, heads, backbones, n_s=info.n_s, n_t=info.n_t)
+            names = export_onnx(made, heads, backbones, n_s=n_s, n_t=n_t)
         published = results["gflops_paper"].dropna() if len(results) else results
         write_export(
             made,
@@ -80,7 +83,7 @@ def export(
             grid=found.grid,
             backbones=backbones,
             gmacs=sum(counts[branch] * backbone.gmacs for branch, backbone in backbones.items())
-            + gmacs_heads(heads, n_s=info.n_s, n_t=info.n_t),
+            + gmacs_heads(heads, n_s=n_s, n_t=n_t),
             gflops_paper=float(published.iloc[0]) if len(published) else None,
             card=lambda record: model_card(
                 record, settings=found.settings, kept=kept, info=info, results=results, per_class=per_class

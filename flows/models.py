@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from flows.progress import say
 from flows.runs import named_run
 from heads.checkpoint import CheckpointInfo, load_checkpoint, read_info
-from heads.exported import BackboneToExport, Branch, ClipRule, is_export
+from heads.export_record import Branch, ClipRule
+from heads.exported import BackboneToExport, is_export
 from heads.kept import Kept, kept_at
 from heads.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
 from heads.results import RunFolder, read_settings

@@ -20,7 +20,7 @@ from heads.measure import BranchCost, measure
 from heads.results import RunFolder
 from heads.rows import Asked, Measured
 from heads.setting import Setting
-from heads.trained import Options, TrainedModels, trainings
+from heads.trained import Options, TrainedModels
 from pipeline.annotations import Annotations, require_labels
 from pipeline.cached import clip_rule, open_store
 from pipeline.cores import usable_cores
@@ -91,6 +91,7 @@ class Units:
         missing = loaded.missing + self.annotations.missing
         if missing:
             say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
+        self._group_of = {video.id: video.group for video in self.annotations.videos}
         self._index = {video: index for index, video in enumerate(self.features.video_ids)}
         # All that decides the outcome of a unit: whatever of it changes begins another run.
         identity = {
@@ -139,7 +140,7 @@ class Units:
         if units:
             self._warn_of_few_steps()
         try:
-            with steps("train", sum(map(self._frames, units)), "frames") as progress:
+            with steps("train", self._frames(units), "frames") as progress:
                 jobs = [{"units": self, "unit": unit, "keep": keep} for unit in units]
                 workers = min(usable_cores(), len(units)) if self.device == "cpu" else 1
                 train_side_by_side(train_unit, jobs, workers=workers, on_frames=progress.advance)
@@ -158,22 +159,11 @@ class Units:
 
     def train(self, unit: Unit, *, keep: bool, on_frames: Callable[[int], None]) -> None:
         """Train, measure and store one unit."""
-        train, test = (
-            self.features_of([self.annotations.videos[video].id for video in part])
-            for part in (unit.split.train, unit.split.test)
-        )
+        train, test = (self._part(part) for part in (unit.split.train, unit.split.test))
         for part, videos in (("training", train), ("test", test)):
             if not len(videos):
                 raise DynapropError(f"split {unit.split.name}: none of its {part} videos has features")
-        groups = {video.id: video.group for video in self.annotations.videos}
-        trained = TrainedModels(
-            train,
-            groups=[groups[video] for video in train.video_ids],
-            seed=unit.seed,
-            options=self.options,
-            device=self.device,
-            on_frames=lambda frames: on_frames(frames * len(unit.split.train)),
-        )
+        trained = self._models(unit, train, on_frames)
         key: dict[str, object] = {
             "dataset": self.workspace.dataset.name,
             "split": unit.split.name,
@@ -225,10 +215,29 @@ class Units:
             units.append(Unit(name, split, seed, settings, with_frames=seed == first_seed))
         return units
 
-    def _frames(self, unit: Unit) -> int:
-        """Frames that pass through the heads in a unit's training."""
-        of_a_video = sum(training.frames for training in trainings(unit.settings))
-        return of_a_video * len(unit.split.train) * self.options.epochs
+    def _part(self, videos: Sequence[int]) -> FeatureSplit:
+        """The features of a part of a split, which has positions in the list of videos."""
+        return self.features_of([self.annotations.videos[video].id for video in videos])
+
+    def _models(self, unit: Unit, train: FeatureSplit, on_frames: Callable[[int], None] | None = None) -> TrainedModels:
+        return TrainedModels(
+            train,
+            groups=[self._group_of[video] for video in train.video_ids],
+            seed=unit.seed,
+            options=self.options,
+            device=self.device,
+            on_frames=on_frames,
+        )
+
+    def _frames(self, units: Iterable[Unit]) -> int:
+        """Frames that pass through the heads in the trainings of some units."""
+        total, models = 0, dict[tuple[str, int | None, int], TrainedModels]()
+        for unit in units:
+            key = unit.split.name, unit.split.fold, unit.seed
+            if key not in models:
+                models[key] = self._models(unit, self._part(unit.split.train))
+            total += models[key].frames(unit.settings)
+        return total
 
     def _keep(self, unit: Unit, trained: TrainedModels, results: pd.DataFrame) -> None:
         for setting, row in zip(unit.settings, results.to_dict("records"), strict=True):

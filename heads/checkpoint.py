@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from heads.evaluate import Model
@@ -24,19 +25,26 @@ Scalar = bool | int | float | str | None
 
 
 class Record(BaseModel):
-    """Strict: a key too many, a key too few or a wrong type is an error."""
+    """Strict: a key too many, a key too few, a wrong type or a number that is none is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+# Bounds of what a file may ask for: shapes are only then compared with the weights.
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+Frames = Annotated[int, Field(ge=0, le=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Gamma = Annotated[float, Field(ge=1, le=1e9)]
 
 
 class FrameClassifierArguments(Record):
     """What `FrameClassifier` was constructed with (``feature_std`` lies with the weights)."""
 
     kind: Literal["FrameClassifier"]
-    dim: PositiveInt
-    n_classes: PositiveInt
-    key_dim: PositiveInt
-    gamma: float = Field(ge=1)
+    dim: Width
+    n_classes: Width
+    key_dim: Width
+    gamma: Gamma
     fusion: bool
 
 
@@ -44,10 +52,10 @@ class DynamicSTEArguments(Record):
     """What `DynamicSTE` was constructed with."""
 
     kind: Literal["DynamicSTE"]
-    student_dim: PositiveInt
+    student_dim: Width
     teacher: FrameClassifierArguments
-    key_dim: PositiveInt
-    gamma: float = Field(ge=1)
+    key_dim: Width
+    gamma: Gamma
     fusion: bool
 
 
@@ -73,10 +81,10 @@ class CheckpointInfo(Record):
     class_names: tuple[str, ...]
     feature_keys: dict[Literal["student", "teacher"], str]
     """key of the features that each branch was trained on"""
-    n_s: int = Field(ge=0)
+    n_s: Frames
     """student frames a video at inference; 0 for a model of the teacher's branch"""
-    n_t: int = Field(ge=0)
-    seed: int
+    n_t: Frames
+    seed: Seed
     hyper_parameters: dict[str, Scalar | tuple[int, ...]]
     metrics: dict[str, float | None]
     weights_sha256: str
@@ -103,7 +111,7 @@ def save_checkpoint(
     hyper_parameters: dict[str, Scalar | tuple[int, ...]],
     metrics: dict[str, float | None],
 ) -> None:
-    """Write ``<path>.safetensors`` and ``<path>.json``, each whole or not at all; metrics that are NaN become null.
+    """Write ``<path>.safetensors`` and ``<path>.json``, each whole or not at all; metrics that are not finite are null.
 
     The json is written last, and until it is, an older json refuses the new weights by their hash.
     """
@@ -117,7 +125,9 @@ def save_checkpoint(
         n_t=n_t,
         seed=seed,
         hyper_parameters=hyper_parameters,
-        metrics=metrics,
+        metrics={
+            name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()
+        },
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     for _ in range(_TRIES):

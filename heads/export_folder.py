@@ -1,15 +1,15 @@
 """The folder of an export: whole under its name or absent, and never in the place of something else."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from heads.exported import CARD, FORMAT, HEADS, RECORD
+from heads.export_record import FORMAT
+from heads.exported import CARD, HEADS, RECORD, bring_back_export
 from pipeline.errors import UsageError
 from pipeline.files import sync, writing
+from pipeline.folder_swap import swap_in
+from pipeline.leftovers import temporary_folder
 
 _NETWORKS = ("student", "teacher", "heads")
 
@@ -17,6 +17,8 @@ _NETWORKS = ("student", "teacher", "heads")
 @contextmanager
 def new_export(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give an empty folder to fill; afterwards it is durable and stands under its name, or is gone.
+
+    An older export is there until the new one is.
 
     Args:
         folder: where the export will be.
@@ -27,39 +29,23 @@ def new_export(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         DynapropError: it cannot be written.
     """
     check_place(folder, overwrite=overwrite)
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        made.chmod(0o777 & ~_umask())
+    with ExitStack() as stack:
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            made = stack.enter_context(temporary_folder(folder.parent, folder.name))
         yield made
         with writing(folder):
             for file in made.iterdir():
                 sync(file)
             sync(made)
             check_place(folder, overwrite=overwrite)  # it took a while
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-                try:
-                    folder.rename(old)  # over the empty folder
-                except OSError:
-                    old.rmdir()
-                    raise
-                try:
-                    made.rename(folder)
-                except OSError:
-                    old.rename(folder)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                made.rename(folder)
+            swap_in(made, folder)
             sync(folder.parent)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def check_place(folder: Path, *, overwrite: bool) -> None:
     """Raises UsageError where something is that an export must not replace."""
+    bring_back_export(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is there and no folder; give another --output")
     if not folder.exists() or not any(folder.iterdir()):
@@ -77,9 +63,3 @@ def _is_older_export(folder: Path) -> bool:
         return FORMAT in (folder / RECORD).read_text() and {file.name for file in folder.iterdir()} <= known
     except (OSError, ValueError):
         return False
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,89 +12,35 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TypeVar
 
 import safetensors.torch
 import torch
-from pydantic import Field, PositiveInt, ValidationError
 
-from heads.checkpoint import ModelArguments, Record, arguments_of, heads_bytes, load_heads
+from heads.checkpoint import arguments_of, heads_bytes, load_heads
 from heads.evaluate import Model, branch_widths, check_counts
+from heads.export_record import (
+    AGAIN,
+    FORMAT,
+    MOST_GMACS,
+    BackboneRecord,
+    Branch,
+    ClipRule,
+    ModelRecord,
+    OnnxName,
+    make_record,
+    read_record,
+)
 from pipeline.errors import DynapropError, UsageError
 from pipeline.feature_key import FEATURE_VERSION, RESIZE_RULE, FeatureKey
-from pipeline.files import writing
-from pipeline.fit import width
+from pipeline.files import file_state, writing
+from pipeline.fit import fit_network, width
+from pipeline.folder_swap import bring_back
 from pipeline.weights import Weights
 
 RECORD, HEADS, CARD = "model.json", "heads.safetensors", "README.md"
-FORMAT: Final = "dynaprop exported model"
-_AGAIN = "export the model again"
-
-Branch = Literal["student", "teacher"]
-OnnxName = Literal["student.onnx", "teacher.onnx", "heads.onnx"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class BackboneRecord(Record):
-    """One branch's backbone: what shapes its features, and what they cost."""
-
-    model: str = Field(pattern=r"^\w+(\.\w+)?$", max_length=100)
-    """timm's name"""
-    size: int = Field(ge=1, le=4096)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    precision: Literal["fp32", "fp16", "bf16"]
-    channels: PositiveInt
-    feature_key: str
-    """of the features that the heads were trained on"""
-    gmacs: float = Field(ge=0)
-    """multiply-adds of a frame, in units of 1e9"""
-    sha256: Sha256
-    """of the branch's .safetensors file"""
-
-
-class ClipRule(Record):
-    """The clip grid of the training, see `pipeline.clips.clip_grid`."""
-
-    clip_seconds: float = Field(gt=0)
-    min_clips: PositiveInt
-    max_clips: PositiveInt
-    min_share: float = Field(ge=0, le=1)
-    """of a damaged video, what must be there"""
-
-
-class ModelRecord(Record):
-    """The content of ``model.json``."""
-
-    format: Literal["dynaprop exported model"]
-    schema_version: Literal[1]
-    feature_version: int
-    """of the code from file to feature; another one gives other features"""
-    resize: str
-    """the rule from frame to square"""
-    name: str
-    """of the setting, such as ``dynamic-20+5``"""
-    run: str
-    seed: int
-    model: ModelArguments
-    class_names: tuple[str, ...]
-    n_s: int = Field(ge=0)
-    n_t: int = Field(ge=0)
-    grid: ClipRule
-    backbones: dict[Branch, BackboneRecord]
-    gmacs: float = Field(ge=0)
-    """multiply-adds of a video with all its frames, heads included, in units of 1e9"""
-    gflops_paper: float | None
-    """by the published figures a frame; null where there are none"""
-    heads_sha256: Sha256
-    onnx_sha256: dict[OnnxName, Sha256]
-    """of the .onnx files, by name"""
-    record_sha256: str
-    """of all the above, so that an edit of this file is noticed"""
-
-    def digest(self) -> str:
-        """What ``record_sha256`` has to be."""
-        return hashlib.sha256(self.model_dump_json(exclude={"record_sha256"}).encode()).hexdigest()
+_READINGS = 20  # of an export that others replace at the same time
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -142,6 +88,9 @@ def write_export(
         name, run, seed, class_names, n_s, n_t, grid, gmacs, gflops_paper: see `ModelRecord`.
         backbones: of the branches that the model has.
         onnx_files: names.
+
+    Raises:
+        DynapropError: it cannot be written, or asks for more than an export may, see ``heads.export_record``.
     """
     records = {}
     with writing(folder):
@@ -149,12 +98,12 @@ def write_export(
             file, key = folder / f"{branch}.safetensors", backbone.key
             state = {name: tensor.contiguous() for name, tensor in backbone.network.state_dict().items()}
             file.write_bytes(safetensors.torch.save(state))  # save_file's are for their owner alone
-            records[branch] = BackboneRecord(
+            records[branch] = dict(
                 model=key.model,
                 size=key.size,
                 mean=_three(key.mean),
                 std=_three(key.std),
-                precision=key.precision,  # type: ignore[arg-type]
+                precision=key.precision,
                 channels=width(backbone.network),
                 feature_key=key.name,
                 gmacs=backbone.gmacs,
@@ -162,7 +111,7 @@ def write_export(
             )
         weights = heads_bytes(model)
         (folder / HEADS).write_bytes(weights)
-        record = ModelRecord(
+        values = dict(
             format=FORMAT,
             schema_version=1,
             feature_version=FEATURE_VERSION,
@@ -180,16 +129,50 @@ def write_export(
             gflops_paper=gflops_paper,
             heads_sha256=hashlib.sha256(weights).hexdigest(),
             onnx_sha256={file: _sha256(folder / file) for file in onnx_files},
-            record_sha256="",
         )
-        record = record.model_copy(update={"record_sha256": record.digest()})
+        record = make_record(values)
         (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
         (folder / CARD).write_text(card(record))
     return record
 
 
+def bring_back_export(folder: Path) -> None:
+    """Put the export back under its name that a killed process was about to replace, where nothing is there now."""
+    bring_back(folder, is_whole=lambda old: (old / RECORD).is_file() and (old / HEADS).is_file())
+
+
+def while_unchanged(folder: Path, read: Callable[[], T]) -> T:
+    """What a function reads of an export, which may be replaced meanwhile: all of it is the old one's or the new one's.
+
+    Raises:
+        DynapropError: the function's own, or the export is replaced again and again.
+    """
+    for _ in range(_READINGS):
+        before = _state(folder)
+        try:
+            value = read()
+        except (DynapropError, OSError):
+            if _state(folder) == before:
+                raise
+        else:
+            if _state(folder) == before:
+                return value
+    raise DynapropError(f"{folder} is being replaced over and over; try again when that has ended")
+
+
+def _state(folder: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Changes whenever the folder or a file in it is replaced."""
+    for _ in range(_READINGS):
+        try:
+            return sorted((path.name, file_state(path)) for path in (folder, *folder.iterdir()))
+        except OSError:  # replaced amid the listing
+            bring_back_export(folder)
+    return []
+
+
 def is_export(folder: Path) -> bool:
     """Whether a folder claims to be an exported model, a whole one or not."""
+    bring_back_export(folder)
     return any((folder / name).is_file() for name in (RECORD, HEADS))
 
 
@@ -200,28 +183,33 @@ def read_export(folder: Path) -> Exported:
         UsageError: there is no exported model.
         DynapropError: a file is missing, damaged or another model's, or the export is of another version.
     """
+    return while_unchanged(folder, lambda: _read_export(folder))
+
+
+def _read_export(folder: Path) -> Exported:
     if not is_export(folder):
         raise UsageError(f"{folder}: no exported model here, which would have a {RECORD}; `dynaprop export` makes one")
     if not (folder / RECORD).is_file():
-        raise DynapropError(f"{folder}: {RECORD} is missing; copy the whole folder again, or {_AGAIN}")
-    record = _read_record(folder / RECORD)
+        raise DynapropError(f"{folder}: {RECORD} is missing; copy the whole folder again, or {AGAIN}")
+    record = read_record(folder / RECORD)
     files: dict[str, str] = {HEADS: record.heads_sha256}
     files |= {str(name): digest for name, digest in record.onnx_sha256.items()}
     files |= {f"{branch}.safetensors": backbone.sha256 for branch, backbone in record.backbones.items()}
     for name, digest in files.items():
         if not (folder / name).is_file():
-            raise DynapropError(f"{folder}: {name} is missing; copy the whole folder again, or {_AGAIN}")
+            raise DynapropError(f"{folder}: {name} is missing; copy the whole folder again, or {AGAIN}")
         if _sha256(folder / name) != digest:
             raise DynapropError(
                 f"{folder / name} is not the file that {RECORD} describes: it is damaged or of another export; "
-                f"copy the whole folder again, or {_AGAIN}"
+                f"copy the whole folder again, or {AGAIN}"
             )
     file = folder / HEADS
-    model = load_heads(file.read_bytes(), record.model, file=file, described_by=folder / RECORD, remedy=_AGAIN)
+    model = load_heads(file.read_bytes(), record.model, file=file, described_by=folder / RECORD, remedy=AGAIN)
     _check_parts(folder / RECORD, record, model)
     backbones = {}
     for branch, backbone in record.backbones.items():
         path = folder / f"{branch}.safetensors"
+        _check_backbone(folder / RECORD, branch, backbone, weights_bytes=path.stat().st_size)
         key = FeatureKey(
             backbone=branch,
             model=backbone.model,
@@ -233,25 +221,6 @@ def read_export(folder: Path) -> Exported:
         )
         backbones[branch] = key, Weights(str(path), path, backbone.sha256)
     return Exported(record, model.eval(), backbones)
-
-
-def _read_record(path: Path) -> ModelRecord:
-    try:
-        record = ModelRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DynapropError(
-            f"{path}: {where}: {first['msg']}; it is damaged or of another version of dynaprop: {_AGAIN}"
-        ) from None
-    if record.record_sha256 != record.digest():
-        raise DynapropError(f"{path} was changed after the export; restore it, or {_AGAIN}")
-    if (record.feature_version, record.resize) != (FEATURE_VERSION, RESIZE_RULE):
-        raise DynapropError(
-            f"{path}: this version of dynaprop makes other features from a frame (version {FEATURE_VERSION}, not "
-            f"{record.feature_version}): extract and train again, then {_AGAIN}"
-        )
-    return record
 
 
 def _check_parts(path: Path, record: ModelRecord, model: Model) -> None:
@@ -268,7 +237,27 @@ def _check_parts(path: Path, record: ModelRecord, model: Model) -> None:
     elif problem is None and widths != found:
         problem = f"the heads take features of {widths}, the backbones give {found}"
     if problem:
-        raise DynapropError(f"{path}: {problem}; {_AGAIN}")
+        raise DynapropError(f"{path}: {problem}; {AGAIN}")
+
+
+def _check_backbone(path: Path, branch: Branch, backbone: BackboneRecord, *, weights_bytes: int) -> None:
+    """Raise DynapropError unless a network is one that can be built from its weights and run in a moment.
+
+    Nothing is built for it but shapes: one without its weights might take all memory.
+    """
+    try:
+        fit = fit_network(backbone.model, backbone.size)
+    except UsageError as error:
+        raise DynapropError(f"{path}: backbones.{branch}: {error}; {AGAIN}") from None
+    problem = None
+    if fit.gmacs > MOST_GMACS:
+        problem = f"{fit.gmacs:,.0f} GMACs a frame, at most {MOST_GMACS:,.0f}"
+    elif fit.channels != backbone.channels:
+        problem = f"timm's {backbone.model} gives {fit.channels} channels, not {backbone.channels}"
+    elif 2 * weights_bytes < fit.n_bytes:  # half precision takes half
+        problem = f"{weights_bytes:,} bytes are not weights of timm's {backbone.model}, which has {fit.n_bytes:,}"
+    if problem:
+        raise DynapropError(f"{path}: backbones.{branch}: {problem}; {AGAIN}")
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

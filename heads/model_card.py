@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from heads.checkpoint import CheckpointInfo
-from heads.exported import ModelRecord
+from heads.export_record import ModelRecord
 from heads.kept import Kept
 from heads.summary import PAPER_NAMES, summarise
 

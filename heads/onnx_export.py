@@ -20,10 +20,12 @@ import torch
 from torch import nn
 
 from heads.evaluate import Model, branch_widths
-from heads.exported import BackboneToExport, Branch, OnnxName
+from heads.export_record import Branch, OnnxName
+from heads.exported import BackboneToExport
 from heads.models import FrameClassifier, StaticSTE
 from heads.prediction import video_probabilities
 from pipeline.errors import DynapropError, UsageError
+from pipeline.files import writing
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _DIFFERENCE = 1e-4  # from torch, at most, as a share of the largest value, or of 1 where that is smaller
@@ -143,7 +145,7 @@ def _export(
     quiet.setLevel(logging.ERROR)
     dynamic = ({0: torch.export.Dim(n_frames, min=1)},) if n_frames else None
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with writing(path), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network,
@@ -158,6 +160,8 @@ def _export(
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
                 verbose=False,
             )
+    except DynapropError:  # of the disk, not of the network
+        raise
     except Exception as error:  # the exporter's have no common class
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DynapropError(f"{path.name} cannot be exported: {reason[0]}; leave out --onnx") from error

@@ -17,7 +17,8 @@ import torch
 from heads.batch import gather_frames
 from heads.cost import gmacs_heads
 from heads.evaluate import Frames, Model, branch_widths, check_counts
-from heads.exported import Branch, read_export
+from heads.export_record import Branch
+from heads.exported import Exported, read_export, while_unchanged
 from heads.recognised import BranchFeatures, Features, FrameTrack, Milliseconds, Prediction
 from heads.sampling import inference_clips
 from heads.video_scores import VideoScores, score_videos
@@ -306,12 +307,16 @@ def load_export(
         DynapropError: its files are damaged, do not belong together, or come from another version.
     """
     device = resolve_device(device)
-    with starting_pool(workers=workers, deadline=deadline) as pool:
-        exported = read_export(folder)
-        branches = {}
+
+    def load() -> tuple[Exported, dict[Branch, BranchNetwork]]:
+        exported, branches = read_export(folder), {}
         for branch, (key, weights) in exported.backbones.items():
             backbone = FrameBackbone(key=key, weights=weights, device=device, on_note=on_note)
             branches[branch] = BranchNetwork(backbone, exported.record.backbones[branch].gmacs)
+        return exported, branches
+
+    with starting_pool(workers=workers, deadline=deadline) as pool:
+        exported, branches = while_unchanged(folder, load)
         return Recogniser(
             exported.model,
             class_names=exported.record.class_names,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.clips import MOST_FRAMES
 from pipeline.errors import UsageError
 
 MODELS = ("student", "student-kd", "teacher", "static-avg", "static-weighted", "dynamic", "dynamic-shuffled")
@@ -72,8 +73,11 @@ def expand(
         losses: loss sets of Dynamic-STE, in ``LOSSES``; all three losses where empty
 
     Raises:
-        UsageError: a model that needs frames of a branch gets none
+        UsageError: a model that needs frames of a branch gets none, or there are too many of them
     """
+    for name, n in ((name, n) for pair in frames for name, n in zip(("n_s", "n_t"), pair, strict=True)):
+        if n > MOST_FRAMES:
+            raise UsageError(f"{name} is {n}: a branch sees {MOST_FRAMES:,} frames of a video at most")
     settings = []
     for model in models:
         for n_s, n_t in frames:

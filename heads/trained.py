@@ -57,10 +57,13 @@ class Training:
             return None
         return Training("teacher", self.n, None, self.fusion_t, "vid", self.part)
 
-    @property
-    def frames(self) -> int:
-        """Frames of a video that pass through the heads in an epoch, of both branches."""
-        return self.n if self.teacher is None else 2 * self.n
+    def frames(self, n_clips: np.ndarray) -> int:
+        """Frames that pass through the heads in an epoch, of both branches, for videos of so many clips ``[videos]``.
+
+        A video of fewer clips than ``n`` gives all that it has.
+        """
+        of_a_branch = int(np.minimum(n_clips, self.n).sum())
+        return of_a_branch if self.teacher is None else 2 * of_a_branch
 
 
 def trainings(settings: Iterable[Setting]) -> set[Training]:
@@ -77,7 +80,7 @@ class TrainedModels:
         seed: of everything random.
         options: hyper-parameters.
         device: torch device.
-        on_frames: called after every epoch with the frames a video that it took, see ``Training.frames``.
+        on_frames: called after every epoch with the frames that it took, see ``Training.frames``.
     """
 
     def __init__(
@@ -109,6 +112,16 @@ class TrainedModels:
             return StaticSTE(student=student, teacher=teacher, weights=weights)
         return self._trained(_training(setting))
 
+    def frames(self, settings: Iterable[Setting]) -> int:
+        """Frames that the training of some settings' models takes in all, before any of them is trained."""
+        total = 0
+        for training in trainings(settings):
+            try:
+                total += training.frames(self._videos(training).n_clips) * self.options.epochs
+            except UsageError:  # nothing can be held out, and nothing is trained on the rest
+                continue
+        return total
+
     def seconds(self, setting: Setting) -> float:
         """Seconds that training a setting's model took so far, with all that it needs."""
         return sum(self._seconds.get(training, 0.0) for training in _needs(setting))
@@ -130,11 +143,11 @@ class TrainedModels:
         options = asdict(self.options)
         options |= {f"lambda_{loss}": 0.0 for loss in ("frm", "cos") if loss not in training.losses}
         options |= {"n": training.n, "seed": self.seed, "device": self.device}
-        videos = self._held_out()[0] if training.part else self.train
+        videos = self._videos(training)
 
         def tick(_epoch: int, _loss: float) -> None:
             if self._on_frames is not None:
-                self._on_frames(training.frames)
+                self._on_frames(training.frames(videos.n_clips))
 
         if training.model == "dynamic":
             assert teacher is not None
@@ -143,6 +156,9 @@ class TrainedModels:
         branch: Literal["teacher", "student"] = "teacher" if training.model == "teacher" else "student"
         fusion = bool(training.fusion_t if branch == "teacher" else training.fusion_s)
         return train_classifier(videos, branch=branch, teacher=teacher, fusion=fusion, on_epoch=tick, **options)
+
+    def _videos(self, training: Training) -> FeatureSplit:
+        return self._held_out()[0] if training.part else self.train
 
     def _held_out(self) -> tuple[FeatureSplit, FeatureSplit]:
         """The training videos without a fifth, and that fifth."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_FRAMES = 100_000  # of a branch and video that anything may ask for
 _TICK = 1e-4  # seconds; container time bases round frame times by less than this
 
 

@@ -47,6 +47,8 @@ class CompiledNetwork:
                 expected = network(pixels).numpy()
             self._requests = [compiled.create_infer_request() for _ in range(2)]
             difference = self.start(noise)() - expected  # another batch size than the trace's
+        except ImportError as error:
+            raise RuntimeError(f"OpenVINO is not here ({error})") from error
         except Exception as error:  # OpenVINO's own have no common class
             raise RuntimeError(f"it cannot be compiled: {error}") from error
         if not np.linalg.norm(difference) <= _DIFFERENCE[precision] * np.linalg.norm(expected):

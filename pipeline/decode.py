@@ -3,6 +3,7 @@
 This module runs in decode children, which stay lean: it imports neither torch nor zarr.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pipeline.entry_points import closed_groups, may_save, wanted_groups
+from pipeline.errors import UsageError
 from pipeline.frame_folder import FrameFolder, read_picture
 from pipeline.orientation import display_matrix, upright
 from pipeline.probe import Probe, shown_size
@@ -151,6 +153,19 @@ def _needed_frames(video: VideoFile, request: FrameRequest, on_frame: Callable[[
             yield time, frame
             if time is not None and time > last - SAME:
                 break
+
+
+def require_decoder(decoder: str) -> None:
+    """Make sure that a decoder is installed, which decord is not on every platform.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if decoder == "decord" and importlib.util.find_spec("decord") is None:
+        raise UsageError(
+            "'decoder: decord' needs the package decord, which is not here and does not exist for every platform: "
+            "`pip install decord`, or leave the key out, since PyAV's frames are the ones that count"
+        )
 
 
 def read_with_decord(

@@ -12,6 +12,7 @@ from typing import Self
 
 from pipeline.annotations import Annotations
 from pipeline.cached import locate_backbone, open_store, store_path
+from pipeline.decode import require_decoder
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
 from pipeline.earlier_rules import READING_RULES
@@ -95,6 +96,7 @@ class Extraction:
         on_note: called with a line for people: about the lock, or a backbone that runs slower than it might.
 
     Raises:
+        UsageError: the dataset's decoder is not installed.
         DynapropError: on entry, when another process holds the lock, or the store cannot be written to.
     """
 
@@ -114,6 +116,7 @@ class Extraction:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         self._device = device if device == "auto" else resolve_device(device)
+        require_decoder(dataset.decoder)
         self._specs = tuple(backbones)
         self.backbones = {spec.name: locate_backbone(spec) for spec in backbones}
         self.dataset = dataset

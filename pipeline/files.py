@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
+from pipeline.leftovers import temporary_file
 from pipeline.object_path import StoragePath, reaching
 
-_UMASK = os.umask(0)
-os.umask(_UMASK)  # the only way to read it
 _ROWS = 2**17  # of a parquet file's groups
 _EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
 
@@ -150,24 +149,26 @@ def published(path: StoragePath) -> Iterator[Path]:
     """Give a temporary path to write to; afterwards it is durable and appears under its name at once, or not at all.
 
     On a disk by fsync and rename, in an object store by one put of what was written beside us.
+
+    Raises:
+        DynapropError, InfrastructureError: as of ``writing``.
     """
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.parent if isinstance(path, Path) else None
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=folder)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
-    try:
-        yield temporary
-        if isinstance(path, Path):
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-        else:
-            path.upload(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
+    folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_file(folder, path.name) as temporary:
+            try:
+                yield temporary
+                if isinstance(path, Path):
+                    sync(temporary)
+                    temporary.replace(path)
+                    sync(folder)
+                else:
+                    path.upload(temporary)
+            except OSError as error:
+                if isinstance(path, Path) and error.filename in (str(temporary), temporary):
+                    error.filename = str(path)  # the name that is known to who reads the message
+                raise
 
 
 def sync(path: StoragePath) -> None:

@@ -33,6 +33,8 @@ class Fit:
     """Width of the features."""
     gmacs: float
     """Multiply-adds of one frame in units of 1e9, counted on the real network at the real resolution."""
+    n_bytes: int
+    """Of its weights."""
 
 
 def build_network(model: str, img_size: int | None = None) -> torch.nn.Module:
@@ -76,7 +78,8 @@ def fit_network(model: str, size: int) -> Fit:
         raise UsageError(f"timm's {model} takes no frames of {size} x {size} pixels{sizes}")
     if shape != (1, width(network)):
         raise UsageError(f"timm's {model} gives no vector a frame but {' x '.join(map(str, shape[1:]))} numbers")
-    return Fit(img_size, shape[1], flops / 2 / 1e9)
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return Fit(img_size, shape[1], flops / 2 / 1e9, n_bytes)
 
 
 def _counted(network: torch.nn.Module, size: int) -> tuple[tuple[int, ...] | None, int]:

@@ -6,7 +6,6 @@ the last bit of a sine on other types of CPU).
 """
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ import numpy as np
 
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, UsageError
+from pipeline.leftovers import temporary_file
 from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, PERIODS, draw_shot, plan_shots
 
 FPS = 10
@@ -133,9 +133,8 @@ def write_video(root: Path, video: SampleVideo) -> None:
     """Draw and encode one video; it appears under its name only when it is whole."""
     target = root / video.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     rng = np.random.default_rng(video.seed)
-    try:
+    with temporary_file(target.parent, target.name) as partial:
         with av.open(str(partial), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=FPS, options=X264_OPTIONS)
             stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
@@ -144,8 +143,6 @@ def write_video(root: Path, video: SampleVideo) -> None:
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
             container.mux(stream.encode(None))
         partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_missing(
@@ -189,9 +186,9 @@ def _read_marker(root: Path) -> dict[str, Any] | None:
 
 
 def _write_marker(root: Path, contents: dict[str, Any]) -> None:
-    partial = root / f".{MARKER}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    partial.replace(root / MARKER)
+    with temporary_file(root, MARKER) as partial:
+        partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+        partial.replace(root / MARKER)
 
 
 def _remove_listed(root: Path, names: list[str]) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from pipeline.cached import locate_backbone
 from pipeline.cores import usable_cores
+from pipeline.decode import require_decoder
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
 from pipeline.earlier_rules import READING_RULES
@@ -50,7 +51,8 @@ def extract_shard(work: RemoteExtraction, shard: int, videos: pd.DataFrame) -> S
         videos: its current ones, rows of the manifest in row order.
 
     Raises:
-        UnfitWorker: this machine lacks the device, or the videos, the store or the weights, and has never seen them.
+        UnfitWorker: this machine lacks the device or the decoder, or the videos, the store or the weights, and has
+            never seen them.
         InfrastructureError: trying again may help.
         DynapropError: the extraction is over.
     """
@@ -108,6 +110,7 @@ class _Worker:
         except DynapropError as error:
             raise _lack(work.feature_keys, f"{who}: {error}") from error
         try:
+            require_decoder(work.decoder)
             device = resolve_device(work.device)
         except DynapropError as error:
             raise UnfitWorker(f"{who}: {error}") from error

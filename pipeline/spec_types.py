@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.clips import MOST_FRAMES
 from pipeline.errors import did_you_mean
 from pipeline.object_path import storage_path
 
@@ -74,8 +75,10 @@ def _seeds(value: Any) -> Any:
     return tuple(range(value))
 
 
-Count = Annotated[int, Field(ge=1)]
-FrameCount = Annotated[int, Field(ge=0, le=100_000)]
+# Bounds that no sensible value comes near: what is beyond is a slip, and would take all memory, or for ever.
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+FrameCount = Annotated[int, Field(ge=0, le=MOST_FRAMES)]
+BranchFrames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -15,6 +15,7 @@ from pipeline.formats import AnnotationFormat, FolderFormat
 from pipeline.object_path import storage_path
 from pipeline.spec_types import (
     AbsolutePath,
+    BranchFrames,
     Count,
     Counts,
     FrameCounts,
@@ -62,7 +63,7 @@ class Entry(StrictModel):
 class GenerateSpec(StrictModel):
     """Arguments of the generated sample dataset."""
 
-    videos_per_class: Count = 8
+    videos_per_class: Annotated[int, Field(ge=1, le=100_000)] = 8
     seed: Seed = 0
 
 
@@ -77,12 +78,12 @@ class DatasetSpec(Entry):
     """Regular expression searched in the video id; its group named ``group``, else its first, is the video's group."""
     min_clips: Count = 25
     max_clips: Count = 1024
-    clip_seconds: Positive = 1.0
+    clip_seconds: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Of a damaged video so much must be there; otherwise it fails."""
     decoder: Literal["pyav", "decord"] = "pyav"
     """What reads video files. Each of decord's frames is compared with PyAV's, which counts where they differ."""
-    shard_rows: Count = 2048
+    shard_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 2048
     metric: Literal["top1", "map"] = "top1"
     """The headline metric."""
     split_seed: Seed = 0
@@ -147,7 +148,7 @@ class BackboneSpec(Entry):
 
     model: str
     """timm's name."""
-    size: Count
+    size: Annotated[int, Field(ge=1, le=4096)]
     """Side of the square input in pixels."""
     weights: str
     """``package:NAME``, ``timm`` (its hub), ``random`` (tests only), or an absolute path or URL of a weights file."""
@@ -200,11 +201,11 @@ class BackboneSpec(Entry):
 class FinetuneSpec(StrictModel):
     """Hyper-parameters of the end-to-end training, of which the paper gives Adam, 1e-4 and 40 epochs alone."""
 
-    teacher_epochs: Annotated[int, Field(ge=0)] = 10
+    teacher_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Of stage 1; 0 leaves the teacher's backbone as it is, and its heads too where they come from a run."""
-    student_epochs: Count = 10
+    student_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Of stage 2."""
-    clips: Count | None = None
+    clips: BranchFrames | None = None
     """Clips a video in training; the recipe's n_s where None."""
     lr: Positive = 1e-4
     """Of the heads."""
@@ -255,14 +256,14 @@ class RecipeSpec(Entry):
 
     student: str
     teacher: str
-    n_s: Count = 20
-    n_t: Count = 5
+    n_s: BranchFrames = 20
+    n_t: BranchFrames = 5
     gamma: Count = 4
     """k = max(1, floor(n / gamma)) frames make a video's score, eq. (3)."""
-    key_dim: Count = 256
+    key_dim: Annotated[int, Field(ge=1, le=65_536)] = 256
     lambda_frm: NotNegative = 0.5
     lambda_cos: NotNegative = 0.5
-    epochs: Count = 40
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 40
     lr: Positive = 1e-4
     milestones: Counts = (15, 30)
     """Epochs after which the learning rate drops to a tenth."""
@@ -343,7 +344,7 @@ class ClusterSpec(Entry):
 
     noun: ClassVar[str] = "cluster"
 
-    processes: Count | None = None
+    processes: Annotated[int, Field(ge=1, le=4096)] | None = None
     """So many worker processes on this machine."""
     address: str | None = None
     """Of a running Dask scheduler, such as ``tcp://10.0.0.1:8786``; may hold environment variables."""

@@ -132,8 +132,8 @@ def write_report(report: Report, output: StoragePath) -> StoragePath:
             publish_parquet(figures / f"{chart.name}.parquet", chart.data)
         for name, table in report.tables.items():
             publish_parquet(figures / f"{name}.parquet", table)
-    except OSError as error:
-        raise DynapropError(f"{page}: {error.strerror}; name a place that can be written with --output") from None
+    except DynapropError as error:
+        raise type(error)(f"{error}; --output puts the report elsewhere") from None
     return page
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from heads.export_folder import check_place, new_export
-from heads.exported import ModelRecord, read_export
+from heads.export_record import ModelRecord
+from heads.exported import read_export
 from heads.onnx_export import require_onnx
 from heads.recogniser import load_export
 from heads.video_scores import score_videos
@@ -130,7 +131,10 @@ def test_parts_that_do_not_fit_are_refused(folder, change, message):
 
 def test_weights_of_another_network_are_refused(folder):
     rewrite(folder, lambda r: r["backbones"]["student"].update(model="test_vit"))
-    with pytest.raises(DynapropError, match="not weights of timm's test_vit"):
+    with pytest.raises(DynapropError, match=r"backbones\.student: timm's test_vit gives 64 channels, not 256"):
+        load_export(folder, device="cpu", workers=1)
+    rewrite(folder, lambda r: r["backbones"]["student"].update(model="pvt_v2_b0", size=64))
+    with pytest.raises(DynapropError, match=r"bytes are not weights of timm's pvt_v2_b0, which has 13,639,040"):
         load_export(folder, device="cpu", workers=1)
 
 

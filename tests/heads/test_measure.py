@@ -14,8 +14,9 @@ from heads.results import RunFolder
 from heads.rows import KEY, METRICS, Asked
 from heads.setting import MODELS, expand
 from heads.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
-from heads.trained import Options, TrainedModels, trainings
-from pipeline.errors import DynapropError
+from heads.trained import Options, TrainedModels, Training, trainings
+from pipeline.errors import DynapropError, UsageError
+from pipeline.splits import inner_holdout
 
 CLASSES = 3
 SETTINGS = expand(MODELS, [(8, 2)])
@@ -44,13 +45,21 @@ def features(videos: int, seed: int) -> FeatureSplit:
 @pytest.fixture(scope="module")
 def tables():
     frames = []
+    training_videos = features(30, 1)
     trained = TrainedModels(
-        features(30, 1),
+        training_videos,
         groups=[None] * 30,
         seed=0,
         options=Options(epochs=15, lr=1e-2, key_dim=8),
         on_frames=frames.append,
     )
+    announced = trained.frames(SETTINGS)
+    kept = inner_holdout([labels[0] for labels in training_videos.labels], [None] * 30, seed=0)[0]
+
+    def frames_of(training: Training) -> int:
+        counts = training_videos.n_clips[kept] if training.part else training_videos.n_clips
+        return sum(min(8 if training.n == 8 else 2, int(n)) for n in counts) * (1 if training.teacher is None else 2)
+
     key = dict.fromkeys(KEY[:5], "x") | {"fold": None, "experiment": None, "options_digest": "o", "feature_key": "f"}
     tables = measure(
         trained,
@@ -64,7 +73,7 @@ def tables():
     )
     needed = trainings(SETTINGS)
     assert len(needed) == 7  # two teachers, student, student with KD, two parts, dynamic
-    assert sum(frames) == 15 * sum(training.frames for training in needed)  # what models share is trained once
+    assert sum(frames) == announced == 15 * sum(map(frames_of, needed))  # what models share is trained once
     return tables
 
 
@@ -347,3 +356,32 @@ def test_damaged_results_are_left_out_and_said(tables, tmp_path):
     (run.path / "asked" / "table3-x.json").write_text("")
     with pytest.raises(DynapropError, match=r"table3-x.json is damaged; delete it"):
         run.collect()
+
+
+@pytest.mark.parametrize("n", [20, 100_000])
+def test_frames_that_videos_do_not_have_are_not_announced(n):
+    """5 to 14 clips a video, whatever is asked for."""
+    announced, took = [], []
+    videos = features(30, 1)
+    options = Options(epochs=2, lr=1e-2, key_dim=8)
+    trained = TrainedModels(videos, groups=[None] * 30, seed=0, options=options, on_frames=took.append)
+    settings = expand(["teacher"], [(0, n)])
+    announced = trained.frames(settings)
+    trained.model(settings[0])
+    assert announced == sum(took) == 2 * sum(videos.n_clips)
+
+
+def test_what_cannot_be_held_out_is_not_announced():
+    """One video a class: no weights are fitted, and no models for them."""
+    took = []
+    options = Options(epochs=2, lr=1e-2, key_dim=8)
+    trained = TrainedModels(features(3, 1), groups=[None] * 3, seed=0, options=options, on_frames=took.append)
+    settings = expand(["static-weighted"], [(4, 2)])
+    announced = trained.frames(settings)
+    trained.model(settings[0])
+    assert announced == sum(took) == 2 * 3 * (4 + 2 * 4)
+
+
+def test_frames_beyond_what_makes_sense_are_refused():
+    with pytest.raises(UsageError, match="n_s is 999999999999: a branch sees 100,000 frames of a video at most"):
+        expand(["dynamic"], [(999999999999, 5)])

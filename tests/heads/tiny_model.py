@@ -7,7 +7,8 @@ import torch
 from heads.cost import gmacs_heads
 from heads.evaluate import Model
 from heads.export_folder import new_export
-from heads.exported import BackboneToExport, ClipRule, write_export
+from heads.export_record import ClipRule
+from heads.exported import BackboneToExport, write_export
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
 from pipeline.feature_key import feature_key
 from pipeline.networks import gmacs_per_frame, load_network
