@@ -148,7 +148,7 @@ def _require_groups(labels: np.ndarray, groups: list[str], class_names: tuple[st
         if len(found) == 1:
             raise UsageError(
                 f"all videos of class {class_names[label]!r} are of the group {found.pop()!r}, so it cannot be both "
-                "trained and tested on; add videos of another group or correct the dataset's `group`"
+                "trained and tested on; add videos of another group or correct the dataset's groups"
             )
 
 
