@@ -5,6 +5,7 @@ runs/<run>/predictions.parquet    a row a video under the same key: labels, pred
 runs/<run>/per_class.parquet      a row a class under the same key: average precision, recall
 runs/<run>/frame_scores.parquet   a row a frame under the same key, of the first seed
 runs/<run>/units/                 what one training unit measured; the files above are made of them
+runs/<run>/notes/                 what to know of labels and split before believing a number, a file a kind of split
 runs/<run>/asked/                 what sweeps asked for: a row stands once under each experiment that asked for it
 """
 
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heads.chance import LEVELS, with_levels
 from heads.setting import MODELS, Setting
 from pipeline.errors import DynapropError
 from pipeline.files import parquet_source, publish_json, publish_parquet, published
@@ -46,6 +48,7 @@ METRICS = [
     "top1",
     "top1_first_label",
     "map",
+    *LEVELS,
     "gflops_paper",
     "gmacs_measured",
     "n_s_used",
@@ -145,6 +148,24 @@ class RunFolder:
         if path.exists() and (before := _read_asked(path)).settings == asked.settings:
             asked = replace(asked, seeds=tuple(sorted({*before.seeds, *asked.seeds})))
         publish_json(path, asdict(asked))
+
+    def note(self, split: str, notes: Sequence[str]) -> None:
+        """Keep what a person should know of the labels and of this kind of split (see ``label_notes``)."""
+        publish_json(self.path / "notes" / f"{_safe(split)}.json", {"notes": list(notes)})
+
+    def notes(self, split: str) -> list[str]:
+        """What ``note`` has kept; runs of earlier versions have nothing.
+
+        Raises:
+            DynapropError: it is damaged.
+        """
+        path = self.path / "notes" / f"{_safe(split)}.json"
+        try:
+            return [str(note) for note in json.loads(path.read_text())["notes"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError):
+            raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
 
     def write(self, unit: str, tables: UnitTables) -> None:
         """Store a finished unit; its marker is written last."""
@@ -334,7 +355,7 @@ def _settings(frame: pd.DataFrame) -> list[Setting]:
 
 def _read(unit: StoragePath, name: str) -> pd.DataFrame:
     try:
-        return pd.read_parquet(parquet_source(unit / f"{name}.parquet"))
+        frame = pd.read_parquet(parquet_source(unit / f"{name}.parquet"))
     except (pa.ArrowException, OSError, ValueError):
         (unit / "done.json").unlink(missing_ok=True)
         sweeps = sorted({file.name.rpartition("-")[0] for file in unit.parents[1].glob("asked/*.json")})
@@ -342,6 +363,9 @@ def _read(unit: StoragePath, name: str) -> pd.DataFrame:
             f"{unit}: results are damaged and are left out from now on; sweeping again trains what they held "
             f"(asked for so far: {', '.join(sweeps) or 'nothing'})"
         ) from None
+    if name == "results" and not set(LEVELS) <= set(frame.columns):  # of an earlier version
+        return with_levels(frame, _read(unit, "per_class"), KEY)
+    return frame
 
 
 def _safe(name: str) -> str:

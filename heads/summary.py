@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from heads.chance import LEVELS
 from heads.metric import Interval, ResampledMap, mean_interval, multi_hot
 from heads.setting import MODELS
 from pipeline.errors import DynapropError
@@ -20,7 +21,7 @@ _MEANS = ["gflops_paper", "gmacs_measured", "n_s_used", "n_t_used"]
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: mean of top-1 and mAP with a 95 % interval over seeds, and the costs.
+    """One row a setting: mean of top-1 and mAP with a 95 % interval over seeds, their levels, and the costs.
 
     Folds are first joined to one figure a seed, weighted by their test videos; the interval is Student's t over seeds,
     absent (NaN) for a single one.
@@ -41,9 +42,9 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         weights = group["n_videos"]
         row: dict[str, object] = dict(zip(SETTING, setting, strict=True))
         for metric in ("top1", "map"):
-            totals = (group[metric] * weights).groupby(group["seed"]).sum()
-            interval = mean_interval(list(totals / weights.groupby(group["seed"]).sum()))
+            interval = mean_interval(list(_by_seed(group, metric)))
             row |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        row |= {level: _by_seed(group, level).mean() if level in group else float("nan") for level in LEVELS}
         row |= {name: group[name].astype("float64").mean() for name in _MEANS}
         row |= {"seeds": group["seed"].nunique(), "n_videos": int(weights.groupby(group["seed"]).sum().iloc[0])}
         row |= {"n_missing": int(group["n_missing"].groupby(group["seed"]).sum().iloc[0])}
@@ -52,6 +53,12 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     order = table["model"].map(MODELS.index)
     table = table.assign(order=order).sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False])
     return table.drop(columns="order")
+
+
+def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Of each seed the mean over its test videos, whatever their fold."""
+    weights = rows["n_videos"]
+    return (rows[metric] * weights).groupby(rows["seed"]).sum(min_count=1) / weights.groupby(rows["seed"]).sum()
 
 
 def whole_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +117,7 @@ def weighted_sum(
     Raises:
         ValueError: no video was predicted by all of them.
     """
-    tables = [_select(predictions, chosen) for _, chosen in terms]
+    tables = [selected(predictions, chosen) for _, chosen in terms]
     if common := set.intersection(*(set(table["seed"]) for table in tables)):
         tables = [table[table["seed"].isin(common)] for table in tables]
     videos = sorted(set.intersection(*(set(table["video_id"]) for table in tables)))
@@ -164,7 +171,20 @@ def dynamic_minus(
     return differences
 
 
-def _select(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+def bounds(interval: Interval) -> str:
+    """An interval in points, as sentences have it."""
+    return f"[{_points(interval.low)}, {_points(interval.high)}]"
+
+
+def _points(bound: float) -> str:
+    """Points with one digit, or with two where one would hide on which side of zero they are."""
+    points = 100 * bound
+    digits = 1 if abs(points) >= 0.05 or points == 0 else 2
+    return f"{round(points, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before zero
+
+
+def selected(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+    """The rows with these values of key columns, each video once a seed and fold."""
     rows = predictions
     for column, value in chosen.items():
         rows = rows[rows[column].isna() if pd.isna(value) else (rows[column] == value).fillna(False)]

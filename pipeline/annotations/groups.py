@@ -78,7 +78,8 @@ def grouped_by_file(annotations: Annotations, *, root: Path, file: Path, video: 
     used = {row.where for found in of.values() for row in found}
     alone = _without_group((row for row in rows.values() if row.where in used), group)
     strangers = [row for row in rows.values() if row.where not in used]
-    note = f"{file.name}: {len({found[0].group for found in of.values()}):,} groups of {len(of):,} videos"
+    n_groups = len({found[0].group for found in of.values()})
+    note = f"{file.name}: {n_groups:,} group{'s' if n_groups != 1 else ''} of {len(of):,} videos"
     if alone:
         note += f"; {alone.video!r} has an empty one ({alone.where}) and counts as a group of its own"
     if strangers:

@@ -36,6 +36,7 @@ class Annotations:
 
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
+    """In Unicode's composed form (NFC), in which macOS does not write the names of folders; ids stay as they are."""
     absent: tuple[Video, ...] = ()
     """Videos that the dataset lists and the disk lacks, sorted by id."""
     notes: tuple[str, ...] = ()

@@ -79,7 +79,7 @@ class TestReading:
     def test_rows_of_other_videos_are_counted(self, root: Path) -> None:
         text = "video,group\n" + "".join(f"{video},p\n" for video in ("not/here.avi", *VIDEOS, "nor/this.avi"))
         assert annotations(root, text).notes == (
-            "groups.csv: 1 groups of 4 videos; 2 of its rows fit no video here, 'not/here.avi' first",
+            "groups.csv: 1 group of 4 videos; 2 of its rows fit no video here, 'not/here.avi' first",
         )
 
     def test_absent_videos_have_groups_too(self, tmp_path: Path) -> None:
