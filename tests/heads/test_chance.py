@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heads.chance import LEVELS, levels, with_levels
+from heads.chance import LEVELS, levels
 from heads.constant_answer import against_largest, not_above_in_words
 from heads.metric import mean_average_precision, multi_hot, top1
 from heads.report.runs import Runs
-from heads.results import KEY, RunFolder, UnitTables
+from heads.results import KEY, Asked, RunFolder, UnitTables
 from heads.summary import FEWEST_VIDEOS, summarise
 from tests.heads.run_folder import single, ste, write_run
 
@@ -137,22 +137,24 @@ class TestRunsOfBefore:
             assert {name: row[name] for name in LEVELS} == pytest.approx(of([*map(tuple, of_row["labels"])], 6))
 
     @pytest.mark.parametrize("fold", [None, 1])
-    def test_collecting_them_with_new_ones_gives_all_the_same(self, tmp_path, fold):
-        """A sweep of today goes on in the folder of an older version, some of whose key columns lack values."""
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_collecting_them_with_new_ones_gives_all_the_same(self, tmp_path, fold, first):
+        """A sweep of today goes on in the folder of an older version, whichever unit is read first."""
         run = RunFolder(tmp_path / "run")
-        asked = []
-        for seed, drop in ((0, True), (1, False)):
-            labels = [(0,), (1,), (1,), (2,)]
+        labels = [(0,), (1,), (1,), (2,)]
+        for seed in (0, 1):
             results, predictions = rows("x", fold, seed, labels, [0, 1, 1, 2])
-            results, predictions = (t.assign(experiment=None, fusion_t=None) for t in (results, predictions))
-            results = results.assign(weight_s=None, weight_t=None, seconds=1.0)
+            results = results.assign(experiment=None, weight_s=None, seconds=1.0, gflops_paper=None)
             counts = pd.DataFrame({"class_name": list("abc"), "n_videos": [1, 2, 1]})
             per_class = counts.assign(**results[KEY].iloc[0].to_dict())
-            kept = results.drop(columns=list(LEVELS)) if drop else results
-            run.write(f"unit{seed}", UnitTables(kept, predictions, per_class))
-            asked.append(seed)
-        assert {"chance", "largest_class"} <= run.metrics(next(iter(run.measured()))).keys()
-        rebuilt = with_levels(kept.drop(columns=list(LEVELS)), per_class, KEY)
-        assert rebuilt[list(LEVELS)].iloc[0].to_dict() == pytest.approx(of([(0,), (1,), (1,), (2,)], 3))
-        for row in run.measured():
-            assert run.metrics(row)["largest_class"] == 0.5
+            if seed == first:
+                results = results.drop(columns=list(LEVELS))
+            run.write(f"unit{seed}", UnitTables(results, predictions.assign(experiment=None), per_class))
+        asked = Asked("e", "x", (0, 1), (single("student", 8),))
+        run.ask(asked)
+        run.collect()
+        collected = run.rows_of(asked)
+        assert len(collected) == 2
+        for row in collected.to_dict("records"):
+            assert {name: row[name] for name in LEVELS} == pytest.approx(of(labels, 3))
+        assert summarise(collected)["largest_class"].tolist() == [0.5]
