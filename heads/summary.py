@@ -1,6 +1,6 @@
 """From rows of single trainings to a table: means over seeds with intervals, and paired differences between models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,9 @@ SETTING = ["recipe", "model", "fusion_s", "fusion_t", "losses", "n_s", "n_t"]
 
 FEWEST_VIDEOS = 10
 """for an interval over videos"""
+
+RESAMPLES = {"top1": 10_000, "map": 500}
+"""Bootstrap samples of an interval over videos."""
 
 _MEANS = ["gflops_paper", "gmacs_measured", "n_s_used", "n_t_used"]
 
@@ -123,8 +126,7 @@ def weighted_sum(
     videos = sorted(set.intersection(*(set(table["video_id"]) for table in tables)))
     if not videos:
         raise ValueError(f"no video was predicted by all of {[chosen for _, chosen in terms]}")
-    resamples = resamples or {"top1": 10_000, "map": 500}[metric]
-    rng = np.random.default_rng(0)
+    resamples = resamples or RESAMPLES[metric]
     measures = [_MEASURES[metric](rows, videos) for rows in tables]
 
     def total(counts: np.ndarray) -> np.ndarray:
@@ -137,11 +139,17 @@ def weighted_sum(
     (estimate,) = total(np.ones((1, len(videos))))
     if len(videos) < FEWEST_VIDEOS:
         return Interval(float(estimate), float("nan"), float("nan"))
-    share = np.full(len(videos), 1 / len(videos))
-    sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
-    resampled = np.concatenate([total(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes])
+    resampled = np.concatenate([total(counts) for counts in draws(len(videos), resamples)])
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Interval(float(estimate), float(low), float(high))
+
+
+def draws(n_videos: int, resamples: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples, the same ones every time: how often each video is drawn, ``[r, v]``, some samples at once."""
+    rng = np.random.default_rng(0)
+    share = np.full(n_videos, 1 / n_videos)
+    for start in range(0, resamples, _AT_ONCE):
+        yield rng.multinomial(n_videos, share, size=min(_AT_ONCE, resamples - start)).astype(float)
 
 
 def dynamic_minus(
