@@ -19,6 +19,7 @@ from flows.workspace import open_workspace
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
+from pipeline.label_notes import expected_notes
 from pipeline.specs import INLINE
 
 
@@ -57,6 +58,7 @@ def extract_features(
         rows = extraction.store.shard_rows
         if rows != workspace.dataset.shard_rows:
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
+        tell_notes(extraction)
         changes = extraction.changes(retry_failed=retry_failed)
         if remote and changes.n_probes:
             from flows.workers import require_cluster  # Dask takes a second
@@ -101,6 +103,7 @@ def expect(
     """What an extraction would do, in one line; writes nothing but an empty store."""
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
+        tell_notes(extraction)
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
@@ -150,6 +153,13 @@ def extract_shard(shard: int, videos: int, extract: Callable[[int], ShardResult]
     result = extract(shard)
     log_shard(result)
     return result
+
+
+def tell_notes(extraction: Extraction) -> None:
+    """Say what looks odd about the labels, while they can still be mended."""
+    dataset = extraction.dataset
+    for note in expected_notes(extraction.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction):
+        say(f"note: {note}")
 
 
 def tell(summary: ExtractionSummary) -> None:

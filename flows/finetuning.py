@@ -15,7 +15,7 @@ import numpy as np
 
 from flows.environment import is_first
 from flows.measure_finetuned import measure_finetuned, say_difference, tuned_backbones
-from flows.progress import say, steps
+from flows.progress import say, say_once, steps
 from flows.runs import is_run
 from flows.units import RunReport
 from flows.workspace import Workspace, home, open_workspace
@@ -35,6 +35,7 @@ from pipeline.cores import usable_cores
 from pipeline.decode_pool import DecodePool
 from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, UsageError
+from pipeline.label_notes import label_notes
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
 from pipeline.networks import check_backbones
@@ -70,6 +71,9 @@ def run_finetuning(
     require_labels(annotations)
     spec = workspace.dataset
     split = given_or_stratified(annotations, seed=spec.split_seed, test_fraction=spec.test_fraction)
+    notes = label_notes(annotations, (split,))
+    for note in notes if is_first() else ():
+        say_once(f"note: {note}")
     options = workspace.recipe.finetune
     if epochs is not None:  # a teacher that the recipe leaves as it is stays so
         stages = {"teacher_epochs": epochs if options.teacher_epochs else 0, "student_epochs": epochs}
@@ -116,6 +120,7 @@ def run_finetuning(
         remove_states(places.state)  # a kill may have come before
     asked = Asked("finetune", split.name, (seed,), tuple(settings))
     if is_first():
+        run.note(split.name, notes)
         say(_as_backbones(workspace, places, frames))
         models = FineTunedModels(places, settings, resolve_device(device))
         measure_finetuned(

@@ -19,6 +19,7 @@ console = Console(stderr=True, highlight=False)
 
 _Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
+_said: set[str] = set()
 _PATIENCE = 2.0  # seconds before a bar shows
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
@@ -93,8 +94,15 @@ def steps(label: str, total: int, unit: str) -> Iterator[Steps]:
 
 def say(message: str) -> None:
     """One line for the user, beside the results, which go to stdout."""
+    _said.add(message)
     _tell(message, _run_log())
     sys.stderr.flush()
+
+
+def say_once(message: str) -> None:
+    """The same, unless this process has said so already: one command may be several flows."""
+    if message not in _said:
+        say(message)
 
 
 def _tell(message: str, log: _Log | None) -> None:

@@ -13,8 +13,8 @@ from flows.report import report
 from flows.table import print_reports
 from flows.train_heads import train_heads
 from flows.workspace import open_workspace
-from pipeline.annotations import require_labels
 from pipeline.specs import INLINE
+from pipeline.splits import splits_of
 
 
 @flow(name="reproduce", persist_result=False)
@@ -55,7 +55,9 @@ def reproduce(
     """
     keep_listening()
     workspace = open_workspace(dataset, recipe, catalog, sweep=sweep)
-    require_labels(workspace.annotations())  # hours of extraction come first
+    spec = workspace.dataset
+    # Refused now, where no split can be made: hours of extraction come first.
+    splits_of(workspace.annotations(), folds=folds, seed=spec.split_seed, test_fraction=spec.test_fraction)
     extract_features(
         dataset,
         recipe=recipe,

@@ -8,8 +8,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.artifacts import artifact_key, harmless, table_row, watched
 from flows.table import results_table
 from flows.units import RunReport
+from heads.chance import levels_in_words
 from heads.report.compare import Metric
 from heads.results import RunFolder
+from heads.summary import summarise
 from pipeline.object_path import storage_path
 
 
@@ -26,11 +28,13 @@ def show_results(report: RunReport, *, name: str, metric: Metric) -> None:
     run = RunFolder(storage_path(report.folder))
     for asked in report.asked:
         with harmless():
-            table = results_table(run.rows_of(asked), headline=metric)
+            results = run.rows_of(asked)
+            table = results_table(results, headline=metric)
+            about = "; ".join(filter(None, [table.caption, levels_in_words(summarise(results).iloc[0])]))
             create_table_artifact(
                 [table_row(table.columns, row) for row in table.rows],
                 artifact_key(name, asked.experiment, "results"),
-                f"{name}, **{asked.experiment}**, {asked.split}: {table.caption}\n\n`{report.folder}/results.parquet`",
+                f"{name}, **{asked.experiment}**, {asked.split}: {about}\n\n`{report.folder}/results.parquet`",
             )
     with harmless():
         _show_curve(pd.concat([run.rows_of(asked) for asked in report.asked]), name=name, metric=metric)

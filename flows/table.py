@@ -1,7 +1,7 @@
 """Results tables on the terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from heads.chance import level_lines
+from heads.constant_answer import against_largest, not_above_in_words
 from heads.metric import Interval
 from heads.results import RunFolder
 from heads.summary import dynamic_minus, setting_label, summarise
@@ -32,16 +34,19 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
     """
     split = f"{folds} folds" if folds else "one split"
     metric = workspace.dataset.metric
+    notes: dict[str, None] = {}
     for report in reports:
         run = RunFolder(storage_path(report.folder))
         for asked in report.asked:
             results = run.rows_of(asked)
-            # Resampling mAP takes minutes on a large dataset: that is the report's.
-            predictions = run.rows_of(asked, "predictions", columns=_PREDICTED) if metric == "top1" else None
+            predictions = run.rows_of(asked, "predictions", columns=_PREDICTED)
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
+            notes |= dict.fromkeys(run.notes(asked.split))
         typer.echo(f"results: {report.folder}/results.parquet")
     typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
+    for note in notes:
+        typer.echo(f"note: {note}")
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ class ResultsTable:
     columns: tuple[str, ...]
     """The first is the model, and its texts are no numbers."""
     rows: tuple[tuple[str, ...], ...]
+    levels: tuple[tuple[str, ...], ...]
+    """What guessing and a constant answer get, as rows; none where the results do not say."""
     caption: str
-    """Videos, seeds, and what the signs mean."""
+    """Videos, seeds, what the signs mean, and which models are not shown to be above a constant answer."""
 
 
 def results_table(
@@ -63,14 +70,20 @@ def results_table(
     Args:
         results: rows of ``results.parquet`` of one dataset and one kind of split.
         headline: ``top1`` or ``map``, the metric that comes first.
-        predictions: of the same rows; then a last column compares the whole Dynamic-STE's top-1 with each line.
+        predictions: of the same rows; then each line's top-1 is compared with the largest class's share, and, where
+            the headline is top-1, with the whole Dynamic-STE's in a last column.
     """
     metrics = {"top1": "top-1 %", "map": "mAP %"} if headline == "top1" else {"map": "mAP %", "top1": "top-1 %"}
     summary = summarise(results)
     published = bool(summary["gflops_paper"].notna().any())
     costs = ["GFLOPs (paper)"] * published + ["GMACs (measured)"]
     columns = ["model", "n_s", "n_t", *metrics.values(), *costs]
-    gaps = dynamic_minus(summary, predictions) if predictions is not None else [None] * len(summary)
+    gaps: list[Interval | None] = [None] * len(summary)
+    not_above = ""
+    if predictions is not None:
+        not_above = not_above_in_words(against_largest(summary, predictions))
+        if headline == "top1":  # resampling mAP takes minutes on a large dataset: that is the report's
+            gaps = dynamic_minus(summary, predictions)
     if any(gaps):
         columns.append("Dynamic-STE minus it")
     rows = tuple(
@@ -85,7 +98,9 @@ def results_table(
         )
         for row, gap in zip(summary.to_dict("records"), gaps, strict=True)
     )
-    return ResultsTable(tuple(columns), rows, _caption(summary, compared=any(gaps)))
+    levels = tuple(_level(name, made, columns, metrics) for name, made in level_lines(summary.iloc[0]).items())
+    caption = "\n".join(filter(None, [_caption(summary, compared=any(gaps)), not_above]))
+    return ResultsTable(tuple(columns), rows, levels, caption)
 
 
 def print_results(
@@ -96,8 +111,10 @@ def print_results(
     table = Table(title=title, title_justify="left", caption=made.caption, caption_justify="left")
     for column in made.columns:
         table.add_column(column, justify="left" if column == made.columns[0] else "right")
-    for row in made.rows:
-        table.add_row(*row)
+    for number, row in enumerate(made.rows, start=1):
+        table.add_row(*row, end_section=number == len(made.rows))
+    for row in made.levels:
+        table.add_row(*row, style="dim")
     print_table(table)
 
 
@@ -109,6 +126,14 @@ def _caption(summary: pd.DataFrame, *, compared: bool) -> str:
     notes = ["± is half a 95 % interval over seeds"] if most > 1 else []
     notes += ["[] is a 95 % interval of top-1 points over videos"] if compared else []
     return "; ".join([evaluated, seeds, *notes])
+
+
+def _level(
+    name: str, values: Mapping[str, float], columns: Sequence[str], metrics: Mapping[str, str]
+) -> tuple[str, ...]:
+    """A row of what a metric is to be compared with, empty where a column says nothing of it."""
+    cells = {metrics[metric]: f"{100 * value:.1f}" for metric, value in values.items()}
+    return name, *(cells.get(column, "") for column in columns[1:])
 
 
 def print_table(table: Table) -> None:

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cached_features import require_features
-from flows.progress import say, steps
+from flows.progress import say, say_once, steps
 from flows.side_by_side import train_side_by_side
 from flows.workspace import Workspace
 from heads.checkpoint import check_checkpoint, save_checkpoint
@@ -26,9 +26,10 @@ from pipeline.cached import clip_rule, open_store
 from pipeline.cores import usable_cores
 from pipeline.device import resolve_device
 from pipeline.errors import DynapropError, InfrastructureError, UsageError
+from pipeline.label_notes import label_notes
 from pipeline.networks import gmacs_per_frame
 from pipeline.specs import BackboneSpec
-from pipeline.splits import Split, given_or_stratified, group_folds
+from pipeline.splits import Split, splits_of
 
 _FEW_STEPS = 60  # the paper trains for thousands; the sample dataset needs 80
 
@@ -72,11 +73,12 @@ class Units:
         self.annotations: Annotations = workspace.annotations()
         require_labels(self.annotations)
         dataset, recipe = workspace.dataset, workspace.recipe
-        self.splits = (
-            group_folds(self.annotations, folds, seed=dataset.split_seed)
-            if folds
-            else (given_or_stratified(self.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction),)
+        self.splits = splits_of(
+            self.annotations, folds=folds, seed=dataset.split_seed, test_fraction=dataset.test_fraction
         )
+        notes = label_notes(self.annotations, self.splits)
+        for note in notes:
+            say_once(f"note: {note}")
         self.options = Options(**{field.name: getattr(recipe, field.name) for field in fields(Options)})
         self.keys = require_features(workspace)
         store = open_store(dataset, workspace.home, read_only=True)
@@ -118,6 +120,7 @@ class Units:
                 "missing": list(missing),
             }
         )
+        self.run.note(self.splits[0].name, notes)
 
     def ask(self, experiment: str, settings: Sequence[Setting], seeds: Sequence[int]) -> Asked:
         """What an experiment consists of on this run's splits."""

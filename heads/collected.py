@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from heads.chance import LEVELS, with_levels
 from heads.rows import ASPECTS, KEY, TABLES, Asked, Measured, read_asked, rows_in
 from heads.unit_folder import UnitFolder, finished_units
 from pipeline.errors import DynapropError
@@ -76,9 +77,15 @@ class _Collected:
         """Make it anew."""
         units, asked, digest = self._sources()
         seen: set[Measured] = set()
-        frames = (unit.read(self.name) for unit in units if self.name in unit.tables(TABLES))
+        frames = (self._read(unit) for unit in units if self.name in unit.tables(TABLES))
         parts = (part for frame in frames for part in _parts(frame, asked, seen))
         _write_parts(path, parts, notes={_SOURCES: digest})
+
+    def _read(self, unit: UnitFolder) -> pd.DataFrame:
+        frame = unit.read(self.name)
+        if self.name == "results" and not set(LEVELS) <= set(frame.columns):  # of an earlier version
+            return with_levels(frame, unit.read("per_class"), KEY)
+        return frame
 
     def _sources(self) -> tuple[list[UnitFolder], list[Asked], str]:
         """What it is made of, and a digest of that."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from heads.chance import levels
 from heads.cost import gflops_paper, gmacs_backbones, gmacs_heads
 from heads.evaluate import Model, Prediction, predict
 from heads.features import FeatureSplit
@@ -85,6 +86,7 @@ def measure(
             row
             | {"top1": top1(scores, targets), "top1_first_label": top1(scores, firsts)}
             | {"map": mean_average_precision(scores, targets)}
+            | levels(targets.sum(axis=0), len(test))
             | _cost(model, prediction, setting, student_cost, teacher_cost)
             | {"n_videos": len(test), "n_missing": n_missing, "seconds": seconds}
             | _static_weights(model)

@@ -7,11 +7,17 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
+from heads.chance import LEVELS
 from heads.checkpoint import CheckpointInfo
 from heads.export_record import ModelRecord
 from heads.kept import Kept
 from heads.summary import PAPER_NAMES, summarise
 
+_LEVEL_NAMES = {
+    "largest_class": "top-1 % of always answering the largest class",
+    "chance": "top-1 % of chance",
+    "chance_map": "mAP % of chance",
+}
 _WEAKEST = 20  # classes listed where there are many
 
 
@@ -105,7 +111,12 @@ def _metrics(kept: Kept, results: pd.DataFrame) -> str:
     spread = f" [{100 * over_videos.low:.1f}, {100 * over_videos.high:.1f}]"
     lines.append(f"| top-1 % | {100 * own['top1']:.1f}{spread} | {_interval(mean, 'top1')} |")
     lines.append(f"| mAP % | {100 * own['map']:.1f} | {_interval(mean, 'map')} |")
+    if set(LEVELS) <= set(own):  # runs of earlier versions lack them
+        for column, name in _LEVEL_NAMES.items():
+            lines.append(f"| {name} | {100 * own[column]:.1f} | {100 * mean[column]:.1f} |")
     notes = ["mAP as AR-Net computes it.", "[] is Wilson's 95 % interval over test videos."]
+    if own.get("largest_class", 0.0) >= over_videos.low:
+        notes.append("This model is NOT shown to be above always answering the largest class.")
     if n_seeds > 1:
         notes.append("± is half a 95 % interval over seeds, which retrain the model on the same videos.")
     else:

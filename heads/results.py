@@ -5,6 +5,7 @@ runs/<run>/predictions.parquet    a row a video under the same key: labels, pred
 runs/<run>/per_class.parquet      a row a class under the same key: average precision, recall
 runs/<run>/frame_scores.parquet   a row a frame under the same key, of the first seed
 runs/<run>/units/                 what one training unit measured; the files above are made of them (`unit_folder`)
+runs/<run>/notes/                 what to know of labels and split before believing a number, a file a kind of split
 runs/<run>/asked/                 what sweeps asked for: a row stands once under each experiment that asked for it
 """
 
@@ -92,6 +93,24 @@ class RunFolder:
         """What experiments asked for, as far as it can be read."""
         found = (self._asked_before(path) for path in matching(self._asked, "*.json"))
         return [one for one in found if one is not None]
+
+    def note(self, split: str, notes: Sequence[str]) -> None:
+        """Keep what a person should know of the labels and of this kind of split (see ``label_notes``)."""
+        publish_record(self._notes(split), {"notes": list(notes)})
+
+    def notes(self, split: str) -> list[str]:
+        """What ``note`` has kept; runs of earlier versions have nothing.
+
+        Raises:
+            DynapropError: it is damaged.
+        """
+        path = self._notes(split)
+        try:
+            return [str(note) for note in read_record(path)["notes"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError):
+            raise DynapropError(f"{path} is damaged; `dynaprop sweep` writes it anew") from None
 
     def write(self, unit: str, tables: UnitTables) -> None:
         """Store a finished unit, whole or not at all."""
@@ -201,11 +220,18 @@ class RunFolder:
         for name in TABLES:
             if (path := self.path / f"{name}.parquet").exists():
                 check(partial(read_notes, path))
-        for path in (self.path / "run.json", *matching(self._asked, "*.json")):
+        for path in (
+            self.path / "run.json",
+            *matching(self._asked, "*.json"),
+            *matching(self.path / "notes", "*.json"),
+        ):
             check(partial(read_record, path))
         for kept in self.kept():
             check(partial(check_checkpoint, kept.path.with_suffix("")))
         return found
+
+    def _notes(self, split: str) -> StoragePath:
+        return self.path / "notes" / f"{_safe(split)}.json"
 
     def _rows_of_unit(self, unit: UnitFolder) -> set[Measured]:
         try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from heads.chance import LEVELS
 from heads.setting import Setting
 from pipeline.errors import DynapropError
 from pipeline.object_path import StoragePath
@@ -33,6 +34,7 @@ METRICS = [
     "top1",
     "top1_first_label",
     "map",
+    *LEVELS,
     "gflops_paper",
     "gmacs_measured",
     "n_s_used",

@@ -1,11 +1,12 @@
 """From rows of single trainings to a table: means over seeds with intervals, and paired differences between models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from heads.chance import LEVELS
 from heads.metric import Interval, ResampledMap, mean_interval, multi_hot
 from heads.setting import MODELS
 from pipeline.errors import DynapropError
@@ -16,11 +17,14 @@ SETTING = ["recipe", "model", "fusion_s", "fusion_t", "losses", "n_s", "n_t"]
 FEWEST_VIDEOS = 10
 """for an interval over videos"""
 
+RESAMPLES = {"top1": 10_000, "map": 500}
+"""Bootstrap samples of an interval over videos."""
+
 _MEANS = ["gflops_paper", "gmacs_measured", "n_s_used", "n_t_used"]
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: mean of top-1 and mAP with a 95 % interval over seeds, and the costs.
+    """One row a setting: mean of top-1 and mAP with a 95 % interval over seeds, their levels, and the costs.
 
     Folds are first joined to one figure a seed, weighted by their test videos; the interval is Student's t over seeds,
     absent (NaN) for a single one.
@@ -41,9 +45,9 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         weights = group["n_videos"]
         row: dict[str, object] = dict(zip(SETTING, setting, strict=True))
         for metric in ("top1", "map"):
-            totals = (group[metric] * weights).groupby(group["seed"]).sum()
-            interval = mean_interval(list(totals / weights.groupby(group["seed"]).sum()))
+            interval = mean_interval(list(_by_seed(group, metric)))
             row |= {metric: interval.estimate, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        row |= {level: _by_seed(group, level).mean() if level in group else float("nan") for level in LEVELS}
         row |= {name: group[name].astype("float64").mean() for name in _MEANS}
         row |= {"seeds": group["seed"].nunique(), "n_videos": int(weights.groupby(group["seed"]).sum().iloc[0])}
         row |= {"n_missing": int(group["n_missing"].groupby(group["seed"]).sum().iloc[0])}
@@ -52,6 +56,12 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     order = table["model"].map(MODELS.index)
     table = table.assign(order=order).sort_values(["recipe", "order", "gmacs_measured"], ascending=[True, True, False])
     return table.drop(columns="order")
+
+
+def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Of each seed the mean over its test videos, whatever their fold."""
+    weights = rows["n_videos"]
+    return (rows[metric] * weights).groupby(rows["seed"]).sum(min_count=1) / weights.groupby(rows["seed"]).sum()
 
 
 def whole_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -110,14 +120,13 @@ def weighted_sum(
     Raises:
         ValueError: no video was predicted by all of them.
     """
-    tables = [_select(predictions, chosen) for _, chosen in terms]
+    tables = [selected(predictions, chosen) for _, chosen in terms]
     if common := set.intersection(*(set(table["seed"]) for table in tables)):
         tables = [table[table["seed"].isin(common)] for table in tables]
     videos = sorted(set.intersection(*(set(table["video_id"]) for table in tables)))
     if not videos:
         raise ValueError(f"no video was predicted by all of {[chosen for _, chosen in terms]}")
-    resamples = resamples or {"top1": 10_000, "map": 500}[metric]
-    rng = np.random.default_rng(0)
+    resamples = resamples or RESAMPLES[metric]
     measures = [_MEASURES[metric](rows, videos) for rows in tables]
 
     def total(counts: np.ndarray) -> np.ndarray:
@@ -130,11 +139,17 @@ def weighted_sum(
     (estimate,) = total(np.ones((1, len(videos))))
     if len(videos) < FEWEST_VIDEOS:
         return Interval(float(estimate), float("nan"), float("nan"))
-    share = np.full(len(videos), 1 / len(videos))
-    sizes = [min(_AT_ONCE, resamples - start) for start in range(0, resamples, _AT_ONCE)]
-    resampled = np.concatenate([total(rng.multinomial(len(videos), share, size=size).astype(float)) for size in sizes])
+    resampled = np.concatenate([total(counts) for counts in draws(len(videos), resamples)])
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Interval(float(estimate), float(low), float(high))
+
+
+def draws(n_videos: int, resamples: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples, the same ones every time: how often each video is drawn, ``[r, v]``, some samples at once."""
+    rng = np.random.default_rng(0)
+    share = np.full(n_videos, 1 / n_videos)
+    for start in range(0, resamples, _AT_ONCE):
+        yield rng.multinomial(n_videos, share, size=min(_AT_ONCE, resamples - start)).astype(float)
 
 
 def dynamic_minus(
@@ -164,7 +179,20 @@ def dynamic_minus(
     return differences
 
 
-def _select(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+def bounds(interval: Interval) -> str:
+    """An interval in points, as sentences have it."""
+    return f"[{_points(interval.low)}, {_points(interval.high)}]"
+
+
+def _points(bound: float) -> str:
+    """Points with one digit, or with two where one would hide on which side of zero they are."""
+    points = 100 * bound
+    digits = 1 if abs(points) >= 0.05 or points == 0 else 2
+    return f"{round(points, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before zero
+
+
+def selected(predictions: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+    """The rows with these values of key columns, each video once a seed and fold."""
     rows = predictions
     for column, value in chosen.items():
         rows = rows[rows[column].isna() if pd.isna(value) else (rows[column] == value).fillna(False)]

@@ -23,6 +23,7 @@ from heads.models import DynamicSTE, FrameClassifier
 from heads.process_group import ProcessGroup
 from heads.training import seeded
 from heads.training_state import EpochLog, TrainingState, remove_states
+from pipeline.annotations.index import comparable
 from pipeline.errors import UsageError
 from pipeline.feature_key import FeatureKey
 from pipeline.files import published, writing
@@ -86,7 +87,7 @@ def starting_heads(
             "the heads to begin with were trained on features of other backbones than the recipe's: name a run of this "
             "recipe, or the recipe of that run"
         )
-    if init.info.class_names != tuple(class_names):
+    if [comparable(name) for name in init.info.class_names] != list(class_names):  # of before names were composed
         raise UsageError("the heads to begin with know other classes than the dataset has")
     return init.model
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.formats import GroupFile
 from pipeline.spec_types import is_folder
 from pipeline.specs import INLINE, BackboneSpec, ClusterSpec, DatasetSpec, Entry, RecipeSpec, SweepSpec
 
@@ -34,6 +35,9 @@ E = TypeVar("E", bound=Entry)
 
 _COPIES = re.compile(r"(?P<original>.+):(?P<short_side>[1-9][0-9]{0,3})p", re.DOTALL)
 _MOST_NODES = 100_000  # of the document, aliases written out
+GROUPS = "groups.csv"
+"""In a folder of videos without an entry: the group of each video."""
+
 _SECTIONS = ("datasets", "backbones", "recipes", "sweeps", "clusters")
 
 
@@ -127,10 +131,14 @@ class Catalog:
 
 
 def folder_dataset(path: Path) -> DatasetSpec:
-    """Return a spec for any folder of videos by class; its name differs from that of every other folder."""
+    """Return a spec for any folder of videos by class; its name differs from that of every other folder.
+
+    A ``groups.csv`` in it names the groups, without being asked for: it would be forgotten with one command of several.
+    """
     root = path.resolve()
     slug = re.sub(r"[^a-z0-9]+", "-", root.name.lower())[:40].strip("-") or "folder"
-    return DatasetSpec(name=f"{slug}-{sha256(os.fsencode(root)).hexdigest()[:8]}", root=root)
+    groups = GroupFile(file=Path(GROUPS)) if os.path.lexists(root / GROUPS) else None
+    return DatasetSpec(name=f"{slug}-{sha256(os.fsencode(root)).hexdigest()[:8]}", root=root, groups=groups)
 
 
 def find_catalog(path: Path | None = None) -> Path:

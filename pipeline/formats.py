@@ -1,4 +1,4 @@
-"""The keys of each label format; the readers are in annotations/."""
+"""The keys of each label format and of a file of groups; the readers are in annotations/."""
 
 import re
 from collections.abc import Mapping
@@ -174,3 +174,21 @@ AnnotationFormat = Annotated[
     | Hmdb51Format,
     Field(discriminator="format"),
 ]
+
+
+ColumnName = Annotated[str, Field(min_length=1)]
+
+
+class GroupFile(StrictModel):
+    """A csv file that names the group of each video; see annotations/groups.py."""
+
+    file: AnyPath
+    video: ColumnName = "video"
+    """Name of the column of videos."""
+    group: ColumnName = "group"
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> "GroupFile":
+        if self.video == self.group:
+            raise refuse(f"'video' and 'group' name one column, {self.video!r}")
+        return self

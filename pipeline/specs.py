@@ -11,7 +11,7 @@ from pydantic import Field, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import UsageError, did_you_mean
-from pipeline.formats import AnnotationFormat, FolderFormat
+from pipeline.formats import AnnotationFormat, FolderFormat, GroupFile
 from pipeline.object_path import storage_path
 from pipeline.spec_types import (
     AbsolutePath,
@@ -76,6 +76,8 @@ class DatasetSpec(Entry):
     annotations: AnnotationFormat = FolderFormat()
     group: str | None = None
     """Regular expression searched in the video id; its group named ``group``, else its first, is the video's group."""
+    groups: GroupFile | None = None
+    """Instead of the expression: a file that names the group of each video."""
     min_clips: Count = 25
     max_clips: Count = 1024
     clip_seconds: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
@@ -108,6 +110,12 @@ class DatasetSpec(Entry):
             if not groups:
                 raise refuse(f"{pattern!r} captures nothing: put parentheses around the group's name")
         return pattern
+
+    @model_validator(mode="after")
+    def _one_kind_of_groups(self) -> "DatasetSpec":
+        if self.group is not None and self.groups is not None:
+            raise refuse("has both 'group' and 'groups': keep the expression or the file")
+        return self
 
     @model_validator(mode="after")
     def _clips_fit(self) -> "DatasetSpec":

@@ -24,6 +24,17 @@ class Split:
     """Ids that the test part would have and the disk lacks: a score says "evaluated N of M"."""
 
 
+def splits_of(annotations: Annotations, *, folds: int, seed: int, test_fraction: float) -> tuple[Split, ...]:
+    """Return what a command trains and measures on: ``group_folds`` where there are folds, else one split.
+
+    Raises:
+        UsageError: what ``group_folds`` and ``given_or_stratified`` raise.
+    """
+    if folds:
+        return group_folds(annotations, folds, seed=seed)
+    return (given_or_stratified(annotations, seed=seed, test_fraction=test_fraction),)
+
+
 def given_or_stratified(annotations: Annotations, seed: int, test_fraction: float) -> Split:
     """Return the split that comes with the dataset (train against test, else val), otherwise a stratified one.
 
@@ -148,7 +159,7 @@ def _require_groups(labels: np.ndarray, groups: list[str], class_names: tuple[st
         if len(found) == 1:
             raise UsageError(
                 f"all videos of class {class_names[label]!r} are of the group {found.pop()!r}, so it cannot be both "
-                "trained and tested on; add videos of another group or correct the dataset's `group`"
+                "trained and tested on; add videos of another group or correct the dataset's groups"
             )
 
 

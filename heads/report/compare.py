@@ -10,7 +10,7 @@ import pandas as pd
 
 from heads.metric import Interval, mean_interval
 from heads.report.runs import is_full
-from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, weighted_sum
+from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, weighted_sum
 
 Metric = Literal["top1", "map"]
 
@@ -192,18 +192,6 @@ def _over_videos(predictions: pd.DataFrame, terms: Sequence[tuple[float, pd.Seri
     return weighted_sum(
         predictions, [(weight, {name: row[name] for name in SETTING}) for weight, row in terms], metric=metric
     )
-
-
-def bounds(interval: Interval) -> str:
-    """An interval in points, as sentences have it."""
-    return f"[{_points(interval.low)}, {_points(interval.high)}]"
-
-
-def _points(bound: float) -> str:
-    """Points with one digit, or with two where one would hide on which side of zero they are."""
-    points = 100 * bound
-    digits = 1 if abs(points) >= 0.05 or points == 0 else 2
-    return f"{round(points, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before zero
 
 
 def in_short(comparisons: Sequence[Comparison]) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from heads.results import read_settings, read_table
+from heads.chance import LEVELS, with_levels
+from heads.results import RunFolder, read_settings, read_table
 from heads.rows import KEY
 from heads.summary import PAPER_NAMES, whole_seeds
+from pipeline.annotations.index import comparable
 from pipeline.errors import DynapropError
 from pipeline.object_path import StoragePath
 
@@ -103,12 +105,19 @@ class Runs:
         Raises:
             DynapropError: the runs know different classes, so that their rows cannot be compared.
         """
-        lists = {folder: self.settings[folder].get("classes", []) for folder in self._of(part)}
+        lists = {
+            folder: [comparable(str(name)) for name in self.settings[folder].get("classes", [])]
+            for folder in self._of(part)
+        }
         first, *others = lists
         for other in others:
             if lists[other] != lists[first]:
                 raise DynapropError(f"{other}: other classes than {first}; give each a report of its own")
         return list(lists[first])
+
+    def notes(self, part: Part) -> list[str]:
+        """What to know of the labels and the split, each once."""
+        return list(dict.fromkeys(note for folder in self._of(part) for note in RunFolder(folder).notes(part.split)))
 
     def missing(self, dataset: str) -> list[str]:
         """Ids of the dataset's videos, of training and test alike, that a run could not use."""
@@ -153,6 +162,10 @@ class Runs:
         needed = KEY + (_NEEDED if table == "results" else [])
         if lacking := [name for name in needed if name not in frame]:
             raise DynapropError(f"{path} lacks {', '.join(lacking)}: it is no table of a run")
+        if table == "results" and not set(LEVELS) <= set(frame.columns):  # of an earlier version
+            frame = with_levels(frame, Runs._read(folder, "per_class"), KEY)
+        if "class_name" in frame:
+            frame = frame.assign(class_name=frame["class_name"].map(comparable))
         if unknown := sorted(set(frame["model"]) - set(PAPER_NAMES)):
             raise DynapropError(f"{path}: unknown model {unknown[0]!r}; a newer version of dynaprop wrote it")
         return frame

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from heads.chance import levels_in_words
+from heads.constant_answer import AgainstLargest, against_largest
 from heads.report.backbones import Tuned, compare_backbones
 from heads.report.chart import Chart, file_stem
 from heads.report.classes import (
@@ -22,6 +24,7 @@ from heads.report.curve import cost_curve, curve_experiment
 from heads.report.runs import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
 from heads.report.tables import METRIC_NAMES, ReportTable, report_table
 from heads.report.timeline import Picture, Timeline, telling_videos, timeline
+from heads.summary import summarise
 
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Sequence[Picture]]]
 """(dataset, video ids) -> (seconds, JPEG) of the videos whose files are there."""
@@ -37,6 +40,12 @@ class Section:
     part: Part
     metric: str
     evaluated: str
+    notes: list[str]
+    """What to know of labels and split before believing a number."""
+    levels: str
+    """Chance and the largest class's share."""
+    against_largest: list[AgainstLargest]
+    """Models of the compared experiment that are not shown to be above the latter."""
     in_short: str
     compared: str
     """The experiment that the comparisons and curves are made of."""
@@ -87,7 +96,7 @@ def make_section(
     stem = file_stem(f"{part.dataset}-{part.split}")
     several = f"-{stem}" if len(runs.parts()) > 1 else ""
     curve = curve_experiment(rows)
-    tables, comparisons = [], []
+    tables, comparisons, against, levels = [], [], [], ""
     for experiment in experiments(rows):
         chosen = rows[rows["experiment"] == experiment]
         predictions = runs.predictions(part, experiment, scores=metric == "map")
@@ -95,6 +104,9 @@ def make_section(
         tables.append(report_table(chosen, predictions, experiment=experiment, metric=metric, name=f"table-{name}"))
         if experiment == curve:
             comparisons = compare(chosen, predictions, metric=metric)
+            summary = summarise(chosen)
+            levels = levels_in_words(summary.iloc[0])
+            against = [one for one in against_largest(summary, predictions) if one.verdict != "above"]
         on_table()
     recipes = sorted(rows["recipe"].unique())
     curves = []
@@ -116,6 +128,9 @@ def make_section(
         part=part,
         metric=METRIC_NAMES[metric],
         evaluated=_evaluated(rows) + (" Seeds that lack a fold are left out." if runs.unfinished else ""),
+        notes=runs.notes(part),
+        levels=levels,
+        against_largest=against,
         in_short=in_short(comparisons),
         compared=curve,
         comparisons=_grouped(comparisons, len(recipes) > 1),

@@ -1,12 +1,14 @@
 """The tables: a line a model and setting, ours beside the paper's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from heads.chance import level_lines
+from heads.constant_answer import against_largest, not_above_in_words
 from heads.published import DATASET_NAMES, family_of, published_rows, published_table
 from heads.report.compare import Metric
 from heads.report.runs import VARIANT, is_full
@@ -45,7 +47,10 @@ class ReportTable:
     lines: list[Line]
     """``model`` (null for other people's), ``kind`` (``main`` for the whole Dynamic-STE, ``published`` for a row of the
     paper, else empty) and ``cells``, one a column."""
+    levels: list[tuple[str, list[str]]]
+    """What guessing and a constant answer get: name, and a cell for each further column."""
     caption: str
+    """Ends with the models that are not shown to be above a constant answer."""
     notes: list[str]
     """Where the paper contradicts itself about the rows shown."""
     data: pd.DataFrame
@@ -70,6 +75,7 @@ def report_table(
     gaps = dynamic_minus(data, predictions, metric=metric)
     for column, bound in (("dynamic_minus", "estimate"), ("dynamic_minus_low", "low"), ("dynamic_minus_high", "high")):
         data[column] = [float("nan") if gap is None else getattr(gap, bound) for gap in gaps]
+    not_above = not_above_in_words(against_largest(data, predictions))
     families = {recipe: family_of(rows["feature_key"].iloc[0]) for recipe, rows in results.groupby("recipe")}
     paper = published_rows(published_table(experiment))
     if experiment not in ("table1", "table2"):  # elsewhere a recipe is compared with its own family
@@ -93,7 +99,8 @@ def report_table(
         title=_TITLES.get(experiment, experiment),
         columns=list(columns),
         lines=lines,
-        caption=_caption(data, rest, paper),
+        levels=_levels(data, list(columns)),
+        caption=" ".join(filter(None, [_caption(data, rest, paper), not_above and f"{not_above}."])),
         notes=notes,
         data=data,
     )
@@ -148,6 +155,14 @@ def _columns(
         if data[column].nunique() > 1:  # else the caption says it once
             columns[_COUNTS[column]] = (_count(column), nothing)
     return columns
+
+
+def _levels(data: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, list[str]]]:
+    names = {f"{name} %": metric for metric, name in METRIC_NAMES.items()}
+    return [
+        (name, [_number(100 * values.get(names.get(column, ""), float("nan")), 1) for column in columns[1:]])
+        for name, values in level_lines(data.iloc[0]).items()
+    ]
 
 
 def _caption(data: pd.DataFrame, rest: list[Line], paper: pd.DataFrame) -> str:

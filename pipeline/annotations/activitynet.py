@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.annotations.classes import ClassList, read_classes
+from pipeline.annotations.index import comparable
 from pipeline.annotations.listing import Row, find_videos
 from pipeline.annotations.text import beside, plain_id, read_text
 from pipeline.annotations.types import Annotations, SplitName
@@ -107,7 +108,7 @@ def _video(file: Path, text: str, video_id: str, entry: Any) -> tuple[SplitName,
     if any(not name.isprintable() for name in names if name):  # half a surrogate pair, for one, is no text at all
         raise UsageError(f"{_place(file, text, video_id)}: a 'label' holds characters that cannot be shown")
     plain_id(str(file), video_id)
-    return _SUBSETS[subset], tuple(dict.fromkeys(name.strip() for name in names if name))
+    return _SUBSETS[subset], tuple(dict.fromkeys(comparable(name.strip()) for name in names if name))
 
 
 def _place(file: Path, text: str, video_id: str) -> str:

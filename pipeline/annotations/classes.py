@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipeline.annotations.index import comparable
 from pipeline.annotations.text import all_lines
 from pipeline.errors import UsageError, did_you_mean
 
@@ -14,6 +15,8 @@ _FEW = 20  # so many names still fit into a message
 class ClassList:
     """The names of a dataset's classes in the order of their indices.
 
+    Names are one however their accents are written.
+
     Args:
         names: the names, each once.
         file: where they were read, for messages.
@@ -21,13 +24,13 @@ class ClassList:
     """
 
     def __init__(self, names: Sequence[str], *, file: Path, first: int = 0) -> None:
-        self.names = tuple(names)
+        self.names = tuple(map(comparable, names))
         self.file = file
         self.first = first
         self._index = {name: index for index, name in enumerate(self.names)}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._index
+        return comparable(name) in self._index
 
     def named(self, where: str, name: str) -> int:
         """Return the index of a class given by name.
@@ -35,12 +38,13 @@ class ClassList:
         Raises:
             UsageError: there is no such class.
         """
-        if name not in self._index:
+        index = self._index.get(comparable(name))
+        if index is None:
             hint = did_you_mean(name, list(self.names))
             raise UsageError(
                 f"{where}: no class {name!r} in {self.file}{hint if 'mean' in hint or len(self.names) <= _FEW else ''}"
             )
-        return self._index[name]
+        return index
 
     def label(self, where: str, text: str) -> int:
         """Return the index of a class given by number or by name.
@@ -105,6 +109,7 @@ def read_numbered_classes(file: Path) -> ClassList:
 
 
 def _add(names: dict[str, str], where: str, name: str) -> None:
+    name = comparable(name)
     if name in names:
         raise UsageError(f"{where}: class {name!r} is already named at {names[name]}; delete one of the lines")
     names[name] = where

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from pipeline.annotations.files import VIDEO_SUFFIXES, is_file, video_files
+from pipeline.annotations.index import comparable
 from pipeline.annotations.types import Annotations, SplitName, Video
 from pipeline.errors import UsageError
 
@@ -19,6 +20,8 @@ _SPLIT_FOLDERS: dict[str, SplitName] = {
 
 def read_folder(*, root: Path) -> Annotations:
     """Read a folder of videos; folders further down than the class belong to the class.
+
+    Two folders whose names differ in how their accents are written alone are one class.
 
     Videos that lie in no class folder have no labels: they can be extracted and predicted, not trained on.
 
@@ -70,4 +73,4 @@ def _place(video_id: str, has_splits: bool) -> tuple[SplitName | None, str | Non
     folders = PurePosixPath(video_id).parts[:-1]
     split = _SPLIT_FOLDERS[folders[0].lower()] if has_splits and folders else None
     below = folders[1:] if split else folders
-    return split, below[0] if below else None
+    return split, comparable(below[0]) if below else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.annotations.classes import ClassList
 from pipeline.annotations.files import is_video_name
+from pipeline.annotations.index import comparable
 from pipeline.annotations.listing import Row, find_videos
 from pipeline.annotations.text import beside, list_lines, plain_id, reading
 from pipeline.annotations.types import Annotations, SplitName
@@ -29,7 +30,7 @@ def read_hmdb51(*, root: Path, splits: Path, split: int) -> Annotations:
     """
     folder = beside(root, splits)
     files = _split_files(folder, split)
-    classes = ClassList(sorted(files), file=folder)
+    classes = ClassList(sorted({comparable(name) for name in files}), file=folder)
     rows = (row for name, file in files.items() for row in _rows(file, name, classes))
     return find_videos(rows, root=root, class_names=classes.names)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
+from pipeline.annotations.index import comparable
 from pipeline.annotations.listing import Row, find_videos
 from pipeline.annotations.text import beside, part_files, plain_id, reading
 from pipeline.annotations.types import Annotations, SplitName
@@ -41,7 +42,7 @@ def read_kinetics(
     if classes is not None:
         class_list = read_classes(beside(root, classes))
     else:
-        class_list = ClassList(sorted({label for *_, label in clips if label}), file=parts[0][1])
+        class_list = ClassList(sorted({comparable(label) for *_, label in clips if label}), file=parts[0][1])
     rows = [
         Row(where, clip_id, (clip_id,), (class_list.named(where, label),) if label else (), split)
         for where, split, clip_id, label in clips

@@ -36,8 +36,11 @@ class Annotations:
 
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
+    """In Unicode's composed form (NFC), in which macOS does not write the names of folders; ids stay as they are."""
     absent: tuple[Video, ...] = ()
     """Videos that the dataset lists and the disk lacks, sorted by id."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how they were read, a sentence each without its full stop."""
 
     def __post_init__(self) -> None:
         ids = [video.id for video in self.videos]

@@ -35,7 +35,7 @@ def _rows(root: Path, classes: ClassList, train: Path | None, test: Path | None)
             if not number and folder not in classes:
                 raise UsageError(f"{where}: has no number, and its folder {folder!r} is no class in {classes.file}")
             label = classes.label(where, number or folder)
-            if folder in classes and folder != classes.names[label]:
+            if folder in classes and classes.named(where, folder) != label:
                 # The likely mistake: numbers from 0, which would shift every label by one.
                 raise UsageError(
                     f"{where}: {number} is {classes.names[label]!r} in {classes.file}, but the video lies in "

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from heads.checkpoint import load_checkpoint, save_checkpoint
 from heads.evaluate import predict
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
+from heads.two_stages import starting_heads
 from pipeline.errors import DynapropError, UsageError
 
 FACTS = {
@@ -167,3 +170,17 @@ def test_weights_of_another_type_are_refused(tmp_path):
     rewrite(tmp_path / "x", lambda r: r.update(weights_sha256=hashlib.sha256(halves).hexdigest()))
     with pytest.raises(DynapropError, match=r"should be torch\.float32 .*, is torch\.float16"):
         load_checkpoint(tmp_path / "x")
+
+
+def test_heads_of_before_names_were_composed_begin_a_fine_tuning(tmp_path):
+    """Their classes are those of the dataset, whose names are composed today; others are refused."""
+    composed = ("a", unicodedata.normalize("NFC", "é"), "z")
+    apart = tuple(unicodedata.normalize("NFD", name) for name in composed)
+    assert apart != composed
+    save_checkpoint(tmp_path / "old", models()["dynamic"], **FACTS | {"class_names": apart})
+    student, teacher = (SimpleNamespace(name=name) for name in FACTS["feature_keys"].values())
+    old = load_checkpoint(tmp_path / "old")
+    assert starting_heads(old, student=student, teacher=teacher, class_names=composed) is old.model
+    for others in (("a", "e", "z"), composed[::-1], composed[:2]):
+        with pytest.raises(UsageError, match="other classes"):
+            starting_heads(old, student=student, teacher=teacher, class_names=others)

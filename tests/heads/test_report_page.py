@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -12,6 +13,7 @@ from markupsafe import escape
 from heads.report.page import make_report, write_report
 from heads.report.runs import Runs
 from heads.report.tables import report_table
+from heads.results import RunFolder
 from heads.summary import summarise
 from pipeline.errors import DynapropError, UsageError
 from tests.heads.run_folder import PAPER, TABLE3, single, ste, write_run
@@ -283,6 +285,35 @@ def test_refusals(tmp_path):
             Runs([other])
     with pytest.raises(DynapropError, match=r"none/run.json is not there"):
         Runs([tmp_path / "none"])
+
+
+def test_runs_of_before_names_were_composed_stand_beside_those_of_today(tmp_path):
+    today = ("kick", unicodedata.normalize("NFC", "étreinte"))
+    before = tuple(unicodedata.normalize("NFD", name) for name in today)
+    assert before != today
+    folders = [
+        write_run(tmp_path / f"r{number}", experiments=SMALL, seeds=1, class_names=names)
+        for number, names in enumerate((before, today))
+    ]
+    runs = Runs(folders)
+    (part,) = runs.parts()
+    assert runs.classes(part) == list(today)
+    assert set(runs.per_class(part, "table3")["class_name"]) == set(today)
+
+
+def test_notes_stand_on_the_page_under_their_own_split(tmp_path):
+    splits = [("test", None), *(("3-fold", fold) for fold in range(3))]
+    folder = write_run(tmp_path / "r", experiments=SMALL, seeds=1, splits=splits)
+    assert "To know about labels" not in page_of(folder)  # of earlier versions
+    RunFolder(folder).note("3-fold", ["classes '<b>' and 'B' look alike"])
+    page = page_of(folder)
+    assert (
+        page.count("To know about labels") == page.count("classes &#39;&lt;b&gt;&#39; and &#39;B&#39; look alike.") == 1
+    )
+    assert page.index("3 folds</h2>") < page.index("look alike") < page.index("test split</h2>")
+    (folder / "notes" / "3-fold.json").write_text("{")
+    with pytest.raises(DynapropError, match="is damaged"):
+        page_of(folder)
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
