@@ -15,7 +15,7 @@ from flows.artifacts import log_shard, progress_artifact, show_failures
 from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
-from flows.workspace import open_workspace
+from flows.workspace import open_workspace, say_notes
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
@@ -55,6 +55,7 @@ def extract_features(
         workspace, device="auto" if remote else device, workers=workers, deadline=deadline, wait=wait
     ) as extraction:
         rows = extraction.store.shard_rows
+        say_notes(extraction.annotations)
         if rows != workspace.dataset.shard_rows:
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
         changes = extraction.changes(retry_failed=retry_failed)
@@ -101,6 +102,7 @@ def expect(
     """What an extraction would do, in one line; writes nothing but an empty store."""
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
+        say_notes(extraction.annotations)
         changes = extraction.changes(retry_failed=retry_failed)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)

@@ -38,6 +38,8 @@ class Annotations:
     class_names: tuple[str, ...]
     absent: tuple[Video, ...] = ()
     """Videos that the dataset lists and the disk lacks, sorted by id."""
+    notes: tuple[str, ...] = ()
+    """What people should know of how they were read, each a line."""
 
     def __post_init__(self) -> None:
         ids = [video.id for video in self.videos]
