@@ -10,11 +10,11 @@ from pipeline.errors import UsageError
 Line = tuple[str, str]
 """File and line, and text."""
 
-_NUMBER_FIRST = re.compile(r"(?P<number>[0-9]{1,9})(?P<sign>\s*[,;\t]\s*|[:.)]\s+|\s+)(?P<name>\S.*)")
-_NUMBER_LAST = re.compile(r"(?P<name>.*[^\s,;])(?P<sign>[\s,;]+)(?P<number>[0-9]{1,9})")
+_NUMBER_FIRST = re.compile(r"[(]?(?P<number>[0-9]{1,9})(?P<sign>\s*[,;:|=\t]\s*|[.)]{0,2}\s+(?:-\s+)?)(?P<name>\S.*)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*[^\s,;:|=])(?P<sign>[\s,;:|=]+)(?P<number>[0-9]{1,9})")
 _HEADER_WORDS = frozenset(
     {
-        *("id", "ids", "index", "idx", "number", "no", "class", "classes", "class_id", "class_name", "class_index"),
+        *("", "id", "ids", "index", "idx", "number", "no", "class", "classes", "class_id", "class_name", "class_index"),
         *("classname", "classid", "label", "labels", "label_id", "label_name", "name", "names", "category"),
         *("category_id", "category_name", "action", "actions"),
     }
@@ -36,6 +36,8 @@ def plain_names(file: Path, lines: Sequence[Line]) -> list[Line]:
             raise UsageError(f"{where}: is json; write the names of the classes, one a line")
         if text.startswith("#"):
             raise UsageError(f"{where}: a comment is no class; delete the line")
+        if text.startswith(("- ", "* ")):
+            raise UsageError(f"{where}: write the name alone, without {text[0]!r} before it: {text!r}")
     header, rest = _split_header(lines)
     names = None
     for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
@@ -71,14 +73,15 @@ def _numbered(file: Path, lines: Sequence[Line], pattern: re.Pattern[str]) -> li
             return None
         where, text, _ = next(one for one in found if one[2] is None)
         raise UsageError(f"{where}: has no number, as other lines have: {text!r}")
-    in_order = numbers == list(range(len(numbers)))
-    if not listed and pattern is _NUMBER_LAST and (in_order or sorted(numbers) != list(range(len(numbers)))):
+    places = list(range(len(numbers)))
+    in_order = numbers == places
+    if not listed and pattern is _NUMBER_LAST and (in_order or sorted(numbers) != places):
         return None  # `take 1`
-    if not listed and numbers[0] not in (0, 1) and sorted(numbers) != list(range(len(numbers))):
+    if not listed and numbers[0] not in (0, 1) and sorted(numbers) != places:
         return None  # `100 m run`
     if len(numbers) == 1 and numbers != [0] and not listed:
         return None
-    if numbers == list(range(1, len(numbers) + 1)):
+    if numbers == [place + 1 for place in places]:
         raise UsageError(
             f"{found[0][0]}: the classes are numbered from 1; write the names alone, and number labels from 0"
         )
@@ -89,7 +92,14 @@ def _numbered(file: Path, lines: Sequence[Line], pattern: re.Pattern[str]) -> li
         raise UsageError(
             f"{where}: should have the number {expected}, as classes are numbered by their lines from 0: {text!r}"
         )
+    if extra := next((one for one in found if one[2] and _has_more_fields(one[2])), None):
+        raise UsageError(f"{extra[0]}: should be number and name, a name with separators in quotes: {extra[1]!r}")
     return [(where, match["name"]) for where, _, match in found if match is not None]
+
+
+def _has_more_fields(match: re.Match[str]) -> bool:
+    sign = match["sign"].strip(" ")[:1]
+    return sign in (",", ";", "|", "\t") and sign in match["name"] and not match["name"].startswith('"')
 
 
 def _unquoted(where: str, name: str) -> str:
@@ -101,6 +111,8 @@ def _unquoted(where: str, name: str) -> str:
         if not name.endswith('"') or len(fields) != 1 or not fields[0].strip():
             raise UsageError(f"{where}: should be one name, in quotes or without: {name!r}")
         return fields[0].strip()
+    if "\t" in name:
+        raise UsageError(f"{where}: should be one name, not several fields: {name!r}")
     if name.endswith((",", ";")):
         raise UsageError(f"{where}: ends in {name[-1]!r}; write the name alone: {name!r}")
     return name

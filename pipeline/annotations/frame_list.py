@@ -11,16 +11,14 @@ from functools import cache, partial
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.files import is_file
+from pipeline.annotations.frame_numbers import look_at_numbers, require_folder, require_no_longer_folders
 from pipeline.annotations.listing import Row, find_videos
 from pipeline.annotations.text import beside, filled, list_lines, listed_path, part_files
 from pipeline.annotations.types import Annotations, SplitName
 from pipeline.errors import UsageError
 from pipeline.frame_folder import FrameFolder
-from pipeline.spec_types import is_folder
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_LOOKED_AT = 8  # folders, for how their pictures are numbered
 
 _Fields = tuple[SplitName, str, str, list[str]]
 """Part, file and line, text and fields of a line."""
@@ -101,7 +99,9 @@ def read_frame_lists(
             raise UsageError(f"{where}: should have {most_labels} labels at most: {line!r}")
     rows = list(_rows(lines, class_list, root=root, template=template, first=first, fps=fps, with_offset=bool(offset)))
     annotations = find_videos(rows, root=root, class_names=class_list.names, template=template)
-    return replace(annotations, notes=annotations.notes + _look_at_numbers(annotations, rows, first))
+    if offset is None:
+        require_no_longer_folders(annotations, rows)
+    return replace(annotations, notes=annotations.notes + look_at_numbers(annotations, rows, first))
 
 
 def _require_no_offsets(lines: Sequence[_Fields]) -> None:
@@ -146,7 +146,7 @@ def _rows(
             )
         folder = listed_path(where, folder, root)
         if not offsets:
-            _require_folder(where, folder, root)
+            require_folder(where, folder, root)
         yield Row(
             where,
             f"{folder}@{offsets[0]}" if offsets else folder,
@@ -156,53 +156,6 @@ def _rows(
             folder_of(n_frames, *offsets or (0,)),
             folder if offsets else None,
         )
-
-
-def _require_folder(where: str, folder: str, root: Path) -> None:
-    """Refuse a folder whose name ends in a number that belongs to the next field."""
-    name, _, number = folder.rpartition(" ")
-    name = name.rstrip()
-    if name and _NUMBER.fullmatch(number) and is_folder(root / name) and not is_folder(root / folder):
-        raise UsageError(
-            f"{where}: there is no folder {folder!r}, but one {name!r}: is {number} an offset? then the list is one of "
-            "mmaction2's: format mmaction2 with `offset: true`"
-        )
-
-
-def _look_at_numbers(annotations: Annotations, rows: Sequence[Row], first: int) -> tuple[str, ...]:
-    """Look at some folders for pictures that are numbered from 0 where ``first`` is 1, or the other way round.
-
-    Raises:
-        UsageError: it is so in all of them: each picture would be taken for its neighbour.
-    """
-    some = [(video, video.frames) for video in annotations.videos if video.frames is not None][:_LOOKED_AT]
-    if first > 1 or not some:
-        return ()
-    outer, inner, wrong = [], [], []
-    for video, frames in some:
-        start = video.path / frames.name(0)
-        last = frames.first + (frames.n_frames or 1) - 1
-        outer.append(is_file(start))
-        inner.append(is_file(video.path / frames.name(last)))
-        wrong.append(is_file(video.path / frames.name(1)) and is_file(video.path / frames.name(last + 1)))
-    video, frames = some[0]
-    where = next(row.where for row in rows if row.id == video.id)
-    if first == 1 and all(outer) and not any(inner):
-        raise UsageError(
-            f"{where}: {video.path} has {frames.name(0)}, and lacks the last picture that counts: if pictures are "
-            "numbered from 0, say `first: 0` in the dataset's entry"
-        )
-    if first == 0 and not any(outer) and all(wrong):
-        raise UsageError(
-            f"{where}: {video.path} lacks {frames.name(0)}, and has one behind the last picture that counts: if "
-            "pictures are numbered from 1, say `first: 1` in the dataset's entry"
-        )
-    if first == 1 and all(outer):
-        return (
-            f"{video.path} has {frames.name(0)}, too, which does not count by `first: 1`; if pictures are numbered "
-            "from 0, say `first: 0`",
-        )
-    return ()
 
 
 def _commas(line: str) -> list[str]:

@@ -46,6 +46,12 @@ class TestClassList:
             "0;kick\n1;punch\n",
             "0: kick\n1: punch\n",
             "0. kick\n1. punch\n",
+            "0:kick\n1:punch\n",
+            "0|kick\n1|punch\n",
+            "0 - kick\n1 - punch\n",
+            "(0) kick\n(1) punch\n",
+            "kick: 0\npunch: 1\n",
+            ",label\n0,kick\n1,punch\n",
             "00 kick\n01 punch\n",
             "kick,0\npunch,1\n",
             "id,name\n0,kick\n1,punch\n",
@@ -118,6 +124,11 @@ class TestClassList:
             ("kick,\npunch,\n", 1, "ends in ','; write the name alone: 'kick,'"),
             ('["kick",\n"punch"]\n', 1, "is json; write the names of the classes, one a line"),
             ('{"kick": 0}\n', 1, "is json"),
+            ("- kick\n- punch\n", 1, "write the name alone, without '-' before it"),
+            ("1|kick\n2|punch\n", 1, "the classes are numbered from 1"),
+            ("0,kick,3\n1,punch,4\n", 1, "should be number and name, a name with separators in quotes: '0,kick,3'"),
+            ("0\tkick\tx\n1\tpunch\ty\n", 1, "should be number and name"),
+            ("kick\tx\npunch\ty\n", 1, "should be one name, not several fields"),
             ('"kick\npunch\n', 1, "should be one name, in quotes or without"),
             ('"kick","punch"\n', 1, "should be one name"),
             ('"kick"\nkick\n', 2, "class 'kick' is already named at"),
@@ -382,6 +393,17 @@ class TestOffsets:
         message = refused(read, tmp_path, "mmaction2", "a 0 9 2\nb 0 9\n", **FRAMES)
         assert "a video of 0 frames" in message and "its entry needs `offset: true`" in message
 
+    def test_an_offset_in_some_lines_alone(self, tmp_path: Path) -> None:
+        """A line lacks its label: so many fields do not tell, but the folder holds more than 4 pictures."""
+        write(tmp_path, "classes.txt", "\n".join("abcdefghijklm"))
+        touch(tmp_path, *(f"{name}/img_{number:05d}.jpg" for name in "xy" for number in range(1, 20)))
+        message = refused(read, tmp_path, "mmaction2", "x 4 10 3\ny 3 9\n", **FRAMES)
+        assert message.startswith(
+            f"{tmp_path / 'train.txt'}:1: {tmp_path / 'x'} holds more pictures than this line says"
+        )
+        assert len(read(tmp_path, "mmaction2", "x 4 10 3\ny 3 9\n", offset=False, **FRAMES).videos) == 2
+        assert len(read(tmp_path, "mmaction2", "x 19 10 3\ny 3 9\n", **FRAMES).videos) == 2
+
     def test_mini_kinetics(self, tmp_path: Path) -> None:
         touch(tmp_path, "kick/x/00001.jpg", "kick 2/00001.jpg")
         assert list(everything(read(tmp_path, "arnet-mini-kinetics", "kick 2 10 0\n"))) == ["kick 2"]
@@ -415,7 +437,7 @@ class TestFirst:
 
     def test_one_more_than_announced(self, tmp_path: Path) -> None:
         (note,) = read(self.write(tmp_path, range(10)), "mmaction2", "a 9 0\nb 9 1\n", **FRAMES).notes
-        assert note.startswith(f"{tmp_path / 'a'} has img_00000.jpg, too, which does not count by `first: 1`")
+        assert note.startswith(f"'{tmp_path / 'a'}' has img_00000.jpg, too, which does not count by `first: 1`")
 
     def test_one_odd_folder_is_left_to_the_probe(self, tmp_path: Path) -> None:
         self.write(tmp_path, range(1, 10))

@@ -81,8 +81,10 @@ def whole(pictures: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) 
     return times, features
 
 
-@pytest.mark.parametrize("damage", ["missing", "broken", "no picture"])
-@pytest.mark.parametrize("hole", HOLES)
+@pytest.mark.parametrize(
+    ("hole", "damage"),
+    [*((hole, "missing") for hole in HOLES), ("in the middle", "broken"), ("at the start", "no picture")],
+)
 def test_every_other_clip_is_what_it_is_without_a_hole(tmp_path, pictures, whole, hole, damage):
     numbers, clips = HOLES[hole]
     write_frames(tmp_path / "holed" / "v", FRAMES, pictures)
