@@ -72,7 +72,7 @@ def look_at_numbers(annotations: Annotations, rows: Sequence[Row], first: int) -
         )
     if first == 1 and all(outer):
         return (
-            f"{str(video.path)!r} has {frames.name(0)}, too, which does not count by `first: 1`; if pictures are numbered "
-            "from 0, say `first: 0`",
+            f"{str(video.path)!r} has {frames.name(0)}, too, which does not count by `first: 1`; if pictures are "
+            "numbered from 0, say `first: 0`",
         )
     return ()
