@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.progress import say
 from flows.table import print_table
+from pipeline.annotations.files import passed_over
 from pipeline.cached import locate_backbone
 from pipeline.catalog import Catalog
 from pipeline.errors import DynapropError
@@ -14,13 +15,14 @@ from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
 from pipeline.object_path import StoragePath
 from pipeline.plan import failed_videos, partial_videos
+from pipeline.specs import DatasetSpec
 from pipeline.store import FeatureStore, list_stores
 
 
 def print_datasets(catalog: Catalog, home: StoragePath, *, failed: bool = False) -> None:
     """Print every dataset of the catalog and every store, with cached keys, videos, clips, failures and absences.
 
-    Stores that cannot be read are named below the table.
+    Stores that cannot be read are named below the table, and so are files that look like videos and are none.
 
     Args:
         catalog: the catalog.
@@ -51,6 +53,9 @@ def print_datasets(catalog: Catalog, home: StoragePath, *, failed: bool = False)
         there = "transcoded copies" if catalog.copies_named(name) else "not in the catalog"
         damaged += _add(table, name, there, [store for store in stores if store.parent.name == name])
     print_table(table)
+    for name, spec in catalog.datasets.items():
+        if line := _passed_over(spec):
+            say(f"{name}: {line}")
     for line in damaged:
         say(line)
     for root in stores if failed else ():
@@ -95,6 +100,16 @@ def collect_garbage(catalog: Catalog, home: StoragePath) -> None:
     say(f"{removed} feature keys deleted")
     if failures:
         raise DynapropError("; ".join(failures))
+
+
+def _passed_over(spec: DatasetSpec) -> str:
+    """One line about the files below a root that look like videos and are none, where videos are searched for."""
+    if spec.annotations.format == "list" or not spec.root.is_dir():
+        return ""
+    try:
+        return passed_over(spec.root, has_frames=getattr(spec.annotations, "fps", None) is not None)
+    except DynapropError as error:
+        return str(error)
 
 
 def _add(table: Table, name: str, there: str, stores: list[StoragePath]) -> list[str]:

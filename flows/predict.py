@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.progress import say
-from pipeline.annotations.files import VIDEO_SUFFIXES, video_files
+from pipeline.annotations.files import video_files
+from pipeline.annotations.passed_over import VIDEO_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.files import published, writing
 from pipeline.video import VideoError

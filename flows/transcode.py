@@ -6,7 +6,8 @@ from prefect import flow
 
 from flows.interrupts import keep_listening
 from flows.progress import say, steps
-from flows.workspace import files_home, open_originals, read_videos
+from flows.workspace import files_home, open_originals, read_videos, say_notes
+from pipeline.annotations import Annotations
 from pipeline.errors import DynapropError
 from pipeline.transcode import SHORT_SIDE
 from pipeline.transcoding import Transcoding, TranscodingSummary
@@ -33,9 +34,15 @@ def transcode(
     """
     keep_listening()
     spec = open_originals(dataset, catalog)
+
+    def read() -> Annotations:
+        annotations = read_videos(spec)
+        say_notes(annotations)
+        return annotations
+
     with Transcoding(
         dataset=spec,
-        annotations=lambda: read_videos(spec),
+        annotations=read,
         home=files_home(),
         target=dataset,
         short_side=short_side,

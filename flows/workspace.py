@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import steps
+from flows.progress import say, steps
 from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
@@ -97,6 +97,12 @@ def read_videos(dataset: DatasetSpec) -> Annotations:
     annotations = read_annotations(dataset)
     require_videos(annotations)  # else all that was extracted would count as removed
     return annotations
+
+
+def say_notes(annotations: Annotations) -> None:
+    """Say what people should know of how a dataset was read, a line each."""
+    for note in annotations.notes:
+        say(note)
 
 
 def home() -> StoragePath:

@@ -20,6 +20,7 @@ from pipeline.feature_key import FeatureKey
 from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import decoder_of, frame_folder, stream_and_size
+from pipeline.probe import share_there
 from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -62,8 +63,7 @@ class Extractor:
         device: torch device of the backbones.
         batch_size: frames a forward pass; fixed, as the last bits of a feature depend on it.
         decoder: what reads video files, ``pyav`` or ``decord``.
-        min_share: a video of which less than this part is there fails; what counts is the share of its clips, times
-            the share that the probe found of the file.
+        min_share: a video of which less than this part is there fails; see ``share_there``.
         on_note: called with a line for people where a backbone runs slower than it might.
         loaded: backbones by the name of their key, on this device, to be used and added to; by one user at a time.
         alone: whether no other process can extract the same shard.
@@ -324,8 +324,8 @@ def _errors(rows: Sequence[LedgerRow], status: str) -> dict[str, VideoError]:
 
 
 def _share(record: dict[Any, Any], outcome: DecodeOutcome) -> float:
-    """The part of a video that is there: of the clips that were planned, times that of the file."""
-    return float(record["share"]) * (1 - len(outcome.missing) / record["n_clips"])
+    """The part of a video that is there."""
+    return share_there(record["share"], 1 - len(outcome.missing) / record["n_clips"], record["decoder"])
 
 
 def _what_is_missing(record: dict[Any, Any], outcome: DecodeOutcome) -> str:
@@ -333,7 +333,9 @@ def _what_is_missing(record: dict[Any, Any], outcome: DecodeOutcome) -> str:
     if outcome.missing:
         seconds = record["timestamps"][outcome.missing[0]]
         parts.append(f"{len(outcome.missing)} of {record['n_clips']} clips cannot be decoded, first at {seconds:.2f} s")
-    if record["share"] < 1:
+    if record["share"] < 1 and record["decoder"] == "frames":
+        parts.append(record["note"])
+    elif record["share"] < 1:
         parts.append(f"the file holds {record['share']:.1%} of the frames that it announces")
     return "; ".join(parts)
 

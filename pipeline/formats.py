@@ -109,7 +109,10 @@ class ArnetFormat(StrictModel):
 
 
 class Mmaction2Format(StrictModel):
-    """mmaction2's lists of videos, or of folders of frames if ``frames`` is given; see annotations/mmaction2.py."""
+    """mmaction2's lists of videos, or of folders of frames if ``frames`` is given; see annotations/mmaction2.py.
+
+    ``offset`` says whether a line of frames is ``folder offset total_frames label`` (mmaction2's ``with_offset``).
+    """
 
     format: Literal["mmaction2"] = "mmaction2"
     classes: AnyPath
@@ -118,6 +121,7 @@ class Mmaction2Format(StrictModel):
     frames: FrameName | None = None
     first: FrameNumber = 1
     fps: Positive | None = None
+    offset: bool | None = None
     train: AnyPath | None = None
     val: AnyPath | None = None
     test: AnyPath | None = None
@@ -131,8 +135,10 @@ class Mmaction2Format(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> "Mmaction2Format":
         _require_list(self.train, self.val, self.test)
-        if self.frames is None and self.model_fields_set & {"fps", "first"}:
-            raise refuse("'fps' and 'first' are about folders of frames: give 'frames', the name of a frame, too")
+        if self.frames is None and self.model_fields_set & {"fps", "first", "offset"}:
+            raise refuse(
+                "'fps', 'first' and 'offset' are about folders of frames: give 'frames', the name of a frame, too"
+            )
         return self
 
 

@@ -18,6 +18,7 @@ from pipeline.video import VideoError
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})  # 8 bits or less a channel
 _MAX_PIXELS = 2**26  # twice an 8K frame, 192 MiB as RGB
+_SPARSEST = 100  # of so many pictures at least one has to be there: a list may announce any number
 _NUMBER = re.compile(r"(0[1-9][0-9]?)?d?")  # format specifications that give digits alone
 # What Pillow raises on data that are no picture or a broken one.
 _PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
@@ -84,11 +85,26 @@ def picture_numbers(
     return sorted(numbers)
 
 
-def count_pictures(folder: str | Path, frames: FrameFolder, *, on_entry: Callable[[], None] | None = None) -> int:
-    """Number of pictures of the video, after checking that there is no gap.
+@dataclass(frozen=True)
+class FoundPictures:
+    """The pictures of one video that are there."""
+
+    numbers: list[int]
+    """Of those that are there, rising; at least one."""
+    expected: int
+    """How many there should be: announced, or up to the last one."""
+    note: str
+    """What is odd about them, for people; empty where nothing is."""
+
+
+def find_pictures(
+    folder: str | Path, frames: FrameFolder, *, on_entry: Callable[[], None] | None = None
+) -> FoundPictures:
+    """Find the pictures of a video; some may be missing, at its ends and between them.
 
     Raises:
-        VideoError: ``unreadable``, ``no_frames``, or ``missing_frames`` with the first picture that is missing.
+        VideoError: ``unreadable``, ``no_frames``, or ``missing_frames`` where next to none of them is there, or where
+            they seem to be numbered from another number than ``first``, so that each would be taken for its neighbour.
     """
     try:
         numbers = picture_numbers(folder, frames, on_entry=on_entry)
@@ -97,11 +113,38 @@ def count_pictures(folder: str | Path, frames: FrameFolder, *, on_entry: Callabl
     if not numbers:
         raise VideoError("no_frames", f"no picture {frames.name(frames.first)} or later in the folder")
     expected = numbers[-1] - frames.first + 1 if frames.n_frames is None else frames.n_frames
+    _require_first(folder, frames, numbers, expected)
+    notes = []
     if len(numbers) < expected:
         there = set(numbers)
         missing = next(number for number in range(frames.first, frames.first + expected) if number not in there)
-        raise VideoError("missing_frames", f"{frames.name(missing)} is missing, {len(numbers)} of {expected} are there")
-    return len(numbers)
+        notes.append(f"{frames.name(missing)} is missing, {len(numbers)} of {expected} are there")
+        if len(numbers) * _SPARSEST < expected:
+            raise VideoError("missing_frames", notes[0])
+    if frames.first == 1 and _is_there(folder, frames.name(0)):
+        notes.append(f"{frames.name(0)} is there, too, before the first one that counts (`first: 1`)")
+    return FoundPictures(numbers, expected, "; ".join(notes))
+
+
+def _require_first(folder: str | Path, frames: FrameFolder, numbers: list[int], expected: int) -> None:
+    """Refuse a folder whose pictures are numbered from 0 where ``first`` is 1, or the other way round."""
+    if frames.first == 1 and numbers[-1] < expected and _is_there(folder, frames.name(0)):
+        lacking, found, other = expected, 0, 0
+    elif (
+        frames.first == 0 and numbers[0] == 1 and (frames.n_frames is None or _is_there(folder, frames.name(expected)))
+    ):
+        lacking, found, other = 0, expected if frames.n_frames else 1, 1
+    else:
+        return
+    raise VideoError(
+        "missing_frames",
+        f"{frames.name(lacking)} is missing and {frames.name(found)} is there: are the pictures numbered from {other}? "
+        f"then write `first: {other}`",
+    )
+
+
+def _is_there(folder: str | Path, name: str) -> bool:
+    return (Path(folder) / name).exists()
 
 
 def read_picture(folder: str | Path, name: str) -> np.ndarray:

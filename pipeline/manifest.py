@@ -54,7 +54,7 @@ COLUMNS = {
     "decoder": "object",
     "share": "float64",  # of what the container announces: how much is in the file
     "stream": "Int64",  # number of the video stream
-    "note": "object",  # what decided between several
+    "note": "object",  # what decided between several, or which picture of a folder is missing
     "rules": "int64",  # READING_RULES of the version that probed it
     # How the pictures of a frame folder are named and timed; empty for a video file.
     "picture_template": "object",

@@ -15,6 +15,7 @@ from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES
 from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
+from pipeline.frame_folder import picture_numbers
 from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
 from pipeline.outdated import look_again, same_places
 from pipeline.probe import Probe
@@ -301,7 +302,11 @@ def _stamp(known: Any, video: Video) -> tuple[int, int]:
         status = video.path.stat()
         return status.st_size, status.st_mtime_ns
     used = [video.frames.name(video.frames.first + index) for index in (0, known.n_frames - 1) if known.n_frames]
-    return folder_stamp(video.path, used)
+    try:
+        return folder_stamp(video.path, used)
+    except FileNotFoundError:  # the first or the last one may have been missing all along
+        numbers = picture_numbers(video.path, video.frames)
+        return folder_stamp(video.path, [video.frames.name(number) for number in (numbers[:1] + numbers[-1:])])
 
 
 def _identity(video: Video) -> FileIdentity:

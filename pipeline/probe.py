@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.frame_folder import FrameFolder, count_pictures, picture_format
+from pipeline.frame_folder import FrameFolder, find_pictures, picture_format
 from pipeline.h264 import DEPENDENT, INDEPENDENT, H264Stream
 from pipeline.orientation import Matrix, display_matrix, is_turned
 from pipeline.sound_frames import decode_frames
@@ -42,11 +42,12 @@ class Probe:
     decoder: str
     """What reads it: ``pyav``; for a folder of pictures ``frames``."""
     share: float = 1.0
-    """The part of what the container's index announces that is in the file; 1.0 where there is no such index."""
+    """The part of what the container's index announces that is in the file; 1.0 where there is no such index. Of a
+    folder the part of its pictures."""
     stream: int | None = None
     """Number of the video stream; None for a folder of pictures."""
     note: str = ""
-    """What decided between several video streams."""
+    """What decided between several video streams; of a folder, which picture is missing."""
     seconds: float = 0.0
     """Wall time that a decode pool took to probe it."""
 
@@ -116,7 +117,9 @@ def shown_size(frame: av.VideoFrame, matrix: Matrix | None, pixel_aspect: Fracti
 def probe_frame_folder(path: str | Path, frames: FrameFolder, *, on_frame: Callable[[], None] | None = None) -> Probe:
     """List the pictures of a frame folder and look at the first one; the times are index / ``fps``, so estimated.
 
-    Pictures of another size than the first one are allowed, as all are resized to one square.
+    A picture that is missing keeps its time, as a frame of a file does that cannot be decoded: a clip that it stands
+    for is missing, and no other picture moves. Pictures of another size than the first one are allowed, as all are
+    resized to one square.
 
     Args:
         path: the folder.
@@ -124,21 +127,48 @@ def probe_frame_folder(path: str | Path, frames: FrameFolder, *, on_frame: Calla
         on_frame: called after every entry of the folder, as a sign of life.
 
     Raises:
-        VideoError: the folder cannot be used as a video; see ``count_pictures`` and ``read_picture``.
+        VideoError: the folder cannot be used as a video; see ``find_pictures`` and ``picture_format``.
     """
-    n_frames = count_pictures(path, frames, on_entry=on_frame)
-    codec, width, height = picture_format(path, frames.name(frames.first))
+    found = find_pictures(path, frames, on_entry=on_frame)
+    codec, width, height = _first_format(path, map(frames.name, found.numbers), on_frame)
     return Probe(
-        timestamps=np.arange(n_frames) / frames.fps,
+        timestamps=np.arange(found.expected) / frames.fps,
         start=0.0,
-        duration=n_frames / frames.fps,
+        duration=found.expected / frames.fps,
         estimated=True,
         width=width,
         height=height,
         codec=codec,
         container="frames",
         decoder="frames",
+        share=len(found.numbers) / found.expected,
+        note=found.note,
     )
+
+
+def _first_format(path: str | Path, names: Iterable[str], on_frame: Callable[[], None] | None) -> tuple[str, int, int]:
+    """Format and size of the first picture that can be opened; raises what is wrong with the first where none can."""
+    error: VideoError | None = None
+    for name in names:
+        try:
+            return picture_format(path, name)
+        except VideoError as reason:
+            error = error or reason
+        if on_frame:
+            on_frame()
+    raise error or VideoError("no_frames", "no picture in the folder")
+
+
+def share_there(share: float, clips: float, decoder: str) -> float:
+    """The part of a video that is there.
+
+    Args:
+        share: of what was announced, as in ``Probe``.
+        clips: the part of the clips that could be read.
+        decoder: as in ``Probe``. The clips of a file are spread over what is in it, those of a folder over all
+            pictures that are announced: there a missing picture counts once.
+    """
+    return min(share, clips) if decoder == "frames" else share * clips
 
 
 @dataclass(frozen=True)

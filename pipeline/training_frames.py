@@ -19,7 +19,7 @@ from pipeline.decode_pool import DecodePool
 from pipeline.errors import InfrastructureError
 from pipeline.frame_folder import FrameFolder
 from pipeline.prefetch import prefetched
-from pipeline.probe import Probe
+from pipeline.probe import Probe, share_there
 from pipeline.video import VideoError
 
 _MARGIN = 7  # frames are decoded larger by a seventh (224 from 256, 112 from 128): crops have something to cut off
@@ -123,7 +123,8 @@ def probe_videos(
         if on_video:
             on_video()
         if isinstance(probe, Probe) and probe.share < min_share:
-            probe = VideoError("missing_frames", f"the file holds {probe.share:.1%} of the frames that it announces")
+            lack = probe.note if video.frames else f"the file holds {probe.share:.1%} of the frames that it announces"
+            probe = VideoError("missing_frames", lack)
         if isinstance(probe, VideoError):
             failed[video.id] = probe
             continue
@@ -281,7 +282,8 @@ class TrainingFrames:
                     found[clip] = [show(frame, view, size) for frame, size in zip(frames, self.sizes, strict=True)]
                 assert stream.outcome is not None
                 error, n = stream.outcome.error, asked.pop(number)
-                if error is None and (not found or share * len(found) / n < self._min_share):
+                there = share_there(share, len(found) / n, self.videos[number].decoder)
+                if error is None and (not found or there < self._min_share):
                     error = VideoError("missing_frames", f"{len(found)} of {n} frames that were drawn can be decoded")
                 if error is None:
                     pictures.append((number, [found[clip] for clip in sorted(found)]))

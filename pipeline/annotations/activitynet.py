@@ -49,6 +49,11 @@ def read_activitynet(*, root: Path, file: Path, classes: Path | None = None) -> 
         class_list = ClassList(sorted({name for _, names in videos.values() for name in names}), file=file)
     rows = []
     for video_id, (split, names) in videos.items():
+        if split == "train" and not names:
+            raise UsageError(
+                f"{_place(file, text, video_id)}: has no 'annotations', and is to be trained on; give it some or "
+                "delete it"
+            )
         try:
             labels = tuple(class_list.named(str(file), name) for name in names)
         except UsageError:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipeline.annotations.class_lines import plain_names
 from pipeline.annotations.index import comparable
 from pipeline.annotations.text import all_lines
 from pipeline.errors import UsageError, did_you_mean
@@ -72,12 +73,13 @@ class ClassList:
 
 
 def read_classes(file: Path) -> ClassList:
-    """Read a class list of one name a line; the first line has index 0.
+    """Read a class list of one name a line; the first line has index 0. Numbers and a header: see ``plain_names``.
 
     Raises:
-        UsageError: the list is empty, has a blank line inside or a name twice, or cannot be read.
+        UsageError: the list is empty, has a blank line inside or a name twice, or cannot be read, or what
+            ``plain_names`` raises.
     """
-    names: dict[str, str] = {}
+    lines: list[tuple[str, str]] = []
     blank = None
     for where, name in all_lines(file):
         if not name:
@@ -85,9 +87,10 @@ def read_classes(file: Path) -> ClassList:
             continue
         if blank:
             raise UsageError(f"{blank}: a blank line inside the class list shifts the indices after it; delete it")
+        lines.append((where, name))
+    names: dict[str, str] = {}
+    for where, name in plain_names(file, lines):
         _add(names, where, name)
-    if len(names) > 1 and all(re.match(rf"{number}\s+\S", name) for number, name in enumerate(names, start=1)):
-        raise UsageError(f"{file}: the classes are numbered from 1; write the names alone, and number labels from 0")
     return _class_list(names, file, first=0)
 
 
@@ -101,7 +104,7 @@ def read_numbered_classes(file: Path) -> ClassList:
     for where, line in all_lines(file):
         if not line:
             continue
-        number, _, name = line.partition(" ")
+        number, name = [*line.split(None, 1), ""][:2]
         if number != str(len(names) + 1) or not name.strip():
             raise UsageError(f"{where}: should be `{len(names) + 1} name`, the classes numbered from 1: {line!r}")
         _add(names, where, name.strip())

@@ -5,17 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipeline.annotations.passed_over import describe_passed, is_passed_folder, is_video_name, passed_kind
 from pipeline.errors import UsageError
 from pipeline.spec_types import is_folder
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"),
-)
-
-
-def is_video_name(name: str) -> bool:
-    return name.lower().endswith(VIDEO_SUFFIXES)
+_PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def is_file(path: Path) -> bool:
@@ -33,7 +27,22 @@ def leaves(real_root: str, path: Path) -> bool:
 
 
 def video_files(root: Path) -> list[str]:
-    """Return the ids of all video files below a folder, sorted: paths relative to it, with `/`.
+    """Return the ids of all video files below a folder, sorted; see ``look_through``."""
+    return look_through(root).videos
+
+
+class Contents(NamedTuple):
+    """The files below a folder: paths relative to it, with `/`, sorted."""
+
+    videos: list[str]
+    passed: list[str]
+    """What looks like a video and is none; see ``passed_kind``."""
+    kinds: list[str]
+    """As what each of those is counted."""
+
+
+def look_through(root: Path) -> Contents:
+    """Find all videos below a folder, and what only looks like one.
 
     Links to files inside the root are listed, and so are links that lead nowhere, wherever that is, since an absent
     video is no reason to stop; see ``walk`` for the rest.
@@ -41,13 +50,29 @@ def video_files(root: Path) -> list[str]:
     Raises:
         UsageError: a folder cannot be read, a name is not UTF-8, or a link leaves the root.
     """
-    ids = [found.path for found in walk(root)]
-    for video_id in ids:
+    found = sorted(walk(root))
+    videos = [one.path for one in found if one.passed is None]
+    for video_id in videos:
         try:
             video_id.encode()
         except UnicodeEncodeError:
             raise UsageError(f"{root}: the file name {video_id!a} is not UTF-8; rename the file") from None
-    return sorted(ids)
+    passed = [(one.path, one.passed) for one in found if one.passed is not None]
+    return Contents(videos, [path for path, _ in passed], [kind for _, kind in passed])
+
+
+def passed_over(root: Path, *, has_frames: bool) -> str:
+    """One line about what only looks like a video below a folder; empty where there is nothing.
+
+    Args:
+        root: the folder.
+        has_frames: whether folders of pictures are videos, and so not looked into.
+
+    Raises:
+        UsageError: see ``walk``.
+    """
+    is_frame = (lambda name: name.lower().endswith(_PICTURES)) if has_frames else None
+    return describe_passed(found.passed for found in walk(root, is_frame=is_frame) if found.passed is not None)
 
 
 class Found(NamedTuple):
@@ -57,15 +82,17 @@ class Found(NamedTuple):
     """Relative to the root, with `/`."""
     kind: Literal["file", "link", "folder"]
     """A link is one to a file, perhaps broken."""
+    passed: str | None = None
+    """As what a file is counted that is no video; None of videos and folders."""
 
 
 def walk(
     root: Path, *, is_wanted: Callable[[str], bool] | None = None, is_frame: Callable[[str], bool] | None = None
 ) -> Iterator[Found]:
-    """Yield all video files below a folder, and the folders that are wanted, in no order.
+    """Yield all video files below a folder, what only looks like one, and the folders that are wanted, in no order.
 
-    Hidden files and folders are passed over. Links to folders inside the root are not followed: what they lead to is
-    found where it lies.
+    Hidden files and folders are passed over, and so are the folders of systems. Links to folders inside the root are
+    not followed: what they lead to is found where it lies.
 
     Args:
         root: the folder.
@@ -80,24 +107,33 @@ def walk(
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
-        for entry in _entries(root / prefix, is_frame if prefix else None):
-            path, wanted = prefix + entry.name, is_video_name(entry.name)
+        entries = _entries(root / prefix, is_frame if prefix else None)
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            path, kind = prefix + entry.name, passed_kind(entry.name, names)
+            wanted = kind is not None or is_video_name(entry.name)
             if entry.is_symlink():
                 linked_folder = is_folder(root / path)
-                if (wanted or linked_folder) and _exists(root / path) and leaves(real_root, root / path):
+                if (
+                    ((wanted and kind is None) or linked_folder)
+                    and _exists(root / path)
+                    and leaves(real_root, root / path)
+                ):
                     raise UsageError(
                         f"{root / path}: this link leaves the dataset's folder {real_root}; "
                         "put the videos themselves there"
                     )
                 if wanted and not linked_folder:
-                    yield Found(path, "link")
+                    yield Found(path, "link", kind)
             elif entry.is_dir(follow_symlinks=False):
+                if is_passed_folder(entry.name):
+                    continue
                 if is_wanted and is_wanted(path):
                     yield Found(path, "folder")
                 else:
                     waiting.append(f"{path}/")
             elif wanted:
-                yield Found(path, "file")
+                yield Found(path, "file", kind)
 
 
 def _entries(folder: Path, is_frame: Callable[[str], bool] | None) -> list[os.DirEntry[str]]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.annotations.files import is_video_name
 from pipeline.annotations.index import comparable
+from pipeline.annotations.passed_over import is_video_name
 from pipeline.annotations.text import beside, reading
 from pipeline.annotations.types import Annotations, Video
 from pipeline.errors import UsageError, did_you_mean

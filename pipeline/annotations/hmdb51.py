@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList
-from pipeline.annotations.files import is_video_name
 from pipeline.annotations.index import comparable
 from pipeline.annotations.listing import Row, find_videos
+from pipeline.annotations.passed_over import is_video_name
 from pipeline.annotations.text import beside, list_lines, plain_id, reading
 from pipeline.annotations.types import Annotations, SplitName
 from pipeline.errors import UsageError
@@ -49,9 +49,9 @@ def _split_files(folder: Path, split: int) -> Mapping[str, Path]:
 def _rows(file: Path, name: str, classes: ClassList) -> Iterator[Row]:
     label = classes.named(str(file), name)
     for where, line in list_lines(file):
-        video, _, part = line.rpartition(" ")
-        if part not in ("0", *_PARTS) or not is_video_name(video.strip()):
+        video, part = [*line.rsplit(None, 1), ""][:2]
+        if part not in ("0", *_PARTS) or not is_video_name(video):
             raise UsageError(f"{where}: should be `video.avi 0`, 1 (train) or 2 (test): {line!r}")
-        path = f"{name}/{plain_id(where, video.strip())}"
+        path = f"{name}/{plain_id(where, video)}"
         # A video of neither part stays in the store, since another split uses it; without a label nothing trains on it.
         yield Row(where, path, (path.rpartition(".")[0],), (label,) if part in _PARTS else (), _PARTS.get(part))

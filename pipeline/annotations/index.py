@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.annotations.files import is_file, walk
+from pipeline.annotations.passed_over import is_video_name
 
 # Last part of a name -> the paths that have it, each with its comparable form, a file's without extension. Tuples of
 # strings, since the garbage collector passes over them.
@@ -44,7 +45,12 @@ class VideoIndex:
             is_wanted=self._is_wanted if frame else None,
             is_frame=(lambda name: frame.fullmatch(name) is not None) if frame else None,
         )
-        for path, kind in found:
+        self.passed: list[str] = []
+        """As what the files are counted that only look like videos."""
+        for path, kind, passed in found:
+            if passed is not None and not self._is_listed(path):
+                self.passed.append(passed)
+                continue
             name = comparable(path if kind == "folder" else path.rpartition(".")[0])
             base = name.rpartition("/")[2]
             if base in self._bases and (kind != "link" or is_file(root / path)):
@@ -64,6 +70,10 @@ class VideoIndex:
     def files(self, name: str) -> list[str]:
         """Return the paths, relative to the root, of the files that may be the video of this name."""
         return self._best(comparable(name), self._files)
+
+    def _is_listed(self, path: str) -> bool:
+        """Whether the very file is listed: then it is a video, whatever its name looks like."""
+        return is_video_name(path) and comparable(path.rpartition(".")[0]) in self._listed
 
     def _is_wanted(self, path: str) -> bool:
         path = comparable(path)

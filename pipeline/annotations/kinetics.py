@@ -70,6 +70,8 @@ def _clips(file: Path, split: SplitName) -> Iterator[tuple[str, SplitName, str, 
                             f"{where}: the header lacks {', '.join(missing)}; it should be "
                             "label,youtube_id,time_start,time_end,split"
                         )
+                    if twice := [name for name in ("label", *required) if header.count(name) > 1]:
+                        raise UsageError(f"{where}: the header has {twice[0]} twice; delete one of the columns")
                     continue
                 if len(values) != len(header):
                     raise UsageError(

@@ -1,13 +1,13 @@
-"""mmaction2's lists: ``path label [label ..]``, or ``folder total_frames label [label ..]`` for folders of frames."""
+"""mmaction2's lists: ``path label [label ..]``, or ``folder [offset] total_frames label [label ..]`` for frames."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.files import is_video_name
 from pipeline.annotations.frame_list import read_frame_lists
 from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.text import beside, list_lines, listed_path, part_files
+from pipeline.annotations.passed_over import is_video_name
+from pipeline.annotations.text import beside, filled, list_lines, listed_path, part_files
 from pipeline.annotations.types import Annotations, SplitName
 from pipeline.errors import UsageError
 
@@ -20,6 +20,7 @@ def read_mmaction2(
     frames: str | None = None,
     first: int = 1,
     fps: float | None = None,
+    offset: bool | None = None,
     train: Path | None = None,
     val: Path | None = None,
     test: Path | None = None,
@@ -35,6 +36,7 @@ def read_mmaction2(
         frames: name of a frame, such as ``img_{:05d}.jpg``.
         first: number of the first frame.
         fps: frames a second; needed with ``frames``.
+        offset: whether lines of frames have an offset behind the folder; None where they must not look like it.
         train: list of the training part; likewise ``val`` and ``test``.
 
     Raises:
@@ -52,6 +54,7 @@ def read_mmaction2(
             template=frames,
             first=first,
             fps=fps,
+            offset=offset,
         )
     class_list = read_classes(beside(root, classes))
     return find_videos(_rows(parts, class_list, root, delimiter), root=root, class_names=class_list.names)
@@ -69,7 +72,9 @@ def _rows(
                     "the key 'frames' where they are folders of frames"
                 )
             path = listed_path(where, path, root)
-            yield Row(where, path, (path.rpartition(".")[0],), classes.labels(where, labels), split)
+            yield Row(
+                where, path, (path.rpartition(".")[0],), classes.labels(where, filled(where, labels, line)), split
+            )
 
 
 def _fields(line: str, delimiter: str | None) -> list[str]:

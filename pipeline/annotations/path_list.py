@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.annotations.classes import ClassList, read_classes
 from pipeline.annotations.files import is_file, leaves
-from pipeline.annotations.text import all_lines, beside, listed_path, outside, part_files, path_and_rest
+from pipeline.annotations.labels import Listed, check_labels
+from pipeline.annotations.text import all_lines, beside, filled, listed_path, outside, part_files, path_and_rest
 from pipeline.annotations.types import Annotations, Video
 from pipeline.errors import UsageError
 
@@ -17,7 +18,8 @@ def read_path_lists(
     """Read a dataset of ``path label`` lists.
 
     A label is an index into the class list (from 0) or the name of a class; several are separated by spaces or commas,
-    and a line without one is an unlabelled video. Listed videos that do not exist are kept as ``absent``.
+    and a line without one is an unlabelled video, which is for a part without labels. Listed videos that do not exist
+    are kept as ``absent``.
 
     Args:
         root: folder that the listed paths are relative to, and never leave.
@@ -32,6 +34,7 @@ def read_path_lists(
     seen: dict[str, str] = {}  # id -> file and line
     videos: list[Video] = []
     absent: list[Video] = []
+    listed: list[Listed] = []
     real_root = os.path.realpath(root)
     lists = part_files(root, train=train, val=val, test=test)
     for split, file in lists:
@@ -46,8 +49,10 @@ def read_path_lists(
                 raise UsageError(f"{where}: {video_id} is already listed at {seen[video_id]}; delete one of the lines")
             seen[video_id] = where
             labels = _labels(where, label_text, class_list)
+            listed.append((where, video_id, labels, split))
             video = Video(id=video_id, path=root / video_id, labels=labels, split=split)
             (videos if is_file(video.path) else absent).append(video)
+    notes = check_labels(listed, class_list.names)
     if not videos:
         what = f"none of the {len(absent)} listed videos exists" if absent else "no videos are listed"
         raise UsageError(f"{', '.join(str(file) for _, file in lists)}: {what}; paths are relative to {root}")
@@ -55,9 +60,11 @@ def read_path_lists(
         videos=tuple(sorted(videos, key=lambda video: video.id)),
         class_names=class_list.names,
         absent=tuple(sorted(absent, key=lambda video: video.id)),
+        notes=notes,
     )
 
 
 def _labels(where: str, text: str, classes: ClassList) -> tuple[int, ...]:
     # A class name may contain spaces and commas: try the whole text first.
-    return classes.labels(where, [text] if text in classes else re.split(r"[\s,]+", text) if text else [])
+    fields = [text] if text in classes else re.split(r"\s*,\s*|\s+", text) if text else []
+    return classes.labels(where, filled(where, fields, text))

@@ -1,11 +1,13 @@
 """Lines and paths of the files that list videos, each with its place for messages."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
-from pipeline.annotations.files import VIDEO_SUFFIXES
+from pipeline.annotations.passed_over import VIDEO_SUFFIXES
 from pipeline.annotations.types import SplitName
 from pipeline.errors import UsageError
 
@@ -13,6 +15,8 @@ from pipeline.errors import UsageError
 _ENTRY = re.compile(
     rf"(?P<path>.+(?:{'|'.join(re.escape(suffix) for suffix in VIDEO_SUFFIXES)}))(?:\s+(?P<rest>.+))?", re.IGNORECASE
 )
+# A drive of Windows, a URL, somebody's home: a place, and none below the root.
+_ELSEWHERE = re.compile(r"[A-Za-z]:/|[A-Za-z][A-Za-z0-9+.-]+:/|~[^/]*/")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # a json may escape halves of surrogate pairs
 
 
@@ -89,21 +93,70 @@ def path_and_rest(where: str, line: str) -> tuple[str, str]:
 
 
 def listed_path(where: str, text: str, root: Path) -> str:
-    """Return a listed path in its plain form, with ``/``.
+    """Return a listed path relative to the root in its plain form, with ``/``.
+
+    Absolute paths may lead into the root. A backslash separates folders, unless a file of that very name is there.
 
     Raises:
-        UsageError: it is absolute, has ``..``, or names nothing.
+        UsageError: it does not lie inside the root, has ``..``, or names nothing.
     """
+    if "\\" in text:
+        text = _with_slashes(text, root)
     # Strings, since lists have a hundred thousand lines and Path objects take most of the time.
     parts = [part for part in text.split("/") if part not in ("", ".")]
-    if text.startswith("/") or ".." in parts or not parts or "\0" in text:
+    if ".." in parts or not parts or "\0" in text:
+        raise outside(where, text, root)
+    if text.startswith("/"):
+        *folders, _ = parts
+        depth = _depth_of_root("/" + "/".join(folders), os.path.realpath(root))
+        if depth is None:
+            raise outside(where, text, root)
+        parts = parts[depth:]
+    elif _ELSEWHERE.match(text) and not _is_there(root, parts[0]):
         raise outside(where, text, root)
     return "/".join(parts)
 
 
+@lru_cache(maxsize=4096)
+def _depth_of_root(folder: str, real_root: str) -> int | None:
+    """How many folders deep the root is, by whatever links, in the path of an absolute folder; None where it is not."""
+    parts = folder.split("/")[1:]
+    for depth in range(len(parts), -1, -1):
+        if os.path.realpath("/" + "/".join(parts[:depth])) == real_root:
+            return depth
+    return None
+
+
+def _with_slashes(text: str, root: Path) -> str:
+    slashes = text.replace("\\", "/")
+    inside = not slashes.startswith("/") and ".." not in slashes.split("/")
+    return text if inside and _is_there(root, text) else slashes
+
+
+def _is_there(root: Path, path: str) -> bool:
+    try:
+        return (root / path).exists()
+    except (OSError, ValueError):  # a name too long, or one with a null byte
+        return False
+
+
 def outside(where: str, text: str, root: Path) -> UsageError:
     """Return the error of a listed path that leaves the root."""
-    return UsageError(f"{where}: {text!r} does not lie inside {root}; write paths relative to it, without '..'")
+    return UsageError(
+        f"{where}: {text!r} does not lie inside {root}, the dataset's root: correct one of them, or write paths "
+        "relative to it, without '..'"
+    )
+
+
+def filled(where: str, labels: list[str], line: str) -> list[str]:
+    """Return the labels of a line.
+
+    Raises:
+        UsageError: one is empty: there is a separator too many.
+    """
+    if "" in labels:
+        raise UsageError(f"{where}: a label is empty; correct the separators of {line!r}")
+    return labels
 
 
 def plain_id(where: str, text: str) -> str:

@@ -254,6 +254,21 @@ def test_dry_run_says_what_to_expect_and_writes_no_feature(dynaprop, workplace):
     assert not list((workplace / "stores").rglob("ledger"))
 
 
+def test_what_only_looks_like_a_video_is_counted_in_one_line(dynaprop, workplace):
+    for name in ("a/1.gif", "a/2.gif", "b/x.VOB", "only/3.gif", "a/y.mp4.part", "@eaDir/a/1.mp4", "lost+found/2.mp4"):
+        path = workplace / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"nothing")
+    line = "5 files are passed over: 3 .gif, 1 .vob, 1 unfinished download (known extensions: .mp4 .mkv"
+    for arguments in (("extract", "tiny", "--dry-run"), ("extract", "tiny"), ("datasets",)):
+        outcome = dynaprop(*arguments)
+        err = " ".join(outcome.err.split())
+        assert outcome.code == 0
+        assert err.count(line) == 1, arguments
+        assert ("no class, as no video lies in it: 'only'" in err) == (arguments[0] == "extract")
+    assert "features: 15 of 15 videos" in " ".join(dynaprop("extract", "tiny").err.split())
+
+
 def test_a_folder_without_labels_can_be_extracted_but_not_trained(dynaprop, workplace):
     for number in range(2):
         write_video(workplace / "flat" / f"{number}.mp4", seed=number)

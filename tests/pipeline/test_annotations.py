@@ -170,7 +170,6 @@ class TestPathList:
             ("a/1.mp4\t1", (1,)),
             ("  a/1.mp4   0  ", (0,)),
             ("./a//1.mp4 0", (0,)),
-            ("a/1.mp4", ()),
         ],
     )
     def test_line(self, dataset: Path, line: str, labels: tuple[int, ...]) -> None:
@@ -253,7 +252,7 @@ class TestPathList:
             ("run\njump\nrun\n", "classes.txt:3: class 'run' is already named at"),
             (None, "classes.txt: cannot be read (No such file or directory)"),
             (b"\xff\xfe", "classes.txt: is not UTF-8 text"),
-            ("1 run\n2 jump\n", "classes.txt: the classes are numbered from 1; write the names alone"),
+            ("1 run\n2 jump\n", "classes.txt:1: the classes are numbered from 1; write the names alone"),
             ("1\n0\n", "train.txt:1: 0 is the name of one class and the index of another"),
         ],
     )

@@ -356,7 +356,7 @@ class TestEnvironment:
                 ),
                 (
                     {"format": "mmaction2", "classes": "x", "train": "y", "fps": 25},
-                    "'fps' and 'first' are about folders of frames",
+                    "'fps', 'first' and 'offset' are about folders of frames",
                 ),
                 ({"format": "ucf101", "train": "y"}, "needs the key 'classes'"),
                 ({"format": "ucf101", "classes": "x"}, "needs a list: one of the keys 'train' and 'test'"),

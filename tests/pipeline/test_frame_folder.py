@@ -122,32 +122,82 @@ def test_figures_that_make_no_sense(figures):
 
 
 class TestCount:
-    def test_a_gap_is_named(self, tmp_path):
-        write_frames(tmp_path, FRAMES, grey(9))
-        (tmp_path / "image_00004.png").unlink()
-        (tmp_path / "image_00007.png").unlink()
-        assert refused(tmp_path, FRAMES) == ("missing_frames", "image_00004.png is missing, 7 of 9 are there")
+    """What is missing keeps its place; the times of the others are their numbers."""
 
-    def test_the_first_one_too(self, tmp_path):
-        write_frames(tmp_path, replace(FRAMES, first=2), grey(3))
-        assert refused(tmp_path, FRAMES) == ("missing_frames", "image_00001.png is missing, 3 of 4 are there")
-
-    def test_fewer_than_announced(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("missing", "announced", "note"),
+        [
+            ([4, 7], None, "image_00004.png is missing, 7 of 9 are there"),
+            ([4, 7], 9, "image_00004.png is missing, 7 of 9 are there"),
+            ([1], 9, "image_00001.png is missing, 8 of 9 are there"),
+            ([1], None, "image_00001.png is missing, 8 of 9 are there"),
+            ([9], 9, "image_00009.png is missing, 8 of 9 are there"),
+            ([], 12, "image_00010.png is missing, 9 of 12 are there"),
+        ],
+    )
+    def test_a_gap_is_named_and_nothing_moves(self, tmp_path, missing, announced, note):
         write_frames(tmp_path, FRAMES, grey(9))
-        announced = replace(FRAMES, n_frames=10**9)
-        assert refused(tmp_path, announced)[1] == "image_00010.png is missing, 9 of 1000000000 are there"
+        for number in missing:
+            (tmp_path / FRAMES.name(number)).unlink()
+        probe = probe_frame_folder(tmp_path, replace(FRAMES, n_frames=announced))
+        expected = announced or 9
+        np.testing.assert_array_equal(probe.timestamps, np.arange(expected) / 10)
+        assert (probe.duration, probe.note) == (expected / 10, note)
+        assert probe.share == pytest.approx((9 - len(missing)) / expected)
+
+    def test_next_to_none_of_what_is_announced(self, tmp_path):
+        """No list decides how much memory is taken."""
+        write_frames(tmp_path, FRAMES, grey(9))
+        kind, detail = refused(tmp_path, replace(FRAMES, n_frames=10**9))
+        assert (kind, detail) == ("missing_frames", "image_00010.png is missing, 9 of 1000000000 are there")
+        Image.fromarray(grey(1)[0]).save(tmp_path / "image_123456789.png")
+        assert refused(tmp_path, FRAMES)[0] == "missing_frames"
 
     def test_more_than_announced_are_not_used(self, tmp_path):
         """Published results on a list are results on the frames that it announces."""
         write_frames(tmp_path, FRAMES, grey(9))
         (tmp_path / "image_00008.png").unlink()  # behind the last announced one: no gap
-        assert probe_frame_folder(tmp_path, replace(FRAMES, n_frames=6)).n_frames == 6
+        probe = probe_frame_folder(tmp_path, replace(FRAMES, n_frames=6))
+        assert (probe.n_frames, probe.share, probe.note) == (6, 1.0, "")
 
     def test_nothing_there(self, tmp_path):
         assert refused(tmp_path, FRAMES) == ("no_frames", "no picture image_00001.png or later in the folder")
         assert refused(tmp_path / "gone", FRAMES)[0] == "unreadable"
         (tmp_path / "file").touch()
         assert refused(tmp_path / "file", FRAMES)[0] == "unreadable"
+
+    @pytest.mark.parametrize(("on_disk", "first"), [(0, 1), (1, 0)])
+    @pytest.mark.parametrize("hole", [None, 5])
+    def test_numbered_from_another_number_than_first(self, tmp_path, on_disk, first, hole):
+        """Each picture would be taken for its neighbour."""
+        frames = replace(FRAMES, first=first, n_frames=9)
+        write_frames(tmp_path, replace(FRAMES, first=on_disk), grey(9))
+        if hole:
+            (tmp_path / FRAMES.name(hole)).unlink()
+        kind, detail = refused(tmp_path, frames)
+        assert kind == "missing_frames"
+        lacking, there = ("image_00009.png", "image_00000.png") if first else ("image_00000.png", "image_00009.png")
+        assert detail == (
+            f"{lacking} is missing and {there} is there: are the pictures numbered from {on_disk}? "
+            f"then write `first: {on_disk}`"
+        )
+        assert probe_frame_folder(tmp_path, replace(frames, first=on_disk)).n_frames == 9
+
+    def test_a_picture_0_beside_all_that_count_is_noted(self, tmp_path):
+        write_frames(tmp_path, replace(FRAMES, first=0), grey(10))
+        probe = probe_frame_folder(tmp_path, replace(FRAMES, n_frames=9))
+        assert probe.share == 1
+        assert probe.note == "image_00000.png is there, too, before the first one that counts (`first: 1`)"
+
+    def test_the_first_pictures_may_be_broken(self, tmp_path):
+        write_frames(tmp_path, FRAMES, grey(9))
+        (tmp_path / "image_00001.png").write_bytes(b"")
+        (tmp_path / "image_00002.png").write_bytes(b"<svg/>")
+        probe = probe_frame_folder(tmp_path, FRAMES)
+        assert (probe.n_frames, probe.codec, probe.width, probe.height) == (9, "png", 24, 16)
+        for path in tmp_path.iterdir():
+            path.write_bytes(b"")
+        assert refused(tmp_path, FRAMES)[0] == "unreadable"
 
 
 class TestPictures:
@@ -290,13 +340,11 @@ def test_a_child_reads_folders_and_files_alike(tmp_path):
     wanted, spoilt = (request(tmp_path / name, FRAMES) for name in ("good", "gap"))
     (tmp_path / "gap" / FRAMES.name(int(spoilt.frames[2]) + 1)).unlink()
     with DecodePool(workers=1, deadline=20) as pool:
-        probe, error, no_video = pool.probe(
+        probe, holed, no_video = pool.probe(
             [str(tmp_path / "good"), str(tmp_path / "gap"), str(tmp_path / "good")], [FRAMES, FRAMES, None]
         )
-        assert isinstance(probe, Probe)
-        assert probe.n_frames == 25
-        assert isinstance(error, VideoError)
-        assert error.kind == "missing_frames"
+        assert isinstance(probe, Probe) and isinstance(holed, Probe)
+        assert (probe.n_frames, probe.share, holed.n_frames, holed.share) == (25, 1, 25, 24 / 25)
         assert isinstance(no_video, VideoError)
         assert no_video.kind == "unreadable"
         good, gap = pool.decode([wanted, spoilt], [16], ["frames", "frames"])

@@ -100,6 +100,10 @@ class TestAbsent:
         assert not again
 
 
+def shares(manifest: Manifest) -> list[float]:
+    return list(manifest.current()["share"])
+
+
 class TestFrameFolder:
     @pytest.fixture
     def video(self, tmp_path) -> Video:
@@ -149,10 +153,23 @@ class TestFrameFolder:
         picture = (video.path / "005.png").read_bytes()
         (video.path / "005.png").unlink()
         _, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
-        assert kinds(manifest) == {"v": "missing_frames"}
+        assert shares(manifest) == [0.95]
         (video.path / "005.png").write_bytes(picture)
-        _, manifest = follow(manifest, tmp_path, pool, [video])
-        assert kinds(manifest) == {"v": None}
+        changes, manifest = follow(manifest, tmp_path, pool, [video])
+        assert ids(changes.to_probe) == ["v"]
+        assert shares(manifest) == [1.0]
+
+    @pytest.mark.parametrize("missing", [["001.png"], ["020.png"], ["001.png", "011.png", "020.png"]])
+    def test_a_gap_at_an_end_is_no_change_by_itself(self, tmp_path, pool, video, missing):
+        """Size and time are those of the first and the last picture that are there."""
+        video = replace(video, frames=replace(FRAMES, n_frames=20))
+        for name in missing:
+            (video.path / name).unlink()
+        _, manifest = follow(Manifest.empty(shard_rows=50), tmp_path, pool, [video])
+        assert shares(manifest) == [1 - len(missing) / 20]
+        assert not compare(manifest, [video], root=tmp_path)
+        (video.path / "002.png").unlink()
+        assert compare(manifest, [video], root=tmp_path).removed == ("v",)
 
     def test_a_folder_where_a_file_was(self, tmp_path, pool, manifest):
         file = Video(id="v", path=write_video(tmp_path / "v.mp4"))
