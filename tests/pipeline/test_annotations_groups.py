@@ -86,12 +86,13 @@ class TestReading:
         """So that a split does not change with what is on disk."""
         touch(tmp_path, "a.avi")
         write(tmp_path, "classes.txt", "kick\n")
-        write(tmp_path, "train.txt", "a.avi kick\nb.avi kick\nno-label.avi\n")
+        write(tmp_path, "train.txt", "a.avi kick\nb.avi kick\n")
+        write(tmp_path, "test.txt", "no-label.avi\n")
         write(tmp_path, "persons.csv", "video,group\na,p1\nb,p2\n")
         spec = DatasetSpec(
             name="x",
             root=tmp_path,
-            annotations={"format": "list", "classes": "classes.txt", "train": "train.txt"},
+            annotations={"format": "list", "classes": "classes.txt", "train": "train.txt", "test": "test.txt"},
             groups={"file": "persons.csv"},
         )
         assert groups(read_annotations(spec)) == {"a.avi": "p1", "b.avi": "p2", "no-label.avi": None}
