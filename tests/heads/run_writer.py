@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from heads.chance import LEVELS
 from heads.results import RunFolder
 from heads.rows import Asked, Measured, UnitTables
 from heads.setting import Setting, expand
@@ -67,11 +68,12 @@ def tables_of(seed: int) -> UnitTables:
             **{"dataset": "d", "split": "test", "fold": None, "experiment": None, "recipe": "lite"},
             **vars(setting),
             **{"options_digest": "0", "feature_key": "f", "seed": seed, "top1": seed + number / 8, "map": 0.5},
+            **dict.fromkeys(LEVELS, 0.5),
         }
         for number, setting in enumerate(SETTINGS)
     ]
     results = pd.DataFrame(rows)
-    keys = results.drop(columns=["top1", "map"])
+    keys = results.drop(columns=["top1", "map", *LEVELS])
     predictions = keys.merge(pd.DataFrame({"video_id": VIDEOS, "predicted": seed}), how="cross")
     per_class = keys.merge(pd.DataFrame({"class_name": ["x", "y"], "average_precision": float(seed)}), how="cross")
     return UnitTables(results, predictions, per_class, frame_scores=predictions if seed == 0 else None)
