@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.files import file_identity
+from pipeline.identity import file_identity
 from tests.pipeline.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

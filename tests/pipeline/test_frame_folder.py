@@ -15,8 +15,8 @@ from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
 from pipeline.extraction import Extraction
-from pipeline.files import folder_identity
 from pipeline.frame_folder import FrameFolder, picture_format, read_picture
+from pipeline.identity import folder_identity
 from pipeline.probe import Probe, probe_frame_folder, probe_video
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.video import VideoError

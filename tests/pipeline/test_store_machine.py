@@ -29,7 +29,7 @@ from pipeline.annotations import Annotations, Video
 from pipeline.cached import locate_backbone, open_store, store_path
 from pipeline.errors import DynapropError
 from pipeline.extraction import Extraction, ExtractionSummary
-from pipeline.files import file_identity
+from pipeline.identity import file_identity
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.store import FeatureStore
 from pipeline.verify import verify_key
