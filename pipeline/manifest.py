@@ -5,7 +5,7 @@ store is ever given to another video; a video that owns none leaves nothing. Vid
 lacks have an entry too, of the error kind ``absent``. Labels and splits live elsewhere and may change freely.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -273,14 +273,13 @@ def recorded(row: Mapping[Any, Any], root: str | Path) -> tuple[Source, FileIden
     return Source(Path(root, row["path"]), folder, pictures_of(known, row["frames"], row["n_frames"])), known
 
 
-def pictures_of(known: FileIdentity, clips: Collection[int], n_frames: int) -> Iterable[int]:
-    """Indices of the pictures of a folder that its identity is of: those that clips show, or the first where none do.
+def pictures_of(known: FileIdentity, clips: Iterable[int], n_frames: int) -> Iterable[int]:
+    """Indices of the pictures of a folder that its identity is of: the first, those that clips show, and the last.
 
-    Those of earlier versions are of the first and the last one.
+    The identities of earlier versions are of the first and the last one.
     """
-    if known.content and not known.is_whole and n_frames:
-        return 0, n_frames - 1
-    return clips if len(clips) else (0,)
+    ends = {0, max(0, n_frames - 1)}
+    return sorted(ends if known.content and not known.is_whole else ends.union(clips))
 
 
 def decoder_of(row: Mapping[Any, Any], decoder: str = "pyav") -> str:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline.annotations import Video
+from pipeline.changed_files import find_changed, known_videos
 from pipeline.clips import ClipGrid, clip_grid
 from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES
 from pipeline.frame_folder import picture_numbers
-from pipeline.identity import NOTHING, FileIdentity, Hashing, Source, Stamp, could_be, identify_all
-from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder, identity_of, pictures_of
+from pipeline.identity import NOTHING, FileIdentity, Hashing, Source, Stamp
+from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, pictures_of
 from pipeline.outdated import look_again, other_content, same_places
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
@@ -25,10 +25,6 @@ from pipeline.video import VideoError
 _VIDEOS_A_SAVE = 1024  # at least; each save begins a new shard
 _GROWTH = 4  # a save for each quarter more: all saves together cost no more than some of the whole
 _SECONDS_A_SAVE = 120  # or sooner
-_KNOWN = [
-    *("video_id", "path", "size", "mtime_ns", "content", "ctime_ns", "error_kind", "n_frames"),
-    *("picture_template", "picture_first", "picture_fps", "picture_n_frames", "rules"),
-]  # what tells whether a video is the same
 _PLACE = ["shard", "video_id", "row"]
 _FIRST = (0,)  # the picture that counts of a folder without clips
 
@@ -103,9 +99,9 @@ def compare(
         retry: ids to probe and extract anew although their files are the same.
         hashing: shows how far the reading is.
     """
-    current = {row.video_id: row for row in manifest.current()[_KNOWN].itertuples(index=False)}
-    found = _look(manifest, current, videos, hashing)
-    again = set(retry)
+    current = known_videos(manifest)
+    found = find_changed(manifest, current, videos, hashing=hashing)
+    again, below = set(retry), f"{root.as_posix()}/"
     to_probe, removed, moved, retried, outdated, listed = [], [], [], [], [], set()
     for video in videos:
         listed.add(video.id)
@@ -120,7 +116,7 @@ def compare(
                 retried.append(video)
             elif row.rules < READING_RULES:
                 outdated.append(video)
-            if row.path != _relative(video.path, root):
+            if row.path != video.path.as_posix().removeprefix(below):
                 moved.append(video)
     lost = []
     for video in absent:
@@ -300,53 +296,6 @@ def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
     }
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What lies where known videos lay, by id; what is not named is the same."""
-
-    other: set[str]
-    touched: dict[str, FileIdentity]
-    """The same bytes at other times."""
-    in_doubt: list[str]
-    """Some of the others: see ``Changes``."""
-
-
-def _look(manifest: Manifest, current: Mapping[str, Any], videos: Sequence[Video], hashing: Hashing | None) -> _Found:
-    """Tell the videos that have changed from those that were touched: by size and times, then by their bytes."""
-    folders = manifest.current()
-    folders = folders[folders["picture_template"].notna()]
-    clips = dict(zip(folders["video_id"], folders["frames"], strict=True))
-    found = _Found(set(), {}, [])
-    asked: list[tuple[str, FileIdentity, Source, Stamp]] = []
-    for video in videos:
-        row = current.get(video.id)
-        if row is None:
-            continue
-        folder = frame_folder(row._asdict()) if isinstance(row.picture_template, str) else None
-        if row.error_kind == ABSENT or folder != video.frames:
-            found.other.add(video.id)
-            continue
-        known = identity_of(row)
-        source = Source(video.path, folder, () if folder is None else pictures_of(known, clips[video.id], row.n_frames))
-        stamp = source.stamp()
-        if known.is_of(stamp):
-            continue
-        if could_be(known, stamp):
-            asked.append((video.id, known, source, stamp))
-        else:
-            found.other.add(video.id)
-            readable = not isinstance(row.error_kind, str)
-            if readable and known.content and not known.is_whole and known.size == stamp[0]:
-                found.in_doubt.append(video.id)
-    identities = identify_all([(source, stamp) for _, _, source, stamp in asked], hashing=hashing)
-    for (video_id, known, _, _), identity in zip(asked, identities, strict=True):
-        if identity.content == known.content:
-            found.touched[video_id] = identity
-        else:
-            found.other.add(video_id)
-    return found
-
-
 def _identity(video: Video, stamp: Stamp, probe: Probe | VideoError, grid: ClipGrid | None) -> FileIdentity:
     """What is to be noted of a file that looked like ``stamp`` before it was probed.
 
@@ -356,7 +305,7 @@ def _identity(video: Video, stamp: Stamp, probe: Probe | VideoError, grid: ClipG
         return FileIdentity(stamp[0], stamp[1], "", stamp[2])
     if video.frames is None:
         return FileIdentity(stamp[0], stamp[1], probe.content, stamp[2])
-    identity = Source(video.path, video.frames, grid.frames).identity()
+    identity = Source(video.path, video.frames, pictures_of(NOTHING, grid.frames, probe.n_frames)).identity()
     try:
         pictures = len(picture_numbers(video.path, video.frames))
     except OSError:
