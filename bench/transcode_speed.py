@@ -14,6 +14,7 @@ from bench.machine import median_seconds
 from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest
 from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
+from pipeline.identity import file_stamp
 from pipeline.probe import Probe
 from pipeline.transcode import SHORT_SIDE
 
@@ -64,8 +65,7 @@ def measure_transcode(
     video, copy = folder / "video.mp4", folder / "copy.mp4"
     write_moving_pictures(video, seconds=seconds, size=size)
     with DecodePool(workers=1) as pool:
-        stamp = video.stat().st_size, video.stat().st_mtime_ns
-        wanted = CopyRequest(path=str(video), stamp=stamp, copy=copy, tag="", short_side=SHORT_SIDE)
+        wanted = CopyRequest(path=str(video), stamp=file_stamp(video), copy=copy, tag="", short_side=SHORT_SIDE)
         (made,) = pool.transcode([wanted])
         if not isinstance(made, CopyOutcome):
             raise made

@@ -14,12 +14,13 @@ from prefect.tasks import exponential_backoff
 from flows.artifacts import log_shard, progress_artifact, show_failures
 from flows.extraction import open_extraction
 from flows.interrupts import keep_listening
-from flows.progress import say, steps
+from flows.progress import reading_again, say, steps
 from flows.workspace import open_workspace
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
 from pipeline.label_notes import expected_notes
+from pipeline.plan import Changes
 from pipeline.specs import INLINE
 
 
@@ -59,7 +60,8 @@ def extract_features(
         if rows != workspace.dataset.shard_rows:
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
         tell_notes(extraction)
-        changes = extraction.changes(retry_failed=retry_failed)
+        changes = extraction.changes(retry_failed=retry_failed, hashing=reading_again)
+        _tell_touched(changes)
         if remote and changes.n_probes:
             from flows.workers import require_cluster  # Dask takes a second
 
@@ -104,7 +106,8 @@ def expect(
     workspace = open_workspace(dataset, recipe, catalog)
     with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
         tell_notes(extraction)
-        changes = extraction.changes(retry_failed=retry_failed)
+        changes = extraction.changes(retry_failed=retry_failed, hashing=reading_again)
+        _tell_touched(changes)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)
@@ -128,6 +131,17 @@ def extract_here(
     for shard, then in zip_longest(shards, shards[1:]):
         extract = partial(extraction.extract_shard, then=then, on_clips=on_clips)
         on_shard(extract_shard(shard, plan.videos_of(shard), extract))
+
+
+def _tell_touched(changes: Changes) -> None:
+    """Say what came of videos that have other times than were noted of them."""
+    if changes.touched:
+        say(f"{len(changes.touched):,} videos have other times and the same bytes: nothing is done for them")
+    if changes.in_doubt:
+        say(
+            f"{len(changes.in_doubt):,} videos, {changes.in_doubt[0]} first, have other times than an earlier version "
+            "noted, which noted too little to tell whether they have changed: they are extracted again"
+        )
 
 
 def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:

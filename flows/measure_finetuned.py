@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from flows.extract_features import tell
 from flows.extraction import open_extraction
-from flows.progress import say, steps
+from flows.progress import reading_again, say, steps
 from flows.units import branch_cost
 from flows.workspace import Workspace
 from heads.features import load_features
@@ -66,7 +66,7 @@ def measure_finetuned(
         specs = tuned_backbones(workspace, models.places)
         tuned = _with_backbones(workspace, specs)
         with open_extraction(tuned, device=models.device, workers=workers, deadline=deadline, wait=True) as extraction:
-            plan = extraction.plan(extraction.changes())
+            plan = extraction.plan(extraction.changes(hashing=reading_again))
             with steps("extract", plan.clips_to_do, "clips") as progress:
                 extraction.extract_shards(plan.shards, on_clips=progress.advance)
             tell(extraction.summary())

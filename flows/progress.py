@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -90,6 +90,21 @@ def steps(label: str, total: int, unit: str) -> Iterator[Steps]:
         counter.finish(completed=False)
         raise
     counter.finish(completed=True)
+
+
+@contextmanager
+def reading_again(size: int) -> Iterator[Callable[[int], None]]:
+    """Show how far the reading of files is that have other times than noted; see ``pipeline.identity.Hashing``."""
+    with steps("read files of other times", size >> 20, "MiB") as progress:
+        lock, done = threading.Lock(), 0
+
+        def count(n_bytes: int) -> None:
+            nonlocal done
+            with lock:
+                before, done = done, done + n_bytes
+                progress.advance((done >> 20) - (before >> 20))
+
+        yield count
 
 
 def say(message: str) -> None:

@@ -5,7 +5,7 @@ import shlex
 from prefect import flow
 
 from flows.interrupts import keep_listening
-from flows.progress import say, steps
+from flows.progress import reading_again, say, steps
 from flows.workspace import files_home, open_originals, read_videos, say_notes
 from pipeline.annotations import Annotations
 from pipeline.errors import DynapropError
@@ -51,7 +51,7 @@ def transcode(
         wait=wait,
         on_note=say,
     ) as transcoding:
-        videos = transcoding.to_do()
+        videos = transcoding.to_do(hashing=reading_again)
         with steps("transcode", len(videos), "videos") as progress:
             transcoding.run(videos, on_video=progress.advance)
         summary = transcoding.summary()

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from flows.extraction import open_extraction
-from flows.progress import say, steps
+from flows.progress import reading_again, say, steps
 from flows.verify_runs import check_runs, repair_runs
 from flows.workspace import Workspace
 from pipeline.annotations import Annotations
@@ -17,6 +17,7 @@ from pipeline.cached import cached_key, locate_backbone, open_store, store_path
 from pipeline.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out
 from pipeline.errors import DynapropError
 from pipeline.extraction import Extraction
+from pipeline.identity import FileIdentity
 from pipeline.object_path import StoragePath
 from pipeline.plan import shards_to_do
 from pipeline.store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
@@ -35,6 +36,8 @@ class Findings:
     """Shards that have to be written anew, by feature key."""
     suspects: dict[str, bool] = field(default_factory=dict)
     """Ids of the videos that the deep check objects to; True: they have to be probed again."""
+    learnt: dict[str, FileIdentity] = field(default_factory=dict)
+    """What the deep check has found out about files of which an earlier version noted less."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class DeepOptions:
 
 
 def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) -> None:
-    """Check every published shard of both branches, and the results of all runs, reading only.
+    """Check all published shards and the results of all runs; only what a deep check has learnt of files is written.
 
     Args:
         workspace: dataset and recipe.
@@ -61,6 +64,12 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
     _require_store(workspace)
     store = open_store(workspace.dataset, workspace.home, read_only=True)
     findings = _check(workspace, store, deep)
+    if findings.learnt:
+        try:
+            with open_extraction(workspace, device="cpu") as extraction:
+                _learn(extraction, findings)
+        except DynapropError as error:
+            typer.echo(f"what was learnt of {len(findings.learnt)} files could not be noted: {error}")
     if old := store.manifest().outdated():
         typer.echo(
             f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which "
@@ -106,6 +115,8 @@ def repair_features(
         if strays := remove_strays(root):
             typer.echo(f"{len(strays)} temporary files deleted")
         findings = _check(workspace, extraction.store, deep)
+        if findings.learnt:
+            _learn(extraction, findings)
         if findings.problems:
             shards = _recompute(extraction, findings)
             left = _check(workspace, extraction.store, deep, shards=shards, suspects=list(findings.suspects))
@@ -182,9 +193,19 @@ def _check_deeply(
     _list(problems)
     findings.problems += problems
     findings.suspects = {video: video in check.other_outcome for video in check.problems}
+    same = sort_out(list(check.learnt), store=store, annotations=workspace.annotations(), root=workspace.dataset.root)
+    findings.learnt = {video.id: check.learnt[video.id] for video in same.unchanged}
     for key in keys:
         if shards := store.manifest().shards_of(check.problems):
             findings.bad[key] = findings.bad.get(key, set()) | shards
+
+
+def _learn(extraction: Extraction, findings: Findings) -> None:
+    extraction.learn(findings.learnt)
+    typer.echo(
+        f"{len(findings.learnt)} videos were cached by an earlier version, which noted only parts of their files; "
+        "their features are right, so all bytes of the files count from now on"
+    )
 
 
 def _extract_again(
@@ -225,7 +246,7 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
             extraction.check_lock()
             store.ledger(key).withdraw(shard)
     unfinished = set(shards_to_do(store, manifest, keys))  # after the withdrawal: what is bad may be unreadable
-    changes = extraction.changes(retry=again).only(ids)
+    changes = extraction.changes(retry=again, hashing=reading_again).only(ids)
     with steps("probe", changes.n_probes, "videos") as progress:
         plan = extraction.plan(changes, on_video=progress.advance)
     to_do = [shard for shard in plan.shards if shard in bad or shard not in unfinished]

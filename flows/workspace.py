@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import say, steps
+from flows.progress import reading_again, say, steps
 from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
@@ -57,7 +57,9 @@ class Workspace:
             return read_videos(self.dataset)
         target = self._original_target
         table = load_copies(self.dataset.root, target=target, short_side=side)
-        return annotations_of_copies(read_videos(self.original), table, target=target, short_side=side)
+        return annotations_of_copies(
+            read_videos(self.original), table, target=target, short_side=side, hashing=reading_again
+        )
 
     def require_root(self) -> None:
         """Check that there is something to read, without reading it.

@@ -22,12 +22,14 @@ import pandas as pd
 from pipeline.annotations import Annotations, Video
 from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, UsageError
-from pipeline.files import FileIdentity, file_identity, publish_parquet, read_parquet, writing
+from pipeline.files import publish_parquet, read_parquet, writing
+from pipeline.identity import NOTHING, UNKNOWN, FileIdentity, Hashing, Source, Stamp, could_be, identify_all
+from pipeline.lock import StoreLock
+from pipeline.lock_record import LocalLockRecord
 from pipeline.specs import DatasetSpec
 from pipeline.transcode import SHORT_SIDE
 
 TABLE = "copies.parquet"
-NOTHING = FileIdentity(-1, -1, "")  # of a file that cannot be read, or is not there
 
 _LONGEST = 180  # bytes of a name, of the 255 that file systems take: some are for what is put around it
 _SIGNS = " .,+=@()[]'!-"  # of names, besides letters and digits
@@ -49,8 +51,11 @@ _COLUMNS = {
     "height": "int64",
     "seconds": "float64",
     "rules": "int64",
+    "original_ctime_ns": "int64",  # -1: an earlier version did not note it
+    "copy_ctime_ns": "int64",
 }
-_ADDED = {"rules": 0}  # not in the first tables: what stands there for their copies
+# Not in the first tables: what stands there for their copies.
+_ADDED = {"rules": 0, "original_ctime_ns": UNKNOWN, "copy_ctime_ns": UNKNOWN}
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,6 @@ class Copy:
     rules: int = READING_RULES
     """Under which it was made, or was found to be right."""
 
-    def is_of(self, original: Path) -> bool:
-        """Whether the original is still what the copy was made of; it is read only where size or time changed."""
-        with suppress(OSError):
-            status = original.stat()
-            if (status.st_size, status.st_mtime_ns) == self.original.stamp:
-                return True
-        return identity_of(original).content == self.original.content
-
-    def is_there(self, folder: Path) -> bool:
-        """Whether the copy lies below the folder with the size that it had."""
-        try:
-            return self.error_kind is None and (folder / self.path).stat().st_size == self.copy.size
-        except OSError:
-            return False
-
 
 class CopyTable:
     """The table of one folder of copies, by video id.
@@ -104,6 +94,7 @@ class CopyTable:
     def __init__(self, folder: Path, copies: Iterable[Copy] = ()) -> None:
         self.folder = folder
         self.copies = {copy.video_id: copy for copy in copies}
+        self._touched: dict[str, tuple[Copy, Copy]] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -138,12 +129,72 @@ class CopyTable:
         """Add what became of a video, or replace it."""
         self.copies[copy.video_id] = copy
 
-    def current(self, video: Video) -> Copy | None:
-        """What became of a video as it is on disk; None if it was never tried, or has changed, or its copy has."""
-        copy = self.copies.get(video.id)
-        if copy is None or not copy.is_of(video.path):
-            return None
-        return copy if copy.error_kind is not None or copy.is_there(self.folder) else None
+    @property
+    def touched(self) -> bool:
+        """Whether files had other times, and the same bytes, than the table on disk says."""
+        return bool(self._touched)
+
+    def current(self, videos: Iterable[Video], *, hashing: Hashing | None = None) -> dict[str, Copy]:
+        """What became of videos as they are on disk, by id; without those never tried or changed, or whose copy has.
+
+        A file is read, and all of it, only where its size or a time has changed; what times it has is noted then.
+
+        Args:
+            videos: files.
+            hashing: shows how far the reading is.
+        """
+        found: dict[str, Copy] = {}
+        asked: list[tuple[str, str, FileIdentity, Source, Stamp]] = []
+        for video in videos:
+            copy = self.copies.get(video.id)
+            if copy is None:
+                continue
+            read = self._to_read(copy, video)
+            if read is not None:
+                found[video.id] = copy
+                asked += read
+        identities = identify_all([(source, stamp) for *_, source, stamp in asked], hashing=hashing)
+        for (video_id, name, known, *_), identity in zip(asked, identities, strict=True):
+            if identity.content != known.content:
+                found.pop(video_id, None)
+            elif video_id in found:
+                found[video_id] = replace(found[video_id], **{name: identity})  # type: ignore[arg-type]
+        for video_id, copy in found.items():
+            if copy != self.copies[video_id]:
+                self._touched[video_id] = self.copies[video_id], copy
+                self.copies[video_id] = copy
+        return found
+
+    def _to_read(self, copy: Copy, video: Video) -> list[tuple[str, str, FileIdentity, Source, Stamp]] | None:
+        """The files of a copy whose bytes have to tell whether they are the same; None where one has changed."""
+        read = []
+        for name, path, known in (
+            ("original", video.path, copy.original),
+            *([("copy", self.folder / copy.path, copy.copy)] if copy.error_kind is None else []),
+        ):
+            source = Source(path)
+            stamp = source.stamp()
+            noted = known.is_whole or known.ctime_ns != UNKNOWN  # else a copy was known by its size alone
+            if known.is_of(stamp) or (name == "copy" and not noted and known.size == stamp[0]):
+                continue
+            if not could_be(known, stamp):
+                return None
+            read.append((copy.video_id, name, known, source, stamp))
+        return read
+
+    def remember(self) -> None:
+        """Note on disk what was touched. Where that cannot be, whoever comes next reads it again."""
+        with (
+            suppress(DynapropError, ValueError),
+            StoreLock(LocalLockRecord(self.folder), name=str(self.folder)) as lock,
+        ):
+            table = CopyTable.load(self.folder)  # as whoever held the lock has left it
+            for before, after in self._touched.values():
+                if table.copies.get(before.video_id) == before:
+                    table.put(after)
+            lock.check()
+            table.save()
+            self._touched.clear()
 
 
 def copies_folder(dataset: DatasetSpec, short_side: int, home: Path) -> Path:
@@ -189,7 +240,9 @@ def copy_path(video_id: str) -> str:
     return "/".join([_safe(folder, _SIGNS.replace(".", "")) or "%" for folder in folders] + [f"{_safe(name)}.mp4"])
 
 
-def annotations_of_copies(annotations: Annotations, table: CopyTable, *, target: str, short_side: int) -> Annotations:
+def annotations_of_copies(
+    annotations: Annotations, table: CopyTable, *, target: str, short_side: int, hashing: Hashing | None = None
+) -> Annotations:
     """The same videos by the paths of their copies; those that no copy could be made of become absent.
 
     Args:
@@ -197,6 +250,7 @@ def annotations_of_copies(annotations: Annotations, table: CopyTable, *, target:
         table: the copies.
         target: the dataset as the user named it, for messages.
         short_side: of the copies, for messages.
+        hashing: shows how far it is where videos, or their copies, have to be read.
 
     Raises:
         UsageError: the videos are folders of pictures.
@@ -206,8 +260,11 @@ def annotations_of_copies(annotations: Annotations, table: CopyTable, *, target:
     videos: list[Video] = []
     failed: list[Video] = []
     lacking: list[Video] = []
+    current = table.current(annotations.videos, hashing=hashing)
+    if table.touched:
+        table.remember()
     for video in annotations.videos:
-        copy = table.current(video)
+        copy = current.get(video.id)
         if copy is None:
             lacking.append(video)
         else:
@@ -245,14 +302,6 @@ def require_files(annotations: Annotations, target: str) -> None:
             )
 
 
-def identity_of(path: Path) -> FileIdentity:
-    """Identify a file; one that cannot be read has an identity, too."""
-    try:
-        return file_identity(path)
-    except OSError:
-        return NOTHING
-
-
 def _safe(name: str, signs: str = _SIGNS) -> str:
     """A name of letters, digits and these signs; what is too long for a file system ends in a digest."""
     safe = re.sub(rf"[^\w{re.escape(signs)}]", lambda sign: "".join(f"%{byte:02X}" for byte in _encoded(sign[0])), name)
@@ -275,7 +324,7 @@ def _row(copy: Copy) -> dict[str, object]:
 
 def _copy(row: dict[str, object]) -> Copy:
     def identity(name: str) -> FileIdentity:
-        keys = ("size", "mtime_ns", "content")
+        keys = ("size", "mtime_ns", "content", "ctime_ns")
         return FileIdentity(**{key: row.pop(f"{name}_{key}") for key in keys})  # type: ignore[arg-type]
 
     del row["status"]

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +22,8 @@ import numpy as np
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.earlier_rules import read_alike
 from pipeline.frame_folder import FrameFolder
-from pipeline.probe import probe_frame_folder, probe_video
+from pipeline.identity import ContentHash, Stamp, file_stamp, settled
+from pipeline.probe import Probe, probe_frame_folder, probe_video
 from pipeline.transcode import NotWritten, check_copy, transcode_video
 from pipeline.video import VideoError
 
@@ -71,9 +73,31 @@ def _probe(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     if folder:
         answer = asdict(probe_frame_folder(path, folder, on_frame=alive))
     else:
-        answer = asdict(probe_video(path, by_decoding=request["by_decoding"], on_frame=alive))
+        answer = asdict(_probe_file(path, by_decoding=request["by_decoding"], alive=alive))
     answer["timestamps"] = answer["timestamps"].tolist()
     return answer
+
+
+def _probe_file(path: str, *, by_decoding: bool, alive: Callable[[], None]) -> Probe:
+    """Probe a file and take its hash behind the demuxer, which reads all of it, so that the disk is read once."""
+    stamp, digest = _stamp(path), ""
+    with ContentHash(path, lambda _: alive()) as content:
+
+        def follow(position: int) -> None:
+            with suppress(OSError):  # a bad place on the disk that the video does not need
+                content.follow(position)
+
+        probe = probe_video(path, by_decoding=by_decoding, on_frame=alive, on_position=follow)
+        with suppress(OSError):
+            digest = content.finish()
+    return replace(probe, content=digest if stamp is not None and _stamp(path) == stamp else "")
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        return settled(lambda: file_stamp(path))
+    except OSError:
+        return None  # the probe says why
 
 
 def _read_alike(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
@@ -116,8 +140,7 @@ def _transcode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
         )
     except NotWritten as refusal:
         return {"not_written": [refusal.number, refusal.reason]}
-    status = os.stat(path)  # noqa: PTH116
-    if [status.st_size, status.st_mtime_ns] != request["stamp"]:
+    if list(file_stamp(path)) != request["stamp"]:
         raise VideoError("changed", "while it was transcoded; the next transcoding looks again")
     return {"transcoded": asdict(made)}
 

@@ -21,6 +21,7 @@ from pipeline.decode_process import ChildLost, DecodeProcess
 from pipeline.errors import DynapropError
 from pipeline.files import published, writing
 from pipeline.frame_folder import FrameFolder
+from pipeline.identity import Stamp
 from pipeline.probe import Probe
 from pipeline.transcode import Transcoded
 from pipeline.video import VideoError
@@ -50,8 +51,8 @@ class CopyRequest:
     """A video to transcode."""
 
     path: str
-    stamp: tuple[int, int]
-    """Size and modification time (ns) that the copy is of; while it is made they must not change."""
+    stamp: Stamp
+    """Size and times that the copy is of; while it is made they must not change."""
     copy: Path
     """Where the copy belongs. What lies there is kept if it is a whole copy with this tag, else replaced."""
     tag: str

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.annotations import Annotations, Video
-from pipeline.manifest import Manifest
+from pipeline.identity import FileIdentity
+from pipeline.manifest import Manifest, identity_of
 from pipeline.plan import compare
 from pipeline.store import FeatureStore
 
@@ -40,7 +41,9 @@ class DeepCheck:
     problems: dict[str, str]
     """What is wrong, by video."""
     other_outcome: tuple[str, ...]
-    """Those of them that have another status or number of clips now."""
+    """Those of them that have another status, number of clips or file now."""
+    learnt: dict[str, FileIdentity]
+    """What the files are whose features are right, by video, as far as an earlier version noted less."""
 
 
 def sample_videos(
@@ -83,12 +86,17 @@ def compare_features(
     problems: dict[str, str] = {}
     different: set[str] = set()
     other_outcome: set[str] = set()
+    known, found = (_identities(store, video_ids) for store in (stored, second))
+    for video in video_ids:
+        if video in known and known[video].is_whole and found[video].content != known[video].content:
+            problems[video] = "its file has other bytes than were extracted, at the same size and times"
+            other_outcome.add(video)
     for key in keys:
         first_rows, second_rows = _rows(stored, key, video_ids), _rows(second, key, video_ids)
         for video in video_ids:
             before, now = _outcome(first_rows.get(video)), _outcome(second_rows.get(video))
             if before != now:
-                problems[video] = f"{key}: {before} is stored, {now} came out"
+                problems.setdefault(video, f"{key}: {before} is stored, {now} came out")
                 other_outcome.add(video)
                 continue
             if before == _FAILED:
@@ -104,7 +112,27 @@ def compare_features(
                 clip = int(cosines.argmin())
                 problems.setdefault(video, f"{key}: clip {clip} has a cosine of {cosines[clip]:.4f} with its second")
     identical = len(set(video_ids) - different - other_outcome)
-    return DeepCheck(len(video_ids), clips, identical, cosine, problems, tuple(sorted(other_outcome)))
+    proven = _of_no_other_key(stored, keys, set(video_ids) - problems.keys())
+    learnt = {
+        video: found[video]
+        for video in sorted(proven & known.keys())
+        if found[video].is_whole and not known[video].is_whole
+    }
+    return DeepCheck(len(video_ids), clips, identical, cosine, problems, tuple(sorted(other_outcome)), learnt)
+
+
+def _identities(store: FeatureStore, video_ids: Sequence[str]) -> dict[str, FileIdentity]:
+    """What the manifest says of the files of these videos, by id."""
+    table = store.manifest().current()
+    return {row.video_id: identity_of(row) for row in table[table["video_id"].isin(set(video_ids))].itertuples()}
+
+
+def _of_no_other_key(store: FeatureStore, keys: Sequence[str], video_ids: set[str]) -> set[str]:
+    """Those of the videos that have no features under other keys, which may be of an earlier file."""
+    others = store.keys().keys() - set(keys)
+    published = set().union(*(store.ledger(key).published() for key in others))
+    table = store.manifest().current()
+    return video_ids - set(table.loc[table["shard"].isin(published), "video_id"])
 
 
 def _outcome(row: Any) -> str:

@@ -17,9 +17,8 @@ from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodedVideo, DecodeOutcome, DecodePool
 from pipeline.errors import InfrastructureError
 from pipeline.feature_key import FeatureKey
-from pipeline.files import file_identity
 from pipeline.ledger import LedgerRow
-from pipeline.manifest import decoder_of, frame_folder, stream_and_size
+from pipeline.manifest import decoder_of, frame_folder, recorded, stream_and_size
 from pipeline.probe import share_there
 from pipeline.shard_features import ShardFeatures
 from pipeline.store import FeatureStore
@@ -262,17 +261,8 @@ class Extractor:
 
     def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
         """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""
-        path = Path(self._root, record["path"])
-        try:
-            status = path.stat()
-            same = (
-                frame_folder(record) is not None
-                or (status.st_size, status.st_mtime_ns) == (record["size"], record["mtime_ns"])
-                or file_identity(path).content == record["content"]  # touched alone
-            )
-        except OSError:
-            same = False
-        if same:
+        source, known = recorded(record, self._root)
+        if source.is_still(known):
             return outcome
         return replace(outcome, error=VideoError("changed", "since it was probed; the next extraction looks again"))
 

@@ -1,7 +1,7 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import Extractor, ShardResult, array_attributes
 from pipeline.feature_key import FeatureKey
+from pipeline.identity import FileIdentity, Hashing
 from pipeline.lock import StoreLock
 from pipeline.lock_record import lock_record
 from pipeline.manifest import Manifest
@@ -192,18 +193,30 @@ class Extraction:
         """Name of the feature key by backbone."""
         return {name: key.name for name, (key, _) in self.backbones.items()}
 
+    def learn(self, identities: Mapping[str, FileIdentity]) -> None:
+        """Note what the files of some videos are, by id, of which an earlier version noted less."""
+        manifest = self.store.manifest()
+        known = manifest.contents()
+        self.check_lock()
+        manifest.restamped({video: identity for video, identity in identities.items() if video not in known}).save(
+            self.store.manifest_path
+        )
+
     def restore_arrays(self) -> list[str]:
         """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
         gone = self._gone_arrays()
         self._describe(gone)
         return [key.name for key in gone]
 
-    def changes(self, *, retry_failed: bool = False, retry: Iterable[str] = ()) -> Changes:
+    def changes(
+        self, *, retry_failed: bool = False, retry: Iterable[str] = (), hashing: Hashing | None = None
+    ) -> Changes:
         """Compare the files on disk with the manifest; videos that changed while they were decoded are tried again.
 
         Args:
             retry_failed: probe and extract failed videos again.
             retry: ids of others to probe and extract again.
+            hashing: shows how far it is where videos have to be read.
         """
         manifest = self.store.manifest()
         failed = failed_videos(self.store, list(self.key_names.values()))
@@ -214,6 +227,7 @@ class Extraction:
             root=self.dataset.root,
             absent=self.annotations.absent,
             retry={*again, *retry},
+            hashing=hashing,
         )
 
     def plan(

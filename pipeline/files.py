@@ -1,7 +1,6 @@
 """Files that are whole or absent: what a crash leaves behind is never half of a result."""
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.frame_folder import FrameFolder, is_picture_file, picture_numbers
 from pipeline.leftovers import temporary_file
 from pipeline.object_path import StoragePath, reaching
 
 _ROWS = 2**17  # of a parquet file's groups
-_EDGE = 64 * 1024  # bytes of head and of tail that identify a video file
 
 _MAKE_ROOM = "; make room, then the same command goes on; what was finished is kept"
 _UNLOCK = "; make it writable, or set DYNAPROP_HOME to a folder that is"
@@ -50,57 +46,6 @@ _PASSING = (
     errno.ENETDOWN,
     errno.ENETUNREACH,
 )
-
-
-@dataclass(frozen=True)
-class FileIdentity:
-    """What tells one video's content from another's without reading all of it."""
-
-    size: int
-    mtime_ns: int
-    content: str
-    """SHA-256 of size, head and tail."""
-
-    @property
-    def stamp(self) -> tuple[int, int]:
-        """Size and time: while they are the same, the content is not looked at."""
-        return self.size, self.mtime_ns
-
-
-def file_identity(path: Path) -> FileIdentity:
-    """Identify a file by size, modification time and a hash of its head and tail (64 KiB each)."""
-    status = path.stat()
-    digest = hashlib.sha256(str(status.st_size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_EDGE))
-        file.seek(max(0, status.st_size - _EDGE))
-        digest.update(file.read(_EDGE))
-    return FileIdentity(status.st_size, status.st_mtime_ns, digest.hexdigest()[:32])
-
-
-def folder_identity(path: Path, frames: FrameFolder) -> FileIdentity:
-    """Identify a folder of pictures by their numbers, from one listing, and by its first and last picture.
-
-    Pictures that are added, removed or renamed change it, and so does another first or last picture; a picture between
-    them that is overwritten in place does not. Size and time are those of ``folder_stamp``.
-    """
-    numbers = picture_numbers(path, frames)
-    names = [frames.name(number) for number in (numbers[:1] + numbers[-1:])]
-    digest = hashlib.sha256(" ".join(map(str, numbers)).encode())
-    for name in names:
-        if is_picture_file(path, name):
-            digest.update(file_identity(path / name).content.encode())
-    return FileIdentity(*folder_stamp(path, names), digest.hexdigest()[:32])
-
-
-def folder_stamp(path: Path, names: Iterable[str]) -> tuple[int, int]:
-    """Bytes of some pictures of a folder, and the sum of their and the folder's modification times in ns, modulo 2^63.
-
-    The sum, since the newest time would hide that a picture was replaced by an older one.
-    """
-    pictures = [(path / name).stat() for name in names]
-    times = path.stat().st_mtime_ns + sum(picture.st_mtime_ns for picture in pictures)
-    return sum(picture.st_size for picture in pictures), times % 2**63
 
 
 @contextmanager

@@ -8,6 +8,7 @@ lacks have an entry too, of the error kind ``absent``. Labels and splits live el
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,8 +18,9 @@ import pyarrow as pa
 from pipeline.clips import ClipGrid
 from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError
-from pipeline.files import FileIdentity, publish_parquet, read_parquet, writing
+from pipeline.files import publish_parquet, read_parquet, writing
 from pipeline.frame_folder import FrameFolder
+from pipeline.identity import UNKNOWN, FileIdentity, Source, is_whole
 from pipeline.object_path import StoragePath
 from pipeline.probe import Probe
 from pipeline.video import VideoError
@@ -61,12 +63,15 @@ COLUMNS = {
     "picture_first": "Int64",
     "picture_fps": "float64",
     "picture_n_frames": "Int64",
+    "ctime_ns": "int64",  # -1: an earlier version did not note it
 }
 # Not in the first manifests: what stands there for their videos.
 _ADDED = {
     **{"share": 1.0, "stream": None, "note": "", "rules": 0},
     **{"picture_template": None, "picture_first": None, "picture_fps": None, "picture_n_frames": None},
+    "ctime_ns": UNKNOWN,
 }
+_IDENTITY = ("size", "mtime_ns", "content", "ctime_ns")
 _REFRESHED = ("width", "height", "codec", "container", "decoder", "stream", "note", "rules")
 
 
@@ -198,6 +203,26 @@ class Manifest:
         table.loc[place, "path"] = table.loc[place, "video_id"].map(dict(paths))
         return Manifest(table, shard_rows=self.shard_rows)
 
+    def restamped(self, identities: Mapping[str, FileIdentity]) -> "Manifest":
+        """A copy that notes of these current videos, by id, what their files are; their rows stay."""
+        table = self.table.copy()
+        current = self.current()["video_id"]
+        places = current[current.isin(set(identities))]
+        for name in _IDENTITY:
+            values = [getattr(identities[video_id], name) for video_id in places]
+            table.loc[places.index, name] = pd.Series(values, index=places.index, dtype=COLUMNS[name])
+        return Manifest(table, shard_rows=self.shard_rows)
+
+    def contents(self) -> dict[str, str]:
+        """Hash of all bytes of each current video's file, by id; of a folder, of the pictures that its clips show.
+
+        Videos that an earlier version noted, or that cannot be read, have none.
+        """
+        table = self.current()
+        return {
+            video: hash_ for video, hash_ in zip(table["video_id"], table["content"], strict=True) if is_whole(hash_)
+        }
+
     def refreshed(self, videos: Iterable[ProbedVideo]) -> "Manifest":
         """A copy that says of these current videos what is known of them today; their rows and clips stay."""
         current, table = self.current(), self.table.copy()
@@ -228,6 +253,33 @@ def _column(values: list[Any], dtype: Any) -> pd.Series:
     flat = np.concatenate(values) if values else np.array([])
     lists = pa.ListArray.from_arrays(ends, pa.array(flat, dtype.pyarrow_dtype.value_type))
     return pd.Series(pd.arrays.ArrowExtensionArray(lists))
+
+
+def identity_of(row: Any) -> FileIdentity:
+    """What a row, a named tuple, says of the file that its video was."""
+    return FileIdentity(row.size, row.mtime_ns, row.content, row.ctime_ns)
+
+
+def recorded(row: Mapping[Any, Any], root: str | Path) -> tuple[Source, FileIdentity]:
+    """Where the frames of a row's video come from, and what that was.
+
+    Args:
+        row: of the manifest.
+        root: folder that its path is relative to.
+    """
+    folder, known = frame_folder(row), FileIdentity(*(row[name] for name in _IDENTITY))
+    if folder is None:
+        return Source(Path(root, row["path"])), known
+    return Source(Path(root, row["path"]), folder, pictures_of(known, row["frames"], row["n_frames"])), known
+
+
+def pictures_of(known: FileIdentity, clips: Iterable[int], n_frames: int) -> Iterable[int]:
+    """Indices of the pictures of a folder that its identity is of: the first, those that clips show, and the last.
+
+    The identities of earlier versions are of the first and the last one.
+    """
+    ends = {0, max(0, n_frames - 1)}
+    return sorted(ends if known.content and not known.is_whole else ends.union(clips))
 
 
 def decoder_of(row: Mapping[Any, Any], decoder: str = "pyav") -> str:
@@ -290,6 +342,7 @@ def _row(video: ProbedVideo) -> dict[str, Any]:
         "size": video.identity.size,
         "mtime_ns": video.identity.mtime_ns,
         "content": video.identity.content,
+        "ctime_ns": video.identity.ctime_ns,
         "removed": False,
         "rules": READING_RULES,
         "error_kind": failed.kind if failed else None,

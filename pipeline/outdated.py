@@ -15,6 +15,7 @@ from pipeline.annotations import Video
 from pipeline.clips import ClipGrid
 from pipeline.decode_pool import DecodePool
 from pipeline.errors import DynapropError, InfrastructureError
+from pipeline.identity import is_whole
 from pipeline.manifest import Manifest, ProbedVideo
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
@@ -93,7 +94,12 @@ def look_again(
                         raise InfrastructureError(f"{root} has gone; is its disk still mounted?")
                     continue
                 (same if known_error == video.probe.kind else other).append(video)
-            elif known_error or video.grid is None or not same_places(row, video.probe, video.grid):
+            elif (
+                known_error
+                or video.grid is None
+                or other_content(row, video)
+                or not same_places(row, video.probe, video.grid)
+            ):
                 other.append(video)
             elif video.folder is not None:
                 same.append(_without_times(video))
@@ -114,6 +120,11 @@ def _without_times(video: ProbedVideo) -> ProbedVideo:
     """Without what a million videos have no room for in memory."""
     assert isinstance(video.probe, Probe)
     return replace(video, probe=replace(video.probe, timestamps=video.probe.timestamps[:0]))
+
+
+def other_content(row: Any, video: ProbedVideo) -> bool:
+    """Whether a row of the manifest is known to be of other bytes than were probed, whatever size and times say."""
+    return is_whole(row.content) and row.content != video.identity.content
 
 
 def same_places(row: Any, probe: Probe, grid: ClipGrid) -> bool:

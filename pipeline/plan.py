@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline.annotations import Video
-from pipeline.clips import clip_grid
+from pipeline.changed_files import find_changed, known_videos
+from pipeline.clips import ClipGrid, clip_grid
 from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES
-from pipeline.files import FileIdentity, file_identity, folder_identity, folder_stamp
 from pipeline.frame_folder import picture_numbers
-from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, frame_folder
-from pipeline.outdated import look_again, same_places
+from pipeline.identity import NOTHING, FileIdentity, Hashing, Source, Stamp
+from pipeline.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, pictures_of
+from pipeline.outdated import look_again, other_content, same_places
 from pipeline.probe import Probe
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError
@@ -25,12 +25,8 @@ from pipeline.video import VideoError
 _VIDEOS_A_SAVE = 1024  # at least; each save begins a new shard
 _GROWTH = 4  # a save for each quarter more: all saves together cost no more than some of the whole
 _SECONDS_A_SAVE = 120  # or sooner
-_KNOWN = [
-    *("video_id", "path", "size", "mtime_ns", "content", "error_kind", "n_frames"),
-    *("picture_template", "picture_first", "picture_fps", "picture_n_frames", "rules"),
-]  # what tells whether a video is the same
 _PLACE = ["shard", "video_id", "row"]
-_NOTHING = FileIdentity(-1, -1, "")  # of a file that cannot be read
+_FIRST = (0,)  # the picture that counts of a folder without clips
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,15 @@ class Changes:
     outdated: tuple[Video, ...] = ()
     """Unchanged videos that an earlier version read by its own rules: to be probed again, and extracted again where
     today's read other frames."""
+    touched: tuple[tuple[str, FileIdentity], ...] = ()
+    """Ids of videos of other times, but the same bytes, and what is to be noted of their files."""
+    in_doubt: tuple[str, ...] = ()
+    """Ids of some of those to probe: they may be the same, but an earlier version noted too little to tell."""
 
     def __bool__(self) -> bool:
-        return bool(self.to_probe or self.removed or self.absent or self.moved or self.retried or self.outdated)
+        return bool(
+            self.to_probe or self.removed or self.absent or self.moved or self.retried or self.outdated or self.touched
+        )
 
     @property
     def n_probes(self) -> int:
@@ -73,6 +75,8 @@ class Changes:
             moved=some(self.moved),
             retried=some(self.retried),
             outdated=some(self.outdated),
+            touched=tuple(one for one in self.touched if one[0] in ids),
+            in_doubt=tuple(video_id for video_id in self.in_doubt if video_id in ids),
         )
 
 
@@ -83,8 +87,9 @@ def compare(
     root: Path,
     absent: Sequence[Video] = (),
     retry: Iterable[str] = (),
+    hashing: Hashing | None = None,
 ) -> Changes:
-    """Compare the videos on disk with the manifest; reads a file's bytes only where size or time changed.
+    """Compare the videos on disk with the manifest; reads a file, and all of it, only where size or a time changed.
 
     Args:
         manifest: what the store knows.
@@ -92,16 +97,18 @@ def compare(
         root: folder that the manifest's paths are relative to.
         absent: what is listed besides, but not on disk.
         retry: ids to probe and extract anew although their files are the same.
+        hashing: shows how far the reading is.
     """
-    current = {row.video_id: row for row in manifest.current()[_KNOWN].itertuples(index=False)}
-    again = set(retry)
+    current = known_videos(manifest)
+    found = find_changed(manifest, current, videos, hashing=hashing)
+    again, below = set(retry), f"{root.as_posix()}/"
     to_probe, removed, moved, retried, outdated, listed = [], [], [], [], [], set()
     for video in videos:
         listed.add(video.id)
         row = current.get(video.id)
         if row is None:
             to_probe.append(video)
-        elif row.error_kind == ABSENT or not _same_video(row, video):
+        elif video.id in found.other:
             removed.append(video.id)
             to_probe.append(video)
         else:
@@ -109,7 +116,7 @@ def compare(
                 retried.append(video)
             elif row.rules < READING_RULES:
                 outdated.append(video)
-            if row.path != _relative(video.path, root):
+            if row.path != video.path.as_posix().removeprefix(below):
                 moved.append(video)
     lost = []
     for video in absent:
@@ -126,6 +133,8 @@ def compare(
         moved=tuple(moved),
         retried=tuple(retried),
         outdated=tuple(outdated),
+        touched=tuple(found.touched.items()),
+        in_doubt=tuple(found.in_doubt),
     )
 
 
@@ -157,21 +166,23 @@ def apply_changes(
         on_video: called after each probed video.
     """
     manifest = manifest.without(changes.removed)
+    if changes.touched:
+        manifest = manifest.restamped(dict(changes.touched))
     if changes.moved:
         manifest = manifest.moved({video.id: _relative(video.path, root) for video in changes.moved})
     if changes.absent:
         gone = VideoError(ABSENT, "not on disk")
         lost = [(video, _relative(video.path, root)) for video in changes.absent]
         manifest = manifest.extended(
-            [ProbedVideo(video.id, path, _NOTHING, gone, None, video.frames) for video, path in lost]
+            [ProbedVideo(video.id, path, NOTHING, gone, None, video.frames) for video, path in lost]
         )
 
     def probe_all(videos: Sequence[Video]) -> Iterator[ProbedVideo]:
-        identities: deque[FileIdentity] = deque()
+        stamps: deque[Stamp] = deque()
 
         def paths() -> Iterator[str]:
             for video in videos:  # before the probe: a file that still grows is another one afterwards
-                identities.append(_identity(video))
+                stamps.append(Source(video.path, video.frames, _FIRST).stamp())
                 yield str(video.path)
 
         for video, probe in zip(videos, pool.probe(paths(), (video.frames for video in videos)), strict=True):
@@ -184,7 +195,7 @@ def apply_changes(
                     min_clips=min_clips,
                     max_clips=max_clips,
                 )
-            identity = identities.popleft()
+            identity = _identity(video, stamps.popleft(), probe, grid)
             if on_video:
                 on_video()
             yield ProbedVideo(video.id, _relative(video.path, root), identity, probe, grid, video.frames)
@@ -280,40 +291,27 @@ def _staying(manifest: Manifest, videos: Sequence[ProbedVideo]) -> set[str]:
         and isinstance(video.probe, Probe)
         and (row := known.get(video.video_id)) is not None
         and row.rules == READING_RULES  # else another recipe's features may be of other frames
+        and not other_content(row, video)
         and same_places(row, video.probe, video.grid)
     }
 
 
-def _same_video(known: Any, video: Video) -> bool:
-    """Whether a row of the manifest (a named tuple) is about what now lies at the video's path."""
-    if frame_folder(known._asdict()) != video.frames:
-        return False
-    try:
-        if _stamp(known, video) == (known.size, known.mtime_ns):
-            return True
-    except OSError:
-        return bool(known.size == _NOTHING.size)
-    return _identity(video).content == known.content
+def _identity(video: Video, stamp: Stamp, probe: Probe | VideoError, grid: ClipGrid | None) -> FileIdentity:
+    """What is to be noted of a file that looked like ``stamp`` before it was probed.
 
-
-def _stamp(known: Any, video: Video) -> tuple[int, int]:
-    """Size and time of the file; for a frame folder of the pictures that the row has used."""
+    Of one that is no video the times alone count: to probe it once more is quicker than to read it.
+    """
+    if isinstance(probe, VideoError) or grid is None:
+        return FileIdentity(stamp[0], stamp[1], "", stamp[2])
     if video.frames is None:
-        status = video.path.stat()
-        return status.st_size, status.st_mtime_ns
-    used = [video.frames.name(video.frames.first + index) for index in (0, known.n_frames - 1) if known.n_frames]
+        return FileIdentity(stamp[0], stamp[1], probe.content, stamp[2])
+    identity = Source(video.path, video.frames, pictures_of(NOTHING, grid.frames, probe.n_frames)).identity()
     try:
-        return folder_stamp(video.path, used)
-    except FileNotFoundError:  # the first or the last one may have been missing all along
-        numbers = picture_numbers(video.path, video.frames)
-        return folder_stamp(video.path, [video.frames.name(number) for number in (numbers[:1] + numbers[-1:])])
-
-
-def _identity(video: Video) -> FileIdentity:
-    try:
-        return folder_identity(video.path, video.frames) if video.frames else file_identity(video.path)
-    except OSError:  # the probe has said why; an unreadable file has an identity too
-        return _NOTHING
+        pictures = len(picture_numbers(video.path, video.frames))
+    except OSError:
+        return NOTHING
+    there = round(probe.share * probe.n_frames)
+    return identity if pictures == there else NOTHING  # else pictures came or went since
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -48,6 +48,8 @@ class Probe:
     """Number of the video stream; None for a folder of pictures."""
     note: str = ""
     """What decided between several video streams; of a folder, which picture is missing."""
+    content: str = ""
+    """Hash of all bytes of the file, as a decode pool takes it; empty for a folder, or where the file changed."""
     seconds: float = 0.0
     """Wall time that a decode pool took to probe it."""
 
@@ -56,20 +58,27 @@ class Probe:
         return len(self.timestamps)
 
 
-def probe_video(path: str | Path, *, by_decoding: bool = False, on_frame: Callable[[], None] | None = None) -> Probe:
+def probe_video(
+    path: str | Path,
+    *,
+    by_decoding: bool = False,
+    on_frame: Callable[[], None] | None = None,
+    on_position: Callable[[int], None] | None = None,
+) -> Probe:
     """Read the presentation times of all frames, from the packets where they can be trusted, else by decoding.
 
     Args:
         path: the file.
         by_decoding: decode all frames in any case.
         on_frame: called after every packet or frame, as a sign of life.
+        on_position: called with the place of every packet in the file, as far as the container knows it.
 
     Raises:
         VideoError: the file cannot be used as a video.
     """
     with VideoFile(path, on_packet=on_frame) as video:
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 0) or 25.0
-        packets = _read_packets(video, on_frame)
+        packets = _read_packets(video, on_frame, on_position)
         stream, note = video.stream.index, video.note
     with VideoFile(path, stream=stream) as video:
         times = None if by_decoding else packets.times
@@ -181,7 +190,9 @@ class _Packets:
     """As in ``Probe``."""
 
 
-def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Packets:
+def _read_packets(
+    video: VideoFile, on_frame: Callable[[], None] | None, on_position: Callable[[int], None] | None
+) -> _Packets:
     formats = video.formats
     h264 = H264Stream(video.stream.codec_context.extradata) if video.codec == "h264" else None
     shown: list[int | None] = []
@@ -191,6 +202,8 @@ def _read_packets(video: VideoFile, on_frame: Callable[[], None] | None) -> _Pac
     for packet in video.packets():
         if on_frame:
             on_frame()
+        if on_position and packet.pos is not None:
+            on_position(packet.pos)
         picture = h264.look(packet) if h264 else INDEPENDENT if packet.is_keyframe else DEPENDENT
         if not dts and picture not in (INDEPENDENT, None):  # cut off from what was before; what is none is damaged
             entered = False

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.annotations import Annotations, Video
-from pipeline.copies import Copy, CopyTable, copies_folder, copy_path, identity_of, require_files
+from pipeline.copies import Copy, CopyTable, copies_folder, copy_path, require_files
 from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
 from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, UsageError
-from pipeline.files import FileIdentity, file_identity, writing
+from pipeline.files import writing
+from pipeline.identity import FileIdentity, Hashing, Source, Stamp
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.specs import DatasetSpec
@@ -119,8 +120,11 @@ class Transcoding:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._lock.__exit__()
 
-    def to_do(self) -> tuple[Video, ...]:
+    def to_do(self, *, hashing: Hashing | None = None) -> tuple[Video, ...]:
         """The videos without a copy.
+
+        Args:
+            hashing: shows how far it is where videos, or their copies, have to be read.
 
         Raises:
             UsageError: the videos are folders of pictures.
@@ -128,7 +132,13 @@ class Transcoding:
         annotations = self._annotations() if callable(self._annotations) else self._annotations
         require_files(annotations, self._target)
         self._videos = annotations.videos
-        return tuple(video for video in self._videos if not self._has_copy(video))
+        current = self._table.current(self._videos, hashing=hashing)
+        there = {video_id for video_id, copy in current.items() if copy.error_kind is None}
+        return tuple(
+            video
+            for video in self._videos
+            if video.id not in there or self._table.copies[video.id].rules < READING_RULES
+        )
 
     def run(self, videos: Sequence[Video], *, on_video: Callable[[], None] | None = None) -> None:
         """Make copies, and say so in the table as work goes on.
@@ -155,7 +165,7 @@ class Transcoding:
                 raise
             finally:
                 self.transcoded += pool.transcoded_videos
-        if videos:
+        if videos or self._table.touched:
             self._save()
 
     def summary(self) -> TranscodingSummary:
@@ -177,21 +187,25 @@ class Transcoding:
             folder=self.folder,
         )
 
-    def _has_copy(self, video: Video) -> bool:
-        copy = self._table.current(video)
-        return copy is not None and copy.error_kind is None and copy.rules >= READING_RULES
-
     def _requests(self, videos: Sequence[Video], begun: deque[tuple[Video, FileIdentity]]) -> Iterator[CopyRequest]:
         for video in videos:
-            identity = identity_of(video.path)  # where it cannot be read, the probe will say why
+            identity, stamp = self._original(video)
             begun.append((video, identity))
             yield CopyRequest(
                 path=str(video.path),
-                stamp=identity.stamp,
+                stamp=stamp,
                 copy=self.folder / copy_path(video.id),
                 tag=f"{self._short_side}p of {identity.content}",
                 short_side=self._short_side,
             )
+
+    def _original(self, video: Video) -> tuple[FileIdentity, Stamp]:
+        """What a video is, as far as it is known by its size and times, and these; where it cannot be read, nothing."""
+        known, stamp = self._table.copies.get(video.id), Source(video.path).stamp()
+        if known is not None and known.original.content and known.original.is_of(stamp):
+            return known.original, stamp
+        identity = Source(video.path).identity()
+        return identity, identity.stamp
 
     def _enter(self, video: Video, original: FileIdentity, outcome: CopyOutcome | VideoError) -> None:
         path = copy_path(video.id)
@@ -208,7 +222,7 @@ class Transcoding:
                 video_id=video.id,
                 original=original,
                 path=path,
-                copy=file_identity(self.folder / path),
+                copy=Source(self.folder / path).identity(),
                 n_frames=made.n_frames,
                 duration=made.duration,
                 width=made.width,

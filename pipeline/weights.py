@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from pipeline.errors import DynapropError, UsageError, did_you_mean
 from pipeline.files import published, writing
+from pipeline.identity import Stamp, file_stamp
 from pipeline.object_path import ObjectPath, storage_path
 from pipeline.weights_file import WEIGHT_SUFFIXES, is_weights_file
 
@@ -60,7 +61,7 @@ def find_weights(source: str, model: str) -> Weights:
         if not place.is_file():
             raise UsageError(f"weights of {model}: no file {place}")
         path = place if isinstance(place, Path) else _local_copy(place)
-    return Weights(source, path, _sha256(path, path.stat().st_mtime_ns), in_order=source.startswith("package:"))
+    return Weights(source, path, _sha256(path, file_stamp(path)), in_order=source.startswith("package:"))
 
 
 def timm_normalisation(model: str, *, backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -137,6 +138,6 @@ def _reachable(host: str) -> bool:
 
 
 @lru_cache
-def _sha256(path: Path, _mtime_ns: int) -> str:
+def _sha256(path: Path, _stamp: Stamp) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

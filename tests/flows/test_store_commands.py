@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline import lock as lock_module
@@ -15,6 +16,7 @@ from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.store import FeatureStore
 from tests.conftest import REPOSITORY
+from tests.pipeline.changed_middle import make_earlier
 from tests.pipeline.test_lock import Clock
 from tests.pipeline.videos import write_video
 
@@ -87,6 +89,64 @@ class TestVerify:
         assert "not on disk any more, so not compared: 1 of the sample, a/1.mp4 first" in deep.out
         assert "changed on disk since, so not compared: 1 of the sample, b/2.mp4 first" in deep.out
         assert "of 13 byte for byte the same" in deep.out
+
+    def test_deep_finds_bytes_that_changed_while_times_did_not(self, dynaprop, workplace):
+        """As a disk does it: what the manifest noted of the file is not what is there."""
+        assert dynaprop("extract", "tiny").code == 0
+        path = store_folder(workplace) / "manifest.parquet"
+        table = pd.read_parquet(path)
+        row = table.index[table["video_id"] == "b/2.mp4"]
+        right = table.loc[row, "content"].item()
+        table.loc[row, "content"] = f"xxh3:{0:032x}"
+        table.to_parquet(path)
+        deep = dynaprop("verify", "tiny", "--deep", "--sample", "15")
+        assert deep.code == 1
+        assert "  b/2.mp4: its file has other bytes than were extracted, at the same size and times" in deep.out
+        repaired = dynaprop("verify", "tiny", "--deep", "--sample", "15", "--repair")
+        assert repaired.code == 0, repaired.err
+        assert "repair: what was wrong is right now" in repaired.out
+        assert FeatureStore.existing(store_folder(workplace)).manifest().contents()["b/2.mp4"] == right
+        assert dynaprop("verify", "tiny", "--deep", "--sample", "15").code == 0
+
+    def test_deep_learns_what_an_earlier_version_did_not_note(self, dynaprop, workplace):
+        """Of the videos whose features are right, unless other recipes' features lie beside them."""
+        assert dynaprop("extract", "tiny").code == 0
+        contents = FeatureStore.existing(store_folder(workplace)).manifest().contents()
+        make_earlier(store_folder(workplace) / "manifest.parquet", workplace / "videos")
+        assert "decoded 0 videos" in words(dynaprop("extract", "tiny").err)
+        (workplace / "videos" / "a" / "0.mp4").chmod(0o600)  # its time of change was not noted
+        store = FeatureStore.existing(store_folder(workplace))
+        assert store.manifest().contents() == {}
+        spoil(store, sorted(store.keys())[1], shard=1)
+        with StoreLock(LocalLockRecord(store_folder(workplace)), name="x"):
+            held = dynaprop("verify", "tiny", "--deep", "--sample", "15")
+        assert "what was learnt of 14 files could not be noted: " in words(held.out)
+        deep = dynaprop("verify", "tiny", "--deep", "--sample", "15")
+        assert deep.code == 1
+        assert "14 videos were cached by an earlier version, which noted only parts of their files" in words(deep.out)
+        learnt = FeatureStore.existing(store_folder(workplace)).manifest().contents()
+        assert len(learnt) == 14
+        assert learnt.items() <= contents.items()
+        assert dynaprop("verify", "tiny", "--deep", "--sample", "15", "--repair").code == 0
+        assert "1 videos were cached by an earlier" in words(dynaprop("verify", "tiny", "--deep", "--sample", "15").out)
+        assert FeatureStore.existing(store_folder(workplace)).manifest().contents() == contents
+        for path in sorted((workplace / "videos").rglob("*.mp4")):
+            path.touch()
+        touched = dynaprop("extract", "tiny")
+        assert "15 videos have other times and the same bytes" in words(touched.err)
+        assert "decoded 0 videos" in words(touched.err)
+
+    def test_what_other_recipes_features_may_contradict_is_not_learnt(self, dynaprop, workplace):
+        assert dynaprop("extract", "tiny").code == 0
+        assert dynaprop("extract", "tiny", "--recipe", "other").code == 0
+        make_earlier(store_folder(workplace) / "manifest.parquet", workplace / "videos")
+        deep = dynaprop("verify", "tiny", "--deep", "--sample", "15")
+        assert deep.code == 0
+        assert "noted only parts" not in words(deep.out)
+        (workplace / "videos" / "a" / "0.mp4").touch()
+        again = words(dynaprop("extract", "tiny").err)
+        assert "1 videos, a/0.mp4 first, have other times than an earlier version noted" in again
+        assert "decoded 1 videos" in again
 
     def test_repair_recomputes_bad_shards_and_nothing_else(self, dynaprop, workplace):
         assert dynaprop("extract", "tiny").code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.files import file_identity
+from pipeline.identity import file_identity
 from tests.pipeline.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -53,7 +53,7 @@ def test_copies_are_a_dataset_of_their_own(dynaprop, workplace, monkeypatch):
     for video, row in copies.iterrows():
         assert row["path"] == f"{video}.mp4"
         identity = file_identity(folder / row["path"])
-        assert (row["size"], row["mtime_ns"], row["content"]) == (*identity.stamp, identity.content)
+        assert (row["size"], row["mtime_ns"], row["ctime_ns"], row["content"]) == (*identity.stamp, identity.content)
         assert list(row["timestamps"]) == pytest.approx(list(originals.loc[video, "timestamps"]), abs=1e-3)
         assert list(row["frames"]) == list(originals.loc[video, "frames"])
 

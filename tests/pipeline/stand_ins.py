@@ -19,6 +19,7 @@ from pipeline.decode import FrameRequest
 from pipeline.decode_pool import DecodeOutcome
 from pipeline.feature_key import FeatureKey
 from pipeline.frame_folder import FrameFolder
+from pipeline.identity import file_identity
 from pipeline.probe import Probe
 from pipeline.video import VideoError
 from tests.pipeline.audit import audited, unheard
@@ -86,7 +87,8 @@ class StandInPool:
                 yield VideoError("unreadable", "a stand-in that is no video")
             else:
                 times = np.arange(content.frames, dtype=np.float64)
-                yield Probe(times, 0.0, float(content.frames), False, 64, 48, "h264", "mov,mp4", "decord")
+                length, whole = float(content.frames), file_identity(path).content
+                yield Probe(times, 0.0, length, False, 64, 48, "h264", "mov,mp4", "decord", content=whole)
 
     def decode(
         self, requests: Iterable[FrameRequest], sizes: list[int], decoders: Iterable[str]

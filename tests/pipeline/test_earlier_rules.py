@@ -16,7 +16,7 @@ from pipeline.decode_pool import DecodePool
 from pipeline.earlier_rules import READING_RULES, read_alike
 from pipeline.errors import InfrastructureError
 from pipeline.extraction import Extraction
-from pipeline.files import file_identity
+from pipeline.identity import file_identity
 from pipeline.manifest import Manifest
 from pipeline.outdated import cached_decoders
 from pipeline.plan import apply_changes

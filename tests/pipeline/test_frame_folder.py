@@ -15,8 +15,8 @@ from pipeline.clips import clip_grid
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import DecodePool
 from pipeline.extraction import Extraction
-from pipeline.files import folder_identity
 from pipeline.frame_folder import FrameFolder, picture_format, read_picture
+from pipeline.identity import folder_identity
 from pipeline.probe import Probe, probe_frame_folder, probe_video
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.video import VideoError
@@ -276,7 +276,7 @@ class TestPictures:
         """Opening a pipe would wait for ever, in the parent too, which identifies the folder."""
         os.mkfifo(tmp_path / "image_00001.png")
         assert refused(tmp_path, FRAMES)[0] == "unreadable"
-        assert folder_identity(tmp_path, FRAMES).size == 0
+        assert folder_identity(tmp_path, FRAMES, [0]).size == 0
 
 
 def empty_png(side: int) -> bytes:
@@ -294,10 +294,10 @@ class TestIdentity:
         return write_frames(tmp_path / "v", FRAMES, grey(6))
 
     def test_it_changes_with_what_is_seen(self, folder):
-        seen = [folder_identity(folder, FRAMES)]
+        seen = [folder_identity(folder, FRAMES, [0, 5, 8])]
 
         def changed() -> bool:
-            now = folder_identity(folder, FRAMES)
+            now = folder_identity(folder, FRAMES, [0, 5, 8])
             seen.append(now)
             return now.content not in [identity.content for identity in seen[:-1]] and now.stamp != seen[-2].stamp
 
@@ -313,25 +313,25 @@ class TestIdentity:
             assert changed(), name
 
     def test_it_does_not_change_with_times_or_files_that_are_not_used(self, folder):
-        before = folder_identity(folder, FRAMES).content
+        before = folder_identity(folder, FRAMES, [0, 5]).content
         (folder / "thumbs.db").touch()
         (folder / "image_00001.png").touch()
-        assert folder_identity(folder, FRAMES).content == before
+        (folder / "image_00003.png").write_bytes(b"shown by no clip")
+        assert folder_identity(folder, FRAMES, [0, 5]).content == before
         announced = replace(FRAMES, n_frames=6)
         Image.fromarray(grey(7)[6]).save(folder / "image_00007.png")
-        assert folder_identity(folder, announced).content == before
+        assert folder_identity(folder, announced, [0, 5]).content == before
 
-    def test_only_the_first_and_last_picture_are_opened_and_looked_up(self, folder, monkeypatch):
-        looked_up = []
-        stat = Path.stat
+    def test_only_what_is_used_is_opened_and_looked_up(self, folder, monkeypatch):
+        looked_up, stat = set(), os.stat
 
-        def spy(self, **options):
-            looked_up.append(self.name)
-            return stat(self, **options)
+        def spy(path, **options):
+            looked_up.add(Path(path).name)
+            return stat(path, **options)
 
-        monkeypatch.setattr(Path, "stat", spy)
-        folder_identity(folder, FRAMES)
-        assert {name for name in looked_up if name.endswith("png")} == {"image_00001.png", "image_00006.png"}
+        monkeypatch.setattr(os, "stat", spy)
+        folder_identity(folder, FRAMES, [0, 3])
+        assert {name for name in looked_up if name.endswith("png")} == {"image_00001.png", "image_00004.png"}
 
 
 def test_a_child_reads_folders_and_files_alike(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clips import ClipGrid
-from pipeline.files import FileIdentity
+from pipeline.identity import FileIdentity
 from pipeline.manifest import NO_SHARD, Manifest, ProbedVideo, pack
 from pipeline.probe import Probe
 from pipeline.video import VideoError

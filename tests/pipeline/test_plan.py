@@ -1,5 +1,6 @@
 """The manifest follows the disk: absent videos, frame folders that change, files that move."""
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -143,11 +144,46 @@ class TestFrameFolder:
         last.unlink()
         assert compare(manifest, [video], root=tmp_path).removed == ("v",)
 
-    def test_touching_is_no_change(self, tmp_path, manifest, video):
+    def test_touching_is_no_change(self, tmp_path, pool, manifest, video):
         for path in (video.path, video.path / "001.png", video.path / "020.png"):
             path.touch()
         (video.path / "thumbs.db").touch()
-        assert not compare(manifest, [video], root=tmp_path)
+        changes, after = follow(manifest, tmp_path, pool, [video])
+        assert [name for name, _ in changes.touched] == ["v"]
+        assert not replace(changes, touched=())
+        assert after.table["content"].equals(manifest.table["content"])
+
+    @pytest.mark.parametrize("how", ["in place", "renamed over"])
+    @pytest.mark.parametrize("clip", range(4))
+    def test_any_picture_that_a_clip_shows_counts(self, how, clip, tmp_path, manifest, video):
+        """Overwritten by another of the same size, its modification time, and the folder's, put back."""
+        (row,) = manifest.shard(0).to_dict("records")
+        picture = video.path / FRAMES.name(1 + int(row["frames"][clip]))
+        before = {path: path.stat() for path in (video.path, picture)}
+        data = bytearray(picture.read_bytes())
+        data[-20] ^= 1
+        if how == "in place":
+            picture.write_bytes(data)
+        else:
+            (tmp_path / "new.png").write_bytes(data)
+            (tmp_path / "new.png").rename(picture)
+        for path, status in before.items():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert ids(compare(manifest, [video], root=tmp_path).to_probe) == ["v"]
+
+    def test_pictures_that_come_while_the_folder_is_probed_make_it_another(self, tmp_path, pool, video):
+        class Growing:
+            def probe(self, paths, folders):
+                for answer in pool.probe(paths, folders):
+                    write_frames(video.path, FRAMES, grey(23))
+                    yield answer
+
+        empty = Manifest.empty(shard_rows=50)
+        grid = {"clip_seconds": 1.0, "min_clips": 4, "max_clips": 16}
+        changes = compare(empty, [video], root=tmp_path)
+        *_, manifest = apply_changes(empty, changes, pool=Growing(), root=tmp_path, **grid)
+        assert manifest.table["n_frames"].tolist() == [20]
+        assert ids(compare(manifest, [video], root=tmp_path).to_probe) == ["v"]
 
     def test_a_gap_that_is_filled_is_tried_again(self, tmp_path, pool, video):
         picture = (video.path / "005.png").read_bytes()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from pipeline.clips import clip_grid
 from pipeline.decode_pool import DecodePool
-from pipeline.files import FileIdentity, file_identity
 from pipeline.frame_folder import FrameFolder
+from pipeline.identity import FileIdentity, file_identity
 from pipeline.manifest import Manifest, ProbedVideo
 from pipeline.probe import Probe
 from pipeline.thumbnails import video_thumbnails

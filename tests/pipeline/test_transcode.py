@@ -12,6 +12,7 @@ import yaml
 from pipeline import decode, transcode
 from pipeline.decode import FrameRequest, read_frames, resize_frame
 from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
+from pipeline.identity import Source
 from pipeline.probe import probe_video
 from pipeline.transcode import Transcoded, check_copy, copy_size, transcode_video
 from pipeline.video import VideoError
@@ -36,12 +37,7 @@ def pool() -> Iterator[DecodePool]:
 
 
 def request(path: Path, copy: Path, *, short_side: int = 32, tag: str = "of this") -> CopyRequest:
-    try:
-        status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
-    except OSError:
-        stamp = -1, -1
-    return CopyRequest(path=str(path), stamp=stamp, copy=copy, tag=tag, short_side=short_side)
+    return CopyRequest(path=str(path), stamp=Source(path).stamp(), copy=copy, tag=tag, short_side=short_side)
 
 
 def decoded(path: Path, step: int = 1, decoder: str | None = None, size: int = 112) -> np.ndarray:

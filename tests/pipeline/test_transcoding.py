@@ -18,8 +18,8 @@ from pipeline.annotations import Annotations, Video, read_annotations
 from pipeline.catalog import folder_dataset
 from pipeline.copies import Copy, CopyTable, annotations_of_copies, copies_folder, copy_path
 from pipeline.errors import DynapropError, UsageError
-from pipeline.files import FileIdentity, file_identity
 from pipeline.frame_folder import FrameFolder
+from pipeline.identity import FileIdentity, file_identity
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.probe import probe_video
@@ -84,7 +84,7 @@ def test_copies_table_and_what_they_are_used_as(root, tmp_path):
         row = table.loc[video.id]
         for path, what in ((video.path, "original"), (copy.path, "copy")):
             identity = file_identity(path)
-            assert (row[f"{what}_size"], row[f"{what}_mtime_ns"]) == identity.stamp
+            assert (row[f"{what}_size"], row[f"{what}_mtime_ns"], row[f"{what}_ctime_ns"]) == identity.stamp
             assert row[f"{what}_content"] == identity.content
         probe = probe_video(copy.path)
         assert (row["n_frames"], row["width"], row["height"]) == (probe.n_frames, 22, 16)

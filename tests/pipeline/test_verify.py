@@ -12,7 +12,7 @@ from pipeline.clips import ClipGrid
 from pipeline.deep_check import compare_features, sample_videos
 from pipeline.errors import DynapropError
 from pipeline.feature_key import FeatureKey
-from pipeline.files import FileIdentity
+from pipeline.identity import FileIdentity
 from pipeline.ledger import LedgerRow
 from pipeline.manifest import ProbedVideo
 from pipeline.probe import Probe
