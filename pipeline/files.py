@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.leftovers import temporary_file
+from pipeline.leftovers import as_known, temporary_file
 from pipeline.object_path import StoragePath, reaching
 
 _ROWS = 2**17  # of a parquet file's groups
@@ -62,9 +62,8 @@ def writing(path: StoragePath) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         kind = InfrastructureError if error.errno in _PASSING else DynapropError
-        raise kind(
-            f"{error.filename or path} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}"
-        ) from error
+        place = as_known(os.fsdecode(error.filename) if isinstance(error.filename, bytes | str) else str(path))
+        raise kind(f"{place} cannot be written: {reason}{_ADVICE.get(error.errno or 0, '')}") from error
 
 
 @contextmanager
@@ -102,18 +101,13 @@ def published(path: StoragePath) -> Iterator[Path]:
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         with temporary_file(folder, path.name) as temporary:
-            try:
-                yield temporary
-                if isinstance(path, Path):
-                    sync(temporary)
-                    temporary.replace(path)
-                    sync(folder)
-                else:
-                    path.upload(temporary)
-            except OSError as error:
-                if isinstance(path, Path) and error.filename in (str(temporary), temporary):
-                    error.filename = str(path)  # the name that is known to who reads the message
-                raise
+            yield temporary
+            if isinstance(path, Path):
+                sync(temporary)
+                temporary.replace(path)
+                sync(folder)
+            else:
+                path.upload(temporary)
 
 
 def sync(path: StoragePath) -> None:

@@ -105,6 +105,12 @@ def name_beside(path: Path, *, suffix: str) -> Path:
     return path.with_name(_temporary_name(path.name, _machine(), suffix))
 
 
+def as_known(path: str) -> str:
+    """A path as its reader knows it: with the names of what temporary files and folders become."""
+    parts = ((_NAME.fullmatch(part), part) for part in path.split("/"))
+    return "/".join(found["of"] if found else part for found, part in parts)
+
+
 @contextmanager
 def _temporary(folder: Path, name: str, *, is_folder: bool) -> Iterator[Path]:
     place = folder.absolute()

@@ -90,7 +90,7 @@ def home(tmp_path) -> Path:
                     "heavy": {"model": "test_resnet", "size": 48, "weights": "random"},
                 },
                 "recipes": {
-                    "tiny": {"student": "light", "teacher": "heavy", "n_s": 4, "n_t": 2, "epochs": 2, "key_dim": 8}
+                    "lite": {"student": "light", "teacher": "heavy", "n_s": 4, "n_t": 2, "epochs": 2, "key_dim": 8}
                 },
                 "sweeps": {"short": {"rows": [{"models": ["teacher", "dynamic"]}]}},
             }
@@ -107,7 +107,7 @@ def features(home: Path) -> list[np.ndarray]:
 
 
 def test_decord_in_the_catalog_is_one_line_where_it_is_not_installed(home):
-    command = ("-m", "flows.cli", "extract", "by-decord", "--recipe", "tiny", "--catalog", "catalog.yaml")
+    command = ("-m", "flows.cli", "extract", "by-decord", "--catalog", "catalog.yaml")
     for options in ((), ("--dry-run",)):
         done = without_both(*command, *options, home=home)
         assert done.returncode == 2, done.stderr
@@ -124,9 +124,9 @@ def test_the_whole_way_without_either_package(home):
     options = ("--catalog", "catalog.yaml")
     said = []
     for command in (
-        ("extract", "own", "--recipe", "tiny"),
-        ("train", "own", "--recipe", "tiny"),
-        ("sweep", "own", "short", "--recipe", "tiny"),
+        ("extract", "own"),
+        ("train", "own"),
+        ("sweep", "own", "--experiment", "short"),
         ("datasets",),
         ("verify", "own", "--deep"),
         ("export", "own", "--output", "model"),
@@ -141,7 +141,7 @@ def test_the_whole_way_without_either_package(home):
     assert answer.returncode == 0 and ("kick" in answer.stdout or "run" in answer.stdout), answer.stderr
     slow = features(home)
     (home / "stores").rename(home / "stores of torch")
-    command = [sys.executable, "-m", "flows.cli", "extract", "own", "--recipe", "tiny", *options]
+    command = [sys.executable, "-m", "flows.cli", "extract", "own", *options]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DYNAPROP_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home)
     assert done.returncode == 0 and "runs in torch" not in done.stderr, done.stderr

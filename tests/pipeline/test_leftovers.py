@@ -16,7 +16,15 @@ import pytest
 from pipeline import leftovers
 from pipeline.errors import DynapropError
 from pipeline.files import publish_json, published
-from pipeline.leftovers import DEAD_AFTER, leftovers_of, remove_leftovers, temporary_file, temporary_folder
+from pipeline.leftovers import (
+    DEAD_AFTER,
+    as_known,
+    leftovers_of,
+    name_beside,
+    remove_leftovers,
+    temporary_file,
+    temporary_folder,
+)
 
 WRITER = """
 import sys, time
@@ -162,9 +170,13 @@ def test_names_are_whole_and_cut_where_they_are_long(tmp_path):
         temporary.write_text("whole")
         assert leftovers_of(tmp_path / long, suffix="partial") == [temporary]
     assert (tmp_path / long).read_text() == "whole"
-    with temporary_folder(tmp_path, "model.lite", suffix="old") as other:
-        assert leftovers_of(tmp_path / "model", suffix="old") == []
-        assert leftovers_of(tmp_path / "model.lite", suffix="old") == [other]
+    other = name_beside(tmp_path / "model.lite", suffix="old")
+    other.mkdir()
+    assert leftovers_of(tmp_path / "model", suffix="old") == []
+    assert leftovers_of(tmp_path / "model.lite", suffix="old") == [other]
+    assert as_known(f"{other}/student.safetensors") == f"{tmp_path}/model.lite/student.safetensors"
+    assert remove_leftovers(tmp_path) == [other]
+    assert (tmp_path / "model.lite").is_dir(), "nothing was in its place, so it is put back"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
