@@ -24,6 +24,7 @@ from flows.server import can_be_looked_at
 from pipeline.extract import ShardResult
 from pipeline.extraction import ExtractionPlan, ExtractionSummary
 from pipeline.manifest import ABSENT
+from pipeline.printable import printable
 from pipeline.video import VideoError
 
 MOST_ROWS = 1000
@@ -55,7 +56,7 @@ def table_row(columns: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
 
     Its second UI does not, and shows the backslashes, which names seldom need.
     """
-    cells = (_SIGN.sub(r"\\\g<0>", text) for text in texts)
+    cells = (_SIGN.sub(r"\\\g<0>", printable(text)) for text in texts)
     return dict(zip(columns, cells, strict=True))
 
 
@@ -69,7 +70,7 @@ def harmless() -> Iterator[None]:
 
 
 def _note(error: Exception) -> None:
-    get_run_logger().warning("not shown in the UI: %s: %s", type(error).__name__, error)
+    get_run_logger().warning("not shown in the UI: %s: %s", type(error).__name__, printable(str(error)))
 
 
 class ExtractionProgress:
@@ -243,4 +244,4 @@ def _log_videos(status: str, errors: Mapping[str, VideoError], *, where: str) ->
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))

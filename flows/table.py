@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import typer
-from rich.console import Console
 from rich.table import Table
 
+from flows.terminal import answer, print_table
 from heads.metric import Interval
 from heads.results import RunFolder
 from heads.summary import dynamic_minus, setting_label, summarise
@@ -40,8 +39,8 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
             predictions = run.rows_of(asked, "predictions", columns=_PREDICTED) if metric == "top1" else None
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
-        typer.echo(f"results: {report.folder}/results.parquet")
-    typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
+        answer(f"results: {report.folder}/results.parquet")
+    answer("         predictions.parquet, per_class.parquet and others lie beside it")
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,6 @@ def _caption(summary: pd.DataFrame, *, compared: bool) -> str:
     notes = ["± is half a 95 % interval over seeds"] if most > 1 else []
     notes += ["[] is a 95 % interval of top-1 points over videos"] if compared else []
     return "; ".join([evaluated, seeds, *notes])
-
-
-def print_table(table: Table) -> None:
-    """Print to stdout; a file or a pipe has no width to fit in."""
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=160).print(table)
 
 
 def _frames(asked: int, used: float) -> str:

@@ -1,7 +1,6 @@
 """What every flow starts from: catalog, dataset, recipe and the folder that all output goes to."""
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
 from pipeline.errors import UsageError
 from pipeline.object_path import StoragePath, storage_path
+from pipeline.printable import shell_line
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
@@ -33,7 +33,7 @@ class Workspace:
     @property
     def quoted(self) -> str:
         """The target as a shell takes it, for commands in messages."""
-        return shlex.quote(self.target)
+        return shell_line(self.target)
 
     @property
     def student(self) -> BackboneSpec:
@@ -145,7 +145,8 @@ def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
         side = dataset.short_side
         original = target.removesuffix(f":{side}p")
         raise UsageError(
-            f"{target!r} stands for copies; to make them, run: dynaprop transcode {original} --short-side {side}"
+            f"{target!r} stands for copies; to make them, run: "
+            f"dynaprop transcode {shell_line(original)} --short-side {side}"
         )
     return dataset
 

@@ -11,6 +11,7 @@ from heads.checkpoint import CheckpointInfo
 from heads.exported import ModelRecord
 from heads.results import Kept
 from heads.summary import PAPER_NAMES, summarise
+from pipeline.printable import printable
 
 _WEAKEST = 20  # classes listed where there are many
 
@@ -200,4 +201,4 @@ def _plain(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "/".join(map(str, value))
     text = " ".join(f"{value:g}".split() if isinstance(value, float) else str(value).split())
-    return "".join(f"\\{character}" if character in "\\|`*[]<>#" else character for character in text)
+    return "".join(f"\\{character}" if character in "\\|`*[]<>#&_~$" else character for character in printable(text))

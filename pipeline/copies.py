@@ -10,7 +10,6 @@ decoded, records the copies as the source of the features.
 
 import hashlib
 import re
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from pipeline.annotations import Annotations, Video
 from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import FileIdentity, file_identity, publish_parquet, read_parquet, writing
+from pipeline.printable import shell_line
 from pipeline.specs import DatasetSpec
 from pipeline.transcode import SHORT_SIDE
 
@@ -229,7 +229,7 @@ def annotations_of_copies(annotations: Annotations, table: CopyTable, *, target:
 
 def _command(target: str, short_side: int) -> str:
     option = "" if short_side == SHORT_SIDE else f" --short-side {short_side}"
-    return f"dynaprop transcode {shlex.quote(target)}{option}"
+    return f"dynaprop transcode {shell_line(target)}{option}"
 
 
 def require_files(annotations: Annotations, target: str) -> None:

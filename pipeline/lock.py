@@ -9,7 +9,6 @@ its beat has not changed for a while.
 import contextlib
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Self
 
 from pipeline.errors import DynapropError
 from pipeline.lock_record import LockRecord
+from pipeline.printable import shell_line
 
 BEAT_EVERY = 5.0  # seconds
 STALE_AFTER = 30.0  # seconds without a new beat
@@ -59,7 +59,7 @@ class LockOwner:
             place=_place(),
             pid=os.getpid(),
             started=_started(os.getpid()) or "",
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_COMMAND_LENGTH],
+            command=shell_line(Path(sys.argv[0]).name, *sys.argv[1:])[:_COMMAND_LENGTH],
             since=_now(),
             beat=0,
             beat_at=_now(),

@@ -20,6 +20,7 @@ from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import publish_parquet, published
 from pipeline.object_path import StoragePath
+from pipeline.printable import printable
 
 _MISSING_SHOWN = 50
 
@@ -82,7 +83,11 @@ def make_report(
     notes = dict.fromkeys(note for section in sections for table in section.tables for note in table.notes)
     missing = {dataset: ids for dataset in datasets if (ids := runs.missing(dataset))}
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: printable(value, lines=True) if type(value) is str else value,  # not macros' HTML
     )
     html = environment.get_template("page.html").render(
         datasets=datasets,
