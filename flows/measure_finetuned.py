@@ -22,7 +22,7 @@ from pipeline.splits import Split
 
 def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, BackboneSpec]:
     """The recipe's backbones with their fine-tuned weights, as entries of the catalog."""
-    normalised = json.loads(places.done.read_text())["backbones"]
+    normalised = json.loads(places.done.read_text(encoding="utf-8"))["backbones"]
     specs: dict[Stage, BackboneSpec] = {"student": workspace.student, "teacher": workspace.teacher}
     return {
         branch: spec.model_copy(

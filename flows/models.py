@@ -219,7 +219,7 @@ def _there(kept: Sequence[Kept]) -> str:
 def _settings(run: StoragePath) -> dict[str, Any]:
     path = run / "run.json"
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(settings, dict):
             return settings
     except FileNotFoundError:
@@ -266,7 +266,7 @@ def _fine_tuned(name: str, run: StoragePath) -> tuple[FeatureKey, Weights] | Non
     """The backbone of a key among those of `heads.two_stages` in the run's folder; needs no catalog."""
     for record in matching(run, "finetuned-seed*.json"):
         try:
-            backbones = json.loads(record.read_text())["backbones"]
+            backbones = json.loads(record.read_text(encoding="utf-8"))["backbones"]
             made = [(branch, one) for branch, one in backbones.items() if one["feature_key"] == name]
             for branch, one in made:
                 key, weights = feature_key(

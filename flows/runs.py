@@ -91,6 +91,6 @@ def _age(run: StoragePath) -> float:
 def dataset_of(run: StoragePath) -> str | None:
     """The run's dataset by its own account: the folder's name does not tell where that name ends."""
     try:
-        return str(json.loads((run / "run.json").read_text())["dataset"])
+        return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["dataset"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,6 +9,7 @@ from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 from pipeline.object_path import StoragePath, storage_path
 from pipeline.printable import shell_line
 from pipeline.sample import generate_sample
@@ -103,7 +104,8 @@ def home() -> StoragePath:
     """Folder of ``stores/`` and ``runs/``: $DYNAPROP_HOME, a path or a URL, else the current folder.
 
     Raises:
-        UsageError: it cannot be written to, or is a URL that makes no sense or names no bucket.
+        UsageError: it cannot be written to, is a URL that makes no sense or names no bucket, or has a name that the
+            locale lacks.
         DynapropError: the object store does not answer, or refuses.
     """
     folder = _home()
@@ -111,6 +113,7 @@ def home() -> StoragePath:
         folder.check()
         return folder
     folder = folder.expanduser().absolute()
+    require_utf8_locale(str(folder), where="DYNAPROP_HOME")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

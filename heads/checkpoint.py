@@ -118,7 +118,7 @@ def save_checkpoint(
     with published(_with(path, ".safetensors")) as temporary:
         temporary.write_bytes(weights)
     with published(_with(path, ".json")) as temporary:
-        temporary.write_text(info.model_dump_json(indent=2) + "\n")
+        temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def heads_bytes(model: Model) -> bytes:

@@ -183,8 +183,8 @@ def write_export(
             record_sha256="",
         )
         record = record.model_copy(update={"record_sha256": record.digest()})
-        (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
-        (folder / CARD).write_text(card(record))
+        (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card(record), encoding="utf-8")
     return record
 
 

@@ -257,7 +257,7 @@ def kept_at(path: StoragePath) -> Kept | None:
 
 def _read_asked(file: StoragePath) -> Asked:
     try:
-        entry = json.loads(file.read_text())
+        entry = json.loads(file.read_text(encoding="utf-8"))
         settings = tuple(Setting(**setting) for setting in entry["settings"])
         return Asked(entry["experiment"], entry["split"], tuple(entry["seeds"]), settings)
     except (ValueError, KeyError, TypeError):

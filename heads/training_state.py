@@ -110,7 +110,7 @@ class TrainingState:
             with published(self.folder / progress.weights) as temporary:
                 temporary.write_bytes(data)
             with published(self._path) as temporary:
-                temporary.write_text(progress.model_dump_json(indent=2) + "\n")
+                temporary.write_text(progress.model_dump_json(indent=2) + "\n", encoding="utf-8")
             for old in matching(self.folder, f"{self.stage}-*.safetensors"):
                 if old.name != progress.weights:
                     old.unlink()

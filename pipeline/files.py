@@ -184,7 +184,7 @@ def sync(path: StoragePath) -> None:
 def publish_json(path: StoragePath, value: Any) -> None:
     """Write a JSON file atomically."""
     with published(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish_parquet(path: StoragePath, frame: pd.DataFrame) -> None:

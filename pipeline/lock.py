@@ -226,7 +226,7 @@ class StoreLock:
 def _place() -> str:
     """What process ids of this machine and container have in common; empty where there is no telling."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
@@ -242,7 +242,9 @@ def _started(pid: int) -> str | None:
         pass  # it is there, and another user's
     try:
         # pid (name) state ...; the name may hold spaces and brackets, the start time is field 22
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return ""
     return None if state in "ZX" else fields[18]

@@ -168,7 +168,7 @@ class Runs:
 def _settings(folder: StoragePath) -> dict[str, Any]:
     path = folder / "run.json"
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8"))
         settings["dataset"]
         if not all(isinstance(settings.get(key, []), list) for key in ("classes", "missing")):
             raise ValueError("classes and missing are lists")

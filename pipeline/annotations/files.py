@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 from pipeline.spec_types import is_folder
 
 VIDEO_SUFFIXES = (
@@ -39,10 +40,11 @@ def video_files(root: Path) -> list[str]:
     video is no reason to stop; see ``walk`` for the rest.
 
     Raises:
-        UsageError: a folder cannot be read, a name is not UTF-8, or a link leaves the root.
+        UsageError: a folder cannot be read, a name or the locale is not UTF-8, or a link leaves the root.
     """
     ids = [found.path for found in walk(root)]
     for video_id in ids:
+        require_utf8_locale(video_id, where=root)
         try:
             video_id.encode()
         except UnicodeEncodeError:

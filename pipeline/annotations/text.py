@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.annotations.files import VIDEO_SUFFIXES
 from pipeline.annotations.types import SplitName
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 
 # The path ends at a video's extension, so that both the path and the names of classes may contain spaces.
 _ENTRY = re.compile(
@@ -92,12 +93,13 @@ def listed_path(where: str, text: str, root: Path) -> str:
     """Return a listed path in its plain form, with ``/``.
 
     Raises:
-        UsageError: it is absolute, has ``..``, or names nothing.
+        UsageError: it is absolute, has ``..``, or names nothing; or the locale has no such name.
     """
     # Strings, since lists have a hundred thousand lines and Path objects take most of the time.
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if text.startswith("/") or ".." in parts or not parts or "\0" in text:
         raise outside(where, text, root)
+    require_utf8_locale(text, where=where)
     return "/".join(parts)
 
 
@@ -110,8 +112,9 @@ def plain_id(where: str, text: str) -> str:
     """Return an id that files are named after.
 
     Raises:
-        UsageError: no file can have this name.
+        UsageError: no file can have this name, or none where the locale is not UTF-8.
     """
     if not text or "/" in text or _UNPRINTABLE.search(text):
         raise UsageError(f"{where}: {text!r} is no video id; it should be a name without '/'")
+    require_utf8_locale(text, where=where)
     return text
