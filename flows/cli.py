@@ -12,6 +12,7 @@ from flows.interrupts import interrupted, interruptible
 from flows.server import named_server, prefect_server, without_password
 from flows.terminal import answer, complain, make_harmless
 from pipeline.errors import DynapropError, UsageError
+from pipeline.file_names import require_utf8_locale
 from pipeline.printable import printable, shell_line
 
 if TYPE_CHECKING:
@@ -424,6 +425,8 @@ def main() -> None:
 
 def _run(verbose: bool) -> int:
     try:
+        for argument in sys.argv[1:]:
+            require_utf8_locale(argument, where="the command line")
         code = int(app(standalone_mode=False) or 0)
     except SystemExit as end:
         code = int(end.code or 0)

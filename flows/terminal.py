@@ -126,12 +126,12 @@ def _record(*arguments: Any, **options: Any) -> logging.LogRecord:
         message = record.getMessage()
     except Exception:  # wrong arguments: the handlers say so
         return record
-    if (harmless := printable(message, lines=True)) != message:
+    if (harmless := printable(message, kept="\n\t")) != message:
         record.msg, record.args = harmless, None
     if record.exc_info and record.exc_info[1] is not None:
-        record.exc_text = printable("".join(traceback.format_exception(record.exc_info[1])).rstrip("\n"), lines=True)
+        record.exc_text = printable("".join(traceback.format_exception(record.exc_info[1])).rstrip("\n"), kept="\n\t")
     return record
 
 
 def _warning(*arguments: Any, **options: Any) -> str:
-    return printable(_format_warning(*arguments, **options), lines=True)
+    return printable(_format_warning(*arguments, **options), kept="\n\t")

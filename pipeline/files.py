@@ -230,7 +230,7 @@ def read_parquet(path: StoragePath, *, required: Iterable[str], columns: Sequenc
 
 def parquet_source(path: StoragePath) -> Path | io.BytesIO:
     """What pandas and pyarrow read a parquet file from; of an object store the whole object, in one request."""
-    return path if isinstance(path, Path) else path.open()
+    return path if isinstance(path, Path) else path.open("rb")
 
 
 def remove_folder(path: StoragePath) -> None:

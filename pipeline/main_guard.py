@@ -10,6 +10,7 @@ import tokenize
 from types import FrameType
 
 from pipeline.errors import UsageError
+from pipeline.printable import printable
 
 # What a script tells by whether it is the main one.
 _TELLS = {"__name__", "parent_process", "current_process"}
@@ -22,7 +23,7 @@ def refuse_second_import() -> None:
         SystemExit: with one line for people; nothing less would end the process without a traceback.
     """
     if (frame := _running("__mp_main__")) is not None:
-        sys.exit(f"error: {_advice(frame)}")
+        sys.exit(f"error: {printable(_advice(frame))}")
 
 
 def require_main_guard() -> None:
@@ -48,17 +49,18 @@ def failed_for_want_of_guard() -> UsageError | None:
 
 def _advice(frame: FrameType) -> str:
     return (
-        f"{frame.f_code.co_filename}:{frame.f_lineno}: processes that this starts import the script and come here "
-        'again; put the call below `if __name__ == "__main__":`'
+        f"{frame.f_code.co_filename}:{frame.f_lineno}: this starts processes, and each of them imports the script and "
+        'comes here again; put the call below `if __name__ == "__main__":`'
     )
 
 
 def _running(name: str) -> FrameType | None:
     """The frame of a module's own code where the first thread is in the middle of it."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    module = sys.modules.get(name)
+    module = vars(sys.modules[name]) if name in sys.modules else {}
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and module is not None and frame.f_globals is vars(module):
+        variables = frame.f_globals
+        if frame.f_code.co_name == "<module>" and variables is module and variables.get("__name__") == name:
             return frame
         frame = frame.f_back
     return None

@@ -7,7 +7,7 @@ import shlex
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
 
-def printable(text: str, *, lines: bool = False) -> str:
+def printable(text: str, *, kept: str = "") -> str:
     r"""Escape what cannot be seen, as Python writes it: ESC is ``\x1b``, a turn of the writing's direction ``\u202e``.
 
     These are control sequences of terminals, ends of lines, separators other than the space, halves of surrogate pairs,
@@ -15,14 +15,11 @@ def printable(text: str, *, lines: bool = False) -> str:
 
     Args:
         text: what is to be shown.
-        lines: keep ``\n``, the end of a line, and ``\t``.
+        kept: what stays nevertheless, such as ends of lines.
     """
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
-    return "".join(
-        character if _is_seen(character) or (lines and character in "\n\t") else _escaped(character)
-        for character in text
-    )
+    return "".join(character if _is_seen(character) or character in kept else _escaped(character) for character in text)
 
 
 def shell_line(*words: str) -> str:

@@ -22,6 +22,7 @@ from pipeline.files import publish_parquet, published
 from pipeline.object_path import StoragePath
 from pipeline.printable import printable
 
+_KEPT = "\n\t\u00a0"  # of our own texts
 _MISSING_SHOWN = 50
 
 COSTS = (
@@ -87,7 +88,7 @@ def make_report(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: printable(value, lines=True) if type(value) is str else value,  # not macros' HTML
+        finalize=lambda value: printable(value, kept=_KEPT) if type(value) is str else value,  # not HTML
     )
     html = environment.get_template("page.html").render(
         datasets=datasets,
