@@ -35,6 +35,8 @@ def require_main_guard() -> None:
     """
     refuse_second_import()
     frame = _running("__main__")
+    if frame is not None and frame.f_globals.get("__file__") == "<stdin>":
+        raise UsageError("this starts processes, which import the script, and it is read from stdin; save it as a file")
     if frame is not None and _told_at(frame) is False:
         raise UsageError(_advice(frame))
 
