@@ -128,7 +128,7 @@ def test_no_locale_and_no_encoding_loses_work(dynaprop, prefect_server, workplac
     done = run(workplace, "train", "tiny", "--seeds", "2", **_C)
     assert done.returncode == 0, done.stderr.decode()
     assert b" +/- " in done.stdout and done.stdout.isascii() and done.stderr.isascii()
-    for encoding, sign in (("ascii", b"+/-"), ("latin-1", b"\xb1"), ("cp437", b"\xf1"), ("utf-8", "±".encode())):
+    for encoding, sign in (("ascii", b"+/-"), ("cp437", b"\xf1")):
         done = run(workplace, "train", "tiny", "--seeds", "2", PYTHONIOENCODING=encoding)
         assert done.returncode == 0, done.stderr.decode()
         assert sign in done.stdout, encoding
