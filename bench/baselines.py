@@ -44,7 +44,7 @@ def main() -> None:
         chosen = [frame[(frame["split"] == split) & _asked(frame)] for frame in (results, predictions)]
         parts.append({"recipe": recipe, "title": title} | _part(*chosen))
     data = {"dataset": DATASET, "n_s": N_S, "n_t": N_T, "parts": parts}
-    (HERE / "baselines.json").write_text(json.dumps(data, indent=1) + "\n")
+    (HERE / "baselines.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     _plot(parts[0])
     _write_readme(parts)
 
@@ -90,8 +90,10 @@ def _write_readme(parts: list[dict[str, Any]]) -> None:
         text.append("")
     readme = HERE.parent / "README.md"
     section = "<!-- baselines -->\n" + "\n".join(text) + "<!-- /baselines -->"
+    old = readme.read_text(encoding="utf-8")
     readme.write_text(
-        re.sub(r"<!-- baselines -->.*<!-- /baselines -->", lambda _: section, readme.read_text(), flags=re.S)
+        re.sub(r"<!-- baselines -->.*<!-- /baselines -->", lambda _: section, old, flags=re.S),
+        encoding="utf-8",
     )
 
 

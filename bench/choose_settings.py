@@ -79,7 +79,7 @@ def validate(index: int, setting: str) -> float:
 def main() -> None:
     """Measure what settings.json lacks, two at a time, and write it."""
     lists = [name for name, _ in training_lists()]
-    known = json.loads(FILE.read_text())["top1_by_list"] if FILE.exists() else {}
+    known = json.loads(FILE.read_text(encoding="utf-8"))["top1_by_list"] if FILE.exists() else {}
     jobs = [job for job in product(range(len(lists)), SETTINGS) if job[1] not in known.get(lists[job[0]], {})]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for (index, setting), value in zip(jobs, pool.map(validate, *zip(*jobs, strict=True)), strict=True):
@@ -93,7 +93,7 @@ def _write(known: dict[str, dict[str, float]]) -> None:
     means = {setting: round(float(np.mean([row[setting] for row in known.values()])), 4) for setting in whole}
     best = {name: max(row, key=lambda setting: row[setting]) for name, row in known.items()}
     data = {"dataset": DATASET, "top1_by_list": known, "best_by_list": best, "mean_top1": means}
-    FILE.write_text(json.dumps(data, indent=1) + "\n")
+    FILE.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

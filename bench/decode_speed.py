@@ -147,11 +147,15 @@ def main(quick: bool = False) -> None:
     if quick:
         return
     machine = describe_machine()
-    (_HERE / "decoding.json").write_text(json.dumps({"machine": machine, **asdict(speed)}, indent=1) + "\n")
+    (_HERE / "decoding.json").write_text(
+        json.dumps({"machine": machine, **asdict(speed)}, indent=1) + "\n", encoding="utf-8"
+    )
     readme = _HERE.parent / "README.md"
     section = f"<!-- decoding -->\n{readme_table(speed)}\n<!-- /decoding -->"
-    text = re.sub("<!-- decoding -->.*<!-- /decoding -->", lambda _: section, readme.read_text(), flags=re.S)
-    readme.write_text(text)
+    text = re.sub(
+        "<!-- decoding -->.*<!-- /decoding -->", lambda _: section, readme.read_text(encoding="utf-8"), flags=re.S
+    )
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

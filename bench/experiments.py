@@ -32,7 +32,7 @@ DATA = HERE / "experiments.json"
 
 
 def main() -> None:
-    data = json.loads(DATA.read_text()) if DATA.exists() else {}
+    data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
     if "--write" not in sys.argv[1:]:
         began = time.monotonic()
         _dynaprop("sweep", DATASET, "--experiment", "all", "--recipe", "lite", "--seeds", str(SEEDS))
@@ -44,7 +44,7 @@ def main() -> None:
     comparisons = pd.read_parquet(run / "figures" / "comparisons-ut-interaction-test.parquet")
     _picture(run / "report.html")
     data["comparisons"] = json.loads(comparisons.to_json(orient="records", double_precision=4))
-    DATA.write_text(json.dumps(data, indent=1) + "\n")
+    DATA.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     _write_readme(comparisons, data)
 
 
@@ -86,7 +86,9 @@ def _write_readme(comparisons: pd.DataFrame, data: dict[str, object]) -> None:
     section = "\n".join(["<!-- experiments -->", *lines, "", took, "<!-- /experiments -->"])
     readme = HERE.parent / "README.md"
     pattern = "<!-- experiments -->.*<!-- /experiments -->"
-    readme.write_text(re.sub(pattern, lambda _: section, readme.read_text(), flags=re.S))
+    readme.write_text(
+        re.sub(pattern, lambda _: section, readme.read_text(encoding="utf-8"), flags=re.S), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -36,29 +36,32 @@ ROWS = {"frozen": DYNAMIC | {"recipe": RECIPE}, "fine-tuned": DYNAMIC | {"recipe
 
 def main() -> None:
     if "--table" in sys.argv[1:]:
-        fill(json.loads((HERE / "finetuning.json").read_text()))
+        fill(json.loads((HERE / "finetuning.json").read_text(encoding="utf-8")))
         return
     if "--write" not in sys.argv[1:]:
         frozen = _command("train", "--seeds", str(SEEDS))
         for seed in range(SEEDS):
             tuned = _command("finetune", "--init", str(frozen), "--seed", str(seed))
-        (HERE / "finetuning.json").write_text(json.dumps({"runs": [frozen.name, tuned.name]}) + "\n")
-    runs = [Path(str(home())) / "runs" / name for name in json.loads((HERE / "finetuning.json").read_text())["runs"]]
+        (HERE / "finetuning.json").write_text(json.dumps({"runs": [frozen.name, tuned.name]}) + "\n", encoding="utf-8")
+    runs = [
+        Path(str(home())) / "runs" / name
+        for name in json.loads((HERE / "finetuning.json").read_text(encoding="utf-8"))["runs"]
+    ]
     data = measured(*runs) | {"runs": [run.name for run in runs], "dataset": DATASET, "n_s": N_S, "n_t": N_T}
-    (HERE / "finetuning.json").write_text(json.dumps(data, indent=1) + "\n")
+    (HERE / "finetuning.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     plot(runs[1], HERE / "finetuning.png")
     fill(data)
 
 
 def fill(data: dict[str, Any]) -> None:
     """Write the README's section."""
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     section = f"<!-- finetuning -->\n{table(data)}\n<!-- /finetuning -->"
     pattern = "<!-- finetuning -->.*<!-- /finetuning -->"
     filled, count = re.subn(pattern, lambda _: section, text, flags=re.DOTALL)
     if count != 1:
         raise SystemExit(f"{README} has {count} sections between the marks of finetuning, not one")
-    README.write_text(filled)
+    README.write_text(filled, encoding="utf-8")
 
 
 def measured(frozen: Path, tuned: Path) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def main() -> None:
         )
         points.append(json.loads(done.stdout.splitlines()[-1]))
         print(points[-1], flush=True)
-    (HERE / "growth.json").write_text(json.dumps({"machine": describe_machine(), "points": points}, indent=1) + "\n")
+    (HERE / "growth.json").write_text(
+        json.dumps({"machine": describe_machine(), "points": points}, indent=1) + "\n", encoding="utf-8"
+    )
     _plot(points)
     _write_readme(points)
 
@@ -151,8 +153,10 @@ def _write_readme(points: list[dict[str, Any]]) -> None:
         lines.append(f"| {point['videos']:,} | {point['shards']:,} | {steps} | {point['plan_mib']:.0f} MiB |")
     section = "\n".join(["<!-- growth -->", *lines, "<!-- /growth -->"])
     readme = HERE.parent / "README.md"
-    text = re.sub("<!-- growth -->.*<!-- /growth -->", lambda _: section, readme.read_text(), flags=re.S)
-    readme.write_text(text)
+    text = re.sub(
+        "<!-- growth -->.*<!-- /growth -->", lambda _: section, readme.read_text(encoding="utf-8"), flags=re.S
+    )
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, Any]:
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
     return {
         "date": datetime.date.today().isoformat(),
         "processor": model[1] if model else platform.processor() or platform.machine(),

@@ -86,7 +86,7 @@ def _load(path: Path) -> tuple[float, float]:
 
 def _peak_mib() -> float:
     """Of this program alone: what getrusage says begins with the memory of the process that started it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found
     return int(found[1]) / 1024
 

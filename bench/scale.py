@@ -59,11 +59,13 @@ def main(quick: bool = False, write: bool = False, only: str | None = None) -> N
         return
     path = HERE / "scale.json"
     if not write:
-        document: dict[str, Any] = json.loads(path.read_text()) if only else {"machine": describe_machine()}
+        document: dict[str, Any] = (
+            json.loads(path.read_text(encoding="utf-8")) if only else {"machine": describe_machine()}
+        )
         for name in [only] if only else MEASUREMENTS:
             document[name] = MEASUREMENTS[name]()
-            path.write_text(json.dumps(document, indent=1) + "\n")
-    measured = json.loads(path.read_text())
+            path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    measured = json.loads(path.read_text(encoding="utf-8"))
     for name, lines in sections(measured).items():
         fill(DOCUMENT, name, lines)
 
@@ -116,7 +118,7 @@ def sections(measured: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     points = [Point(TaskTimes(**point["times"]), Health(**point["server"])) for point in measured["tasks"]]
     own = Point(TaskTimes(**measured["prefects_own"]["times"]), Health(**measured["prefects_own"]["server"]))
-    speeds, growth = (json.loads((HERE / name).read_text()) for name in ("results.json", "growth.json"))
+    speeds, growth = (json.loads((HERE / name).read_text(encoding="utf-8")) for name in ("results.json", "growth.json"))
     catalog = load_catalog(HERE.parent / "catalog.yaml")
     manifests = [ManifestSize(**size) for size in measured["manifests"]]
     machine, most = measured["machine"], points[-1].times
@@ -139,10 +141,12 @@ def sections(measured: Mapping[str, Any]) -> dict[str, list[str]]:
 def fill(path: Path, name: str, lines: Iterable[str]) -> None:
     """Replace what stands between the markers of a section."""
     section = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
-    text, count = re.subn(f"<!-- {name} -->.*<!-- /{name} -->", lambda _: section, path.read_text(), flags=re.S)
+    text, count = re.subn(
+        f"<!-- {name} -->.*<!-- /{name} -->", lambda _: section, path.read_text(encoding="utf-8"), flags=re.S
+    )
     if count != 1:
         raise RuntimeError(f"{path}: {count} sections {name!r}")
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def _task_table(points: Sequence[Point]) -> list[str]:

@@ -102,7 +102,7 @@ class WatchedServer:
             time.sleep(0.5)
             if (now := self.completed()) > completed:
                 completed, last = now, time.monotonic()
-        log = (self._home / "server.log").read_text()
+        log = (self._home / "server.log").read_text(encoding="utf-8")
         return Health(
             looks=len(self._health),
             refused=self._refused,
@@ -139,7 +139,7 @@ def watched_server(home: Path, settings: Mapping[str, str] | None = None) -> Ite
         settings: other environment variables of it.
     """
     logging = home / "logging.yml"
-    logging.write_text(_LOGGING.format(log=home / "server.log"))
+    logging.write_text(_LOGGING.format(log=home / "server.log"), encoding="utf-8")
     with patch.dict(os.environ, PREFECT_HOME=str(home), PREFECT_LOGGING_SETTINGS_PATH=str(logging), **(settings or {})):
         server = OwnServer(lasting=True)
     try:

@@ -100,7 +100,7 @@ def main(quick: bool = False, device: str = "auto") -> None:
     if quick:
         return
     name = "results.json" if speeds.extraction.device == "cpu" else "results-cuda.json"
-    (HERE / name).write_text(json.dumps(asdict(speeds), indent=1, default=float) + "\n")
+    (HERE / name).write_text(json.dumps(asdict(speeds), indent=1, default=float) + "\n", encoding="utf-8")
     if speeds.extraction.device == "cpu":
         _plot(speeds)
         _write_readme(speeds, lines)
@@ -245,7 +245,7 @@ def _write_catalog(scratch: Path, form: Form) -> Path:
     }
     document["recipes"]["tiny"] = {"student": "tiny-112", "teacher": "tiny-224"}
     path = scratch / "catalog.yaml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
 
 
@@ -281,8 +281,8 @@ def _write_readme(speeds: Speeds, lines: list[Line]) -> None:
     head = ["<!-- speed -->", _title(speeds) + ".", "", "| | measured | wanted | how |", "| --- | ---: | ---: | --- |"]
     section = "\n".join([*head, *rows, "<!-- /speed -->"])
     readme = HERE.parent / "README.md"
-    text = re.sub("<!-- speed -->.*<!-- /speed -->", lambda _: section, readme.read_text(), flags=re.S)
-    readme.write_text(text)
+    text = re.sub("<!-- speed -->.*<!-- /speed -->", lambda _: section, readme.read_text(encoding="utf-8"), flags=re.S)
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

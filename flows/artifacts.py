@@ -24,6 +24,7 @@ from flows.server import can_be_looked_at
 from pipeline.extract import ShardResult
 from pipeline.extraction import ExtractionPlan, ExtractionSummary
 from pipeline.manifest import ABSENT
+from pipeline.printable import printable
 from pipeline.video import VideoError
 
 MOST_ROWS = 1000
@@ -55,7 +56,7 @@ def table_row(columns: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
 
     Its second UI does not, and shows the backslashes, which names seldom need.
     """
-    cells = (_SIGN.sub(r"\\\g<0>", text) for text in texts)
+    cells = (_SIGN.sub(r"\\\g<0>", printable(text)) for text in texts)
     return dict(zip(columns, cells, strict=True))
 
 
@@ -69,7 +70,7 @@ def harmless() -> Iterator[None]:
 
 
 def _note(error: Exception) -> None:
-    get_run_logger().warning("not shown in the UI: %s: %s", type(error).__name__, error)
+    get_run_logger().warning(printable(f"not shown in the UI: {type(error).__name__}: {error}"))
 
 
 class ExtractionProgress:
@@ -228,8 +229,10 @@ def log_shard(result: ShardResult) -> None:
         _log_videos("failed", result.failed, where=f" shard={result.shard}")
         _log_videos("partial", result.partial, where=f" shard={result.shard}")
         get_run_logger().info(
-            f"shard={result.shard} videos={result.videos} clips={result.clips} frames={result.frames} "
-            f"failed={len(result.failed)} partial={len(result.partial)} seconds={result.seconds:.1f}"
+            printable(
+                f"shard={result.shard} videos={result.videos} clips={result.clips} frames={result.frames} "
+                f"failed={len(result.failed)} partial={len(result.partial)} seconds={result.seconds:.1f}"
+            )
         )
 
 
@@ -237,10 +240,10 @@ def _log_videos(status: str, errors: Mapping[str, VideoError], *, where: str) ->
     log = get_run_logger()
     for video, error in list(errors.items())[:MOST_LINES]:
         what = f"status={status} kind={error.kind} detail={_quoted(error.detail[:500])}"
-        log.warning("%s", f"video={_quoted(video)}{where} {what}")
+        log.warning(printable(f"video={_quoted(video)}{where} {what}"))
     if len(errors) > MOST_LINES:
-        log.warning(f"{where} status={status} omitted={len(errors) - MOST_LINES}".strip())
+        log.warning(printable(f"{where} status={status} omitted={len(errors) - MOST_LINES}".strip()))
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))

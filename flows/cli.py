@@ -1,17 +1,19 @@
 """The command line: `dynaprop`."""
 
-import shlex
+import os
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.environment import is_first, prepare_environment
 from flows.interrupts import interrupted, interruptible
 from flows.server import named_server, prefect_server, without_password
+from flows.terminal import answer, complain, make_harmless
 from pipeline.errors import DynapropError, UsageError
+from pipeline.file_names import require_utf8_locale
+from pipeline.printable import printable, shell_line
 
 if TYPE_CHECKING:
     from flows.workspace import Workspace
@@ -112,7 +114,7 @@ def extract(
         _check(target, recipe, catalog)
         from flows.extract_features import expect
 
-        typer.echo(expect(target, recipe, device, retry_failed, workers, catalog))
+        answer(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
         with prefect_server(lambda: _check(target, recipe, catalog, cluster=cluster)):
             from flows.extract_features import extract_features
@@ -275,7 +277,7 @@ def report(
     """Write runs as one self-contained page, with its figures as PNG and their data as parquet beside it."""
     from flows.report import report as write_report
 
-    command = shlex.join(["dynaprop", *sys.argv[1:]])
+    command = shell_line("dynaprop", *sys.argv[1:])
     page = write_report(runs, videos=videos or (), output=output, catalog=catalog, command=command)
     _say_page(page)
 
@@ -347,8 +349,8 @@ def export(
     folder = write_export(
         run, model=model, n_s=n_s, n_t=n_t, seed=seed, output=output, force=force, onnx=onnx, catalog=catalog
     )
-    typer.echo(f"model: {folder}")
-    typer.echo(f"card:  {folder / 'README.md'}")
+    answer(f"model: {folder}")
+    answer(f"card:  {folder / 'README.md'}")
 
 
 @app.command()
@@ -414,6 +416,7 @@ def main() -> None:
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     serving = sys.argv[1:2] == ["serve"]
     prepare_environment(verbose=verbose or serving)
+    make_harmless()
     message = _ABANDONED if sys.argv[1:2] in (["predict"], ["export"]) else _INTERRUPTED
     with interruptible(_STOPPED, patience=13.0) if serving else interruptible(message):
         code = _run(verbose)
@@ -422,18 +425,31 @@ def main() -> None:
 
 def _run(verbose: bool) -> int:
     try:
-        app()
-        code = 0
-    except SystemExit as end:  # typer has dealt with wrong use, --help and Ctrl-C
+        for argument in sys.argv[1:]:
+            require_utf8_locale(argument, where="the command line")
+        code = int(app(standalone_mode=False) or 0)
+    except SystemExit as end:
         code = int(end.code or 0)
+    except BrokenPipeError:  # of `| head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
+        code = 1
     except Exception as error:
+        if hasattr(error, "format_message"):  # of a command line that typer does not understand
+            return _wrong_use(error)
         # Prefect turns an interrupt that hits its own code into other errors.
         if not interrupted():
-            if verbose:
-                traceback.print_exc()
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            complain(_one_line(error), error=error if verbose else None)
         code = error.exit_code if isinstance(error, DynapropError) else 1
     return code
+
+
+def _wrong_use(error: Any) -> int:
+    """Show what typer says, which repeats words of the command line: `*` of a shell stands for names of files."""
+    from typer.rich_utils import rich_format_error
+
+    error.message = printable(error.message)
+    rich_format_error(error)
+    return int(error.exit_code)
 
 
 def _one_line(error: Exception) -> str:
@@ -471,8 +487,8 @@ def _seeds(count: int | None) -> tuple[int, ...] | None:
 
 
 def _say_page(page: "StoragePath") -> None:
-    typer.echo(f"report:  {page}")
-    typer.echo(f"figures: {page.parent}/figures")
+    answer(f"report:  {page}")
+    answer(f"figures: {page.parent}/figures")
 
 
 if __name__ == "__main__":

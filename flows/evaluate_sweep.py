@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.cached_features import require_features
-from flows.interrupts import keep_listening
+from flows.entry import enter_flow
 from flows.progress import say
 from flows.sweep_artifacts import show_results
 from flows.units import RunReport, Units
@@ -40,7 +40,7 @@ def evaluate_sweep(
     Raises:
         DynapropError: the features of no recipe are cached.
     """
-    keep_listening()
+    enter_flow()
     reports = []
     for workspace, sweeps in workspaces(dataset, recipe, sweep, catalog):
         units = Units(workspace, folds=folds, device=device)

@@ -12,14 +12,15 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from flows.artifacts import log_shard, progress_artifact, show_failures
+from flows.entry import enter_flow
 from flows.extraction import open_extraction
-from flows.interrupts import keep_listening
 from flows.progress import reading_again, say, steps
 from flows.workspace import open_workspace
 from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.extract import ShardResult
 from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
 from pipeline.label_notes import expected_notes
+from pipeline.main_guard import require_main_guard
 from pipeline.plan import Changes
 from pipeline.specs import INLINE
 
@@ -49,10 +50,12 @@ def extract_features(
         wait: wait while another process extracts this dataset, instead of refusing.
         cluster: name in the catalog of the workers that do it; ``inline`` for this process.
     """
-    keep_listening()
+    enter_flow()
     workspace = open_workspace(dataset, recipe, catalog)
     spec = workspace.catalog.cluster(cluster)
     remote = spec.name != INLINE  # then the device is the workers' own
+    if remote and spec.address is None:
+        require_main_guard()  # before hours of planning
     with open_extraction(
         workspace, device="auto" if remote else device, workers=workers, deadline=deadline, wait=wait
     ) as extraction:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.entry import enter_flow
 from flows.finetuning import run_finetuning
-from flows.interrupts import keep_listening
 from flows.units import RunReport
 
 
@@ -41,7 +41,7 @@ def finetune(
 
     Afterwards the features of the fine-tuned backbones are cached, and the models measured on the test videos.
     """
-    keep_listening()
+    enter_flow()
     return run_finetuning(
         dataset,
         recipe=recipe,

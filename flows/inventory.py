@@ -2,11 +2,10 @@
 
 from contextlib import suppress
 
-import typer
 from rich.table import Table
 
 from flows.progress import say
-from flows.table import print_table
+from flows.terminal import answer, print_table
 from pipeline.annotations.files import passed_over
 from pipeline.cached import locate_backbone
 from pipeline.catalog import Catalog
@@ -131,7 +130,7 @@ def _print_failures(store: FeatureStore) -> None:
     keys = list(store.keys())
     for status, videos in (("failed", failed_videos(store, keys)), ("partial", partial_videos(store, keys))):
         for video, error in sorted(videos.items()):
-            typer.echo(f"{store.dataset}, {status}: {video}: {error}")
+            answer(f"{store.dataset}, {status}: {video}: {error}")
 
 
 def _add_store(table: Table, name: str, there: str, store: FeatureStore) -> None:

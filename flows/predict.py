@@ -2,20 +2,19 @@
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from flows.progress import say
+from flows.terminal import answer
 from pipeline.annotations.files import video_files
 from pipeline.annotations.passed_over import VIDEO_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.files import published, writing
+from pipeline.printable import printable
 from pipeline.video import VideoError
 
 if TYPE_CHECKING:
@@ -61,8 +60,6 @@ def predict(
         raise UsageError(f"--timeline draws one video, these are {asked}: name a single file")
     if timeline is not None and not timeline.lower().endswith(".png"):
         raise UsageError(f"--timeline {timeline}: it is drawn as PNG, so the name should end in .png")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # whatever the terminal's encoding lacks
     from flows.models import load  # imports torch, which takes seconds
     from heads.recognised import Prediction
 
@@ -83,11 +80,11 @@ def predict(
         for prediction in chain(folders, recogniser.predictions(files, top=top)):
             if prediction.error is not None:
                 failed[prediction.error.kind] += 1
-                say(f"failed: {shown(prediction.video)}: {prediction.error}")
+                say(f"failed: {prediction.video}: {prediction.error}")
             if as_json:
-                typer.echo(json.dumps(as_record(prediction)))
+                answer(json.dumps(as_record(prediction)))
             elif prediction.error is None:
-                typer.echo(as_text(prediction))
+                answer(*as_text(prediction).split("\n"))
         if timeline is not None and not failed:
             _draw(prediction, recogniser.class_names, Path(timeline).expanduser())
     if failed:
@@ -138,19 +135,14 @@ def as_record(prediction: "Prediction") -> dict[str, Any]:
 def as_text(prediction: "Prediction") -> str:
     """A prediction for people: the class, those behind it, and what it cost."""
     (label, confidence), *others = prediction.top
-    behind = ", ".join(f"{shown(name)} {100 * probability:.1f}" for name, probability in others)
+    behind = ", ".join(f"{printable(name)} {100 * probability:.1f}" for name, probability in others)
     frames = " + ".join(f"{count} {branch}" for branch, count in prediction.frames.items())
     spent = prediction.milliseconds
     stages = ", ".join(f"{name} {value:.0f}" for name, value in vars(spent).items() if value)
-    lines = [f"{shown(prediction.video)}: {shown(label)} {100 * confidence:.1f} %"]
+    lines = [f"{printable(prediction.video)}: {printable(label)} {100 * confidence:.1f} %"]
     lines += [f"  then {behind}"] if behind else []
     lines += [f"  {frames} frames, {prediction.gmacs:.2f} GMACs; {spent.total:.0f} ms: {stages}"]
     return "\n".join(lines)
-
-
-def shown(name: str) -> str:
-    """The name of a file or class without what commands a terminal: files may have names of any bytes."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
 def _draw(prediction: "Prediction", class_names: tuple[str, ...], path: Path) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+from flows.terminal import console, remark
+from pipeline.printable import printable
 
 _Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -28,7 +28,7 @@ class Steps:
     """Counts the steps of one piece of work; ``advance`` may be called from several threads."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        self.label = label
+        self.label = printable(label)
         self.total = total
         self.unit = unit
         self.done = 0
@@ -65,7 +65,7 @@ class Steps:
     def _draw(self) -> None:
         if self._bar is None:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 _Rate(),
@@ -111,7 +111,6 @@ def say(message: str) -> None:
     """One line for the user, beside the results, which go to stdout."""
     _said.add(message)
     _tell(message, _run_log())
-    sys.stderr.flush()
 
 
 def say_once(message: str) -> None:
@@ -122,9 +121,9 @@ def say_once(message: str) -> None:
 
 def _tell(message: str, log: _Log | None) -> None:
     if log is not None:
-        log.info(message)
+        log.info(printable(message))
     if log is None or not _is_shown(log):
-        console.print(message, markup=False, soft_wrap=True)
+        remark(message)
 
 
 def _run_log() -> _Log | None:

@@ -1,18 +1,18 @@
 """Flow `reproduce`: the whole way from videos to a page, every step a flow of its own."""
 
-import shlex
 from collections.abc import Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.entry import enter_flow
 from flows.evaluate_sweep import evaluate_sweep
 from flows.extract_features import extract_features
-from flows.interrupts import keep_listening
 from flows.report import report
 from flows.table import print_reports
 from flows.train_heads import train_heads
 from flows.workspace import open_workspace
+from pipeline.printable import shell_line
 from pipeline.specs import INLINE
 from pipeline.splits import splits_of
 
@@ -53,7 +53,7 @@ def reproduce(
     Returns:
         The report's page.
     """
-    keep_listening()
+    enter_flow()
     workspace = open_workspace(dataset, recipe, catalog, sweep=sweep)
     spec = workspace.dataset
     # Refused now, where no split can be made: hours of extraction come first.
@@ -93,4 +93,4 @@ def _command(dataset: str, **options: str | int | None) -> str:
     for name, value in options.items():
         if value and value != defaults.get(name):
             words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return shell_line(*words)

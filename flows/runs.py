@@ -1,6 +1,5 @@
 """Which run a name means."""
 
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ from pipeline.catalog import Catalog
 from pipeline.copies import locate_copies
 from pipeline.errors import DynapropError, UsageError
 from pipeline.object_path import StoragePath, storage_path
+from pipeline.printable import shell_line
 from pipeline.specs import DatasetSpec
 
 
@@ -61,7 +61,7 @@ def find_run(
     if name in datasets:
         what, command = ("run that has kept models", "train") if keeping else ("run", "sweep")
         shown = shown or name
-        raise DynapropError(f"no {what} of {shown!r} in {folder}; `dynaprop {command} {shlex.quote(shown)}` makes one")
+        raise DynapropError(f"no {what} of {shown!r} in {folder}; `dynaprop {command} {shell_line(shown)}` makes one")
     if is_run(place := storage_path(name)):
         return _with_results(place)
     close = get_close_matches(name, [*names, *datasets], n=1)

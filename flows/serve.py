@@ -8,7 +8,6 @@ end in time when it is asked to is killed.
 import asyncio
 import logging
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -94,22 +93,28 @@ def main() -> None:
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
     from flows.server import no_answer, without_password
+    from flows.terminal import answer, complain, make_harmless
+    from pipeline.printable import shell_line
+
+    make_harmless()
 
     url = PREFECT_API_URL.value()
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
             error = no_answer(url)
-            print(f"error: {error}", file=sys.stderr)
+            complain(str(error))
             sys.exit(error.exit_code)
     runner = Runner(limit=int(sys.argv[1]))
     for deployment in deployments():
         runner.add_deployment(deployment)
     url = without_password(url)
-    print(f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}")
-    print("in another terminal, of any folder:")
-    print(f"  export PREFECT_API_URL={shlex.quote(url)}")
+    answer(
+        f"UI: {PREFECT_UI_URL.value() or url.removesuffix('/api')}",
+        "in another terminal, of any folder:",
+        f"  export PREFECT_API_URL={shell_line(url)}",
+    )
     for flow in flows():
-        print(f"  prefect deployment run {flow.name}/{NAME} -p dataset=sample --watch", flush=True)
+        answer(f"  prefect deployment run {flow.name}/{NAME} -p dataset=sample --watch")
     logging.getLogger("prefect.runner").setLevel(logging.WARNING)  # flow runs speak for themselves
     asyncio.run(_serve(runner))
     os._exit(0)  # Python's own end takes seconds with torch loaded

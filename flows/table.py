@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import typer
-from rich.console import Console
 from rich.table import Table
 
+from flows.terminal import answer, print_table
 from heads.chance import level_lines
 from heads.constant_answer import against_largest, not_above_in_words
 from heads.metric import Interval
@@ -43,10 +42,10 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
             notes |= dict.fromkeys(run.notes(asked.split))
-        typer.echo(f"results: {report.folder}/results.parquet")
-    typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
+        answer(f"results: {report.folder}/results.parquet")
+    answer("         predictions.parquet, per_class.parquet and others lie beside it")
     for note in notes:
-        typer.echo(f"note: {note}")
+        answer(f"note: {note}")
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,6 @@ def _level(
     """A row of what a metric is to be compared with, empty where a column says nothing of it."""
     cells = {metrics[metric]: f"{100 * value:.1f}" for metric, value in values.items()}
     return name, *(cells.get(column, "") for column in columns[1:])
-
-
-def print_table(table: Table) -> None:
-    """Print to stdout; a file or a pipe has no width to fit in."""
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=160).print(table)
 
 
 def _frames(asked: int, used: float) -> str:

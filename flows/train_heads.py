@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.interrupts import keep_listening
+from flows.entry import enter_flow
 from flows.progress import say
 from flows.units import RunReport, Units
 from flows.workspace import open_workspace
@@ -34,7 +34,7 @@ def train_heads(
         device: auto, cpu, cuda or cuda:N.
         catalog: path of the catalog file.
     """
-    keep_listening()
+    enter_flow()
     workspace = open_workspace(dataset, recipe, catalog)
     units = Units(workspace, folds=folds, device=device)
     frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)

@@ -1,14 +1,13 @@
 """Flow `transcode`: small copies of a dataset's videos, which decode many times faster."""
 
-import shlex
-
 from prefect import flow
 
-from flows.interrupts import keep_listening
+from flows.entry import enter_flow
 from flows.progress import reading_again, say, steps
 from flows.workspace import files_home, open_originals, read_videos, say_notes
 from pipeline.annotations import Annotations
 from pipeline.errors import DynapropError
+from pipeline.printable import shell_line
 from pipeline.transcode import SHORT_SIDE
 from pipeline.transcoding import Transcoding, TranscodingSummary
 
@@ -32,7 +31,7 @@ def transcode(
         catalog: path of the catalog file.
         wait: wait while another process transcodes this dataset, instead of refusing.
     """
-    keep_listening()
+    enter_flow()
     spec = open_originals(dataset, catalog)
 
     def read() -> Annotations:
@@ -81,7 +80,7 @@ def tell(summary: TranscodingSummary, *, target: str) -> None:
     )
     if len(summary.failed) == summary.videos:
         raise DynapropError(f"none of the {summary.videos:,} videos could be copied; the first one's reason is above")
-    say(f"next: dynaprop extract {shlex.quote(target)}")
+    say(f"next: dynaprop extract {shell_line(target)}")
 
 
 def _size(size: int) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import typer
-
 from flows.extraction import open_extraction
 from flows.progress import reading_again, say, steps
+from flows.terminal import answer
 from flows.verify_runs import check_runs, repair_runs
 from flows.workspace import Workspace
 from pipeline.annotations import Annotations
@@ -69,14 +68,14 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
             with open_extraction(workspace, device="cpu") as extraction:
                 _learn(extraction, findings)
         except DynapropError as error:
-            typer.echo(f"what was learnt of {len(findings.learnt)} files could not be noted: {error}")
+            answer(f"what was learnt of {len(findings.learnt)} files could not be noted: {error}")
     if old := store.manifest().outdated():
-        typer.echo(
+        answer(
             f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which "
             "of them it read otherwise, and extracts those again"
         )
     if strays := find_strays(store.root):
-        typer.echo(
+        answer(
             f"{len(strays)} temporary files, left by a process that was killed or being written by one that runs; "
             "--repair deletes them"
         )
@@ -109,11 +108,11 @@ def repair_features(
     root = _require_store(workspace)
     with open_extraction(workspace, device=device, workers=workers, wait=wait) as extraction:
         for path in remove_damaged_metadata(root):
-            typer.echo(f"{str(path).removeprefix(f'{root}/')} was damaged and is written anew")
+            answer(f"{str(path).removeprefix(f'{root}/')} was damaged and is written anew")
         for key in extraction.restore_arrays():
-            typer.echo(f"the array {key} is described anew")
+            answer(f"the array {key} is described anew")
         if strays := remove_strays(root):
-            typer.echo(f"{len(strays)} temporary files deleted")
+            answer(f"{len(strays)} temporary files deleted")
         findings = _check(workspace, extraction.store, deep)
         if findings.learnt:
             _learn(extraction, findings)
@@ -126,7 +125,7 @@ def repair_features(
     if damaged:
         repair_runs(workspace, device=device)
     if damaged or findings.problems:
-        typer.echo("repair: what was wrong is right now")
+        answer("repair: what was wrong is right now")
 
 
 def _require_store(workspace: Workspace) -> StoragePath:
@@ -155,7 +154,7 @@ def _check(
     with steps("verify", total, "shards") as progress:
         checks = {name: verify_key(store, key, shards=shards, on_shard=progress.advance) for name, key in keys.items()}
     for name, check in checks.items():
-        typer.echo(
+        answer(
             f"{name}: {check.videos} videos in {check.shards} shards, "
             f"{check.unpublished} shards not extracted, {len(check.problems)} problems"
         )
@@ -182,13 +181,13 @@ def _check_deeply(
     sample = sort_out(ids, store=store, annotations=workspace.annotations(), root=workspace.dataset.root)
     check = _extract_again(workspace, store, keys, deep, sample)
     again = f"sample of {len(ids)} videos, seed {seed}" if suspects is None else f"{len(ids)} videos again"
-    typer.echo(
+    answer(
         f"deep check, {again}: {check.identical} of {check.videos} byte for byte the same, "
         f"smallest cosine of {check.clips} clips {check.cosine:.6f}, {len(check.problems)} problems"
     )
     for label, video_ids in (("not on disk any more", sample.gone), ("changed on disk since", sample.changed)):
         if video_ids:
-            typer.echo(f"  {label}, so not compared: {len(video_ids)} of the sample, {video_ids[0]} first")
+            answer(f"  {label}, so not compared: {len(video_ids)} of the sample, {video_ids[0]} first")
     problems = [f"{video}: {line}" for video, line in check.problems.items()]
     _list(problems)
     findings.problems += problems
@@ -202,7 +201,7 @@ def _check_deeply(
 
 def _learn(extraction: Extraction, findings: Findings) -> None:
     extraction.learn(findings.learnt)
-    typer.echo(
+    answer(
         f"{len(findings.learnt)} videos were cached by an earlier version, which noted only parts of their files; "
         "their features are right, so all bytes of the files count from now on"
     )
@@ -253,11 +252,11 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
     clips = sum(int(plan.manifest.shard(shard)["n_clips"].sum()) for shard in to_do)
     with steps("repair", clips, "clips") as progress:
         results = extraction.extract_shards(to_do, on_clips=progress.advance)
-    typer.echo(f"repair: {sum(result.videos for result in results)} videos in {len(to_do)} shards recomputed")
+    answer(f"repair: {sum(result.videos for result in results)} videos in {len(to_do)} shards recomputed")
     if gone := ids - set(plan.manifest.current()["video_id"]) | {video.id for video in changes.absent}:
-        typer.echo(f"  not on disk any more, so not recomputed: {len(gone)} videos, {min(gone)} first")
+        answer(f"  not on disk any more, so not recomputed: {len(gone)} videos, {min(gone)} first")
     if changed := sorted({video.id for video in changes.to_probe}):
-        typer.echo(f"  changed on disk, so extracted as they are now: {len(changed)} videos, {changed[0]} first")
+        answer(f"  changed on disk, so extracted as they are now: {len(changed)} videos, {changed[0]} first")
     failed = {video: error for video, error in extraction.summary().failed.items() if video in ids}
     for video, error in failed.items():
         say(f"failed: {video}: {error}")
@@ -266,6 +265,6 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
 
 def _list(problems: Sequence[str]) -> None:
     for problem in problems[:_SHOWN]:
-        typer.echo(f"  {problem}")
+        answer(f"  {problem}")
     if len(problems) > _SHOWN:
-        typer.echo(f"  ... and {len(problems) - _SHOWN} more")
+        answer(f"  ... and {len(problems) - _SHOWN} more")

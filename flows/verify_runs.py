@@ -1,13 +1,11 @@
 """What `dynaprop verify` does about results: check what the dataset's runs keep, and measure again what is damaged."""
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
-
-import typer
 
 from flows.progress import say
 from flows.runs import dataset_of
+from flows.terminal import answer
 from flows.units import Units
 from flows.workspace import Workspace
 from heads.fine_tuned import fine_tuning_problems
@@ -23,11 +21,11 @@ def check_runs(workspace: Workspace) -> list[str]:
     """Check every file that the dataset's runs keep, reading only; returns, and prints, what cannot be believed."""
     runs = _runs(workspace)
     problems = [problem for run in runs for problem in _problems(run)]
-    typer.echo(f"results: {len(runs)} runs, {len(problems)} problems")
+    answer(f"results: {len(runs)} runs, {len(problems)} problems")
     for problem in problems[:_SHOWN]:
-        typer.echo(f"  {problem}")
+        answer(f"  {problem}")
     if len(problems) > _SHOWN:
-        typer.echo(f"  ... and {len(problems) - _SHOWN} more")
+        answer(f"  ... and {len(problems) - _SHOWN} more")
     return problems
 
 
@@ -47,7 +45,7 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
             _measure_again(workspace, run, [one for one in wanted if one.split == split], device)
     left = [problem for run in _runs(workspace) for problem in _problems(run)]
     for problem in left[:_SHOWN]:
-        typer.echo(f"  {problem}")
+        answer(f"  {problem}")
     if left:
         raise DynapropError(
             f"{len(left)} files of runs are still damaged; `dynaprop train`, `sweep` and `finetune` of "
@@ -67,7 +65,7 @@ def _measure_again(workspace: Workspace, run: RunFolder, wanted: Sequence[Asked]
         say(f"{run.path}: its results cannot be measured again now: {error}")
         return
     if units.run.path != run.path:
-        sweeps = ", ".join(shlex.quote(one.experiment) for one in wanted)
+        sweeps = ", ".join(one.experiment for one in wanted)
         say(f"{run.path}: of another recipe, or of other features or labels than today's: sweep it again ({sweeps})")
         return
     for keep in (False, True):

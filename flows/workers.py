@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 
 from flows.cluster import ANSWER, FIRST_WORKER, GOODBYE, Cluster, close, fit_workers
 from pipeline.errors import DynapropError, UsageError
+from pipeline.main_guard import failed_for_want_of_guard, require_main_guard
 from pipeline.specs import ClusterSpec
 
 
@@ -44,7 +45,7 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         on_note: called with a line for people.
 
     Raises:
-        UsageError: dask-cuda is not installed, or the address is none.
+        UsageError: dask-cuda is not installed, the address is none, or the script lacks its guard.
         DynapropError: no scheduler answers, or no worker comes.
     """
     _quiet_loggers()
@@ -52,10 +53,14 @@ def open_cluster(spec: ClusterSpec, *, on_note: Callable[[str], None]) -> Iterat
         with _connected(address, spec, on_note=on_note) as cluster:
             yield cluster
         return
+    require_main_guard()
     with ExitStack() as ends:
         # An interrupt comes to the main thread alone, and waits for workers that nobody could end half started.
         with ThreadPoolExecutor(1, thread_name_prefix="cluster") as threads:
-            local = threads.submit(lambda: ends.enter_context(_started(spec))).result()
+            try:
+                local = threads.submit(lambda: ends.enter_context(_started(spec))).result()
+            except RuntimeError as error:  # Dask's, of workers that ended at once
+                raise failed_for_want_of_guard() or error from error
         with _connected(local, spec, kill=partial(_kill_workers, local), on_note=on_note) as cluster:
             yield cluster
 

@@ -1,7 +1,6 @@
 """What every flow starts from: catalog, dataset, recipe and the folder that all output goes to."""
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 from pipeline.object_path import StoragePath, storage_path
+from pipeline.printable import shell_line
 from pipeline.sample import generate_sample
 from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
 
@@ -33,7 +34,7 @@ class Workspace:
     @property
     def quoted(self) -> str:
         """The target as a shell takes it, for commands in messages."""
-        return shlex.quote(self.target)
+        return shell_line(self.target)
 
     @property
     def student(self) -> BackboneSpec:
@@ -111,7 +112,8 @@ def home() -> StoragePath:
     """Folder of ``stores/`` and ``runs/``: $DYNAPROP_HOME, a path or a URL, else the current folder.
 
     Raises:
-        UsageError: it cannot be written to, or is a URL that makes no sense or names no bucket.
+        UsageError: it cannot be written to, is a URL that makes no sense or names no bucket, or has a name that the
+            locale lacks.
         DynapropError: the object store does not answer, or refuses.
     """
     folder = _home()
@@ -119,6 +121,7 @@ def home() -> StoragePath:
         folder.check()
         return folder
     folder = folder.expanduser().absolute()
+    require_utf8_locale(str(folder), where="DYNAPROP_HOME")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,7 +156,8 @@ def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
         side = dataset.short_side
         original = target.removesuffix(f":{side}p")
         raise UsageError(
-            f"{target!r} stands for copies; to make them, run: dynaprop transcode {original} --short-side {side}"
+            f"{target!r} stands for copies; to make them, run: "
+            f"dynaprop transcode {shell_line(original)} --short-side {side}"
         )
     return dataset
 

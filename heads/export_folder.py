@@ -60,6 +60,9 @@ def _is_older_export(folder: Path) -> bool:
     """Whether nothing else than an export would be lost."""
     known = {RECORD, HEADS, CARD, *(f"{name}.{kind}" for name in _NETWORKS for kind in ("safetensors", "onnx"))}
     try:
-        return FORMAT in (folder / RECORD).read_text() and {file.name for file in folder.iterdir()} <= known
+        return (
+            FORMAT in (folder / RECORD).read_text(encoding="utf-8")
+            and {file.name for file in folder.iterdir()} <= known
+        )
     except (OSError, ValueError):
         return False

@@ -131,8 +131,8 @@ def write_export(
             onnx_sha256={file: _sha256(folder / file) for file in onnx_files},
         )
         record = make_record(values)
-        (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n")
-        (folder / CARD).write_text(card(record))
+        (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card(record), encoding="utf-8")
     return record
 
 

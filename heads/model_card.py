@@ -12,6 +12,7 @@ from heads.checkpoint import CheckpointInfo
 from heads.export_record import ModelRecord
 from heads.kept import Kept
 from heads.summary import PAPER_NAMES, summarise
+from pipeline.printable import printable
 
 _LEVEL_NAMES = {
     "largest_class": "top-1 % of always answering the largest class",
@@ -211,4 +212,4 @@ def _plain(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "/".join(map(str, value))
     text = " ".join(f"{value:g}".split() if isinstance(value, float) else str(value).split())
-    return "".join(f"\\{character}" if character in "\\|`*[]<>#" else character for character in text)
+    return "".join(f"\\{character}" if character in "\\|`*[]<>#&_~$" else character for character in printable(text))

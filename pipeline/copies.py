@@ -10,7 +10,6 @@ decoded, records the copies as the source of the features.
 
 import hashlib
 import re
-import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from pipeline.files import publish_parquet, read_parquet, writing
 from pipeline.identity import NOTHING, UNKNOWN, FileIdentity, Hashing, Source, Stamp, could_be, identify_all
 from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
+from pipeline.printable import shell_line
 from pipeline.specs import DatasetSpec
 from pipeline.transcode import SHORT_SIDE
 
@@ -286,7 +286,7 @@ def annotations_of_copies(
 
 def _command(target: str, short_side: int) -> str:
     option = "" if short_side == SHORT_SIDE else f" --short-side {short_side}"
-    return f"dynaprop transcode {shlex.quote(target)}{option}"
+    return f"dynaprop transcode {shell_line(target)}{option}"
 
 
 def require_files(annotations: Annotations, target: str) -> None:

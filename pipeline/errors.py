@@ -1,5 +1,7 @@
 """Errors meant for people: what went wrong, where, and what to do, in one line."""
 
+from pipeline.printable import printable
+
 _LONGEST = 1000  # characters of a message; files may have lines of any length
 
 
@@ -32,11 +34,7 @@ class UnfitWorker(InfrastructureError):
 
 
 def _one_line(message: str) -> str:
-    if not message.isprintable():
-        message = "".join(
-            character if character.isprintable() else character.encode("unicode_escape").decode()
-            for character in message
-        )
+    message = printable(message)
     if len(message) > _LONGEST:  # the place stands at the beginning, the remedy at the end
         message = f"{message[: _LONGEST - 405]} ... {message[-400:]}"
     return message

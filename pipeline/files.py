@@ -124,7 +124,7 @@ def sync(path: StoragePath) -> None:
 def publish_json(path: StoragePath, value: Any) -> None:
     """Write a JSON file atomically."""
     with published(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish_parquet(path: StoragePath, frame: pd.DataFrame) -> None:
@@ -170,7 +170,7 @@ def read_parquet(path: StoragePath, *, required: Iterable[str], columns: Sequenc
 
 def parquet_source(path: StoragePath) -> Path | io.BytesIO:
     """What pandas and pyarrow read a parquet file from; of an object store the whole object, in one request."""
-    return path if isinstance(path, Path) else path.open()
+    return path if isinstance(path, Path) else path.open("rb")
 
 
 def remove_folder(path: StoragePath) -> None:

@@ -201,7 +201,7 @@ def _short(name: str) -> str:
 def _machine() -> str:
     """What tells this machine from others, until it starts anew."""
     try:
-        text = Path("/proc/sys/kernel/random/boot_id").read_text()
+        text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:
         text = socket.gethostname()
     return hashlib.sha256(text.encode()).hexdigest()[:8]

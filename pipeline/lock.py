@@ -9,7 +9,6 @@ its beat has not changed for a while.
 import contextlib
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Self
 
 from pipeline.errors import DynapropError
 from pipeline.lock_record import LockRecord
+from pipeline.printable import shell_line
 
 BEAT_EVERY = 5.0  # seconds
 STALE_AFTER = 30.0  # seconds without a new beat
@@ -59,7 +59,7 @@ class LockOwner:
             place=_place(),
             pid=os.getpid(),
             started=_started(os.getpid()) or "",
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_COMMAND_LENGTH],
+            command=shell_line(Path(sys.argv[0]).name, *sys.argv[1:])[:_COMMAND_LENGTH],
             since=_now(),
             beat=0,
             beat_at=_now(),
@@ -226,7 +226,7 @@ class StoreLock:
 def _place() -> str:
     """What process ids of this machine and container have in common; empty where there is no telling."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
@@ -242,7 +242,9 @@ def _started(pid: int) -> str | None:
         pass  # it is there, and another user's
     try:
         # pid (name) state ...; the name may hold spaces and brackets, the start time is field 22
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return ""
     return None if state in "ZX" else fields[18]

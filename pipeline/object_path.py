@@ -176,8 +176,8 @@ class ObjectPath:
         with reaching(self):
             return bytes(self.system.cat_file(str(self)))
 
-    def read_text(self) -> str:
-        return self.read_bytes().decode()
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
 
     def put(self, data: bytes, **options: Any) -> dict[str, Any]:
         """Write the object; returns what the store answers, and raises what fsspec raises.

@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.cores import usable_cores
 from pipeline.errors import DynapropError, UsageError
 from pipeline.leftovers import temporary_file
+from pipeline.main_guard import failed_for_want_of_guard, require_main_guard
 from pipeline.sample_scenes import CLASS_NAMES, FRAME_SIZES, PERIODS, draw_shot, plan_shots
 
 FPS = 10
@@ -102,11 +103,11 @@ def generate_sample(
         seed: the same seed gives the same frames.
         seconds: shortest and longest duration of a video.
         workers: processes that draw and encode; by default one a usable core. With 1 the work stays in this process;
-            with more, the main module must be safe to import, as always with multiprocessing's spawn.
+            with more, a script has to call this below `if __name__ == "__main__":`, as processes are spawned.
         on_video: called after each video with (videos that are there, videos in all).
 
     Raises:
-        UsageError: a parameter is out of range, or `root` is not a sample and not empty.
+        UsageError: a parameter is out of range, `root` is not a sample and not empty, or the script lacks its guard.
         DynapropError: a video cannot be encoded or written.
     """
     plan = plan_sample(videos_per_class=videos_per_class, seed=seed, seconds=seconds)
@@ -126,6 +127,8 @@ def generate_sample(
         _write_missing(root, missing, len(plan), workers or usable_cores(), on_video)
         _write_marker(root, {**wanted, "finished": True})
     except (OSError, BrokenProcessPool) as error:
+        if isinstance(error, BrokenProcessPool) and (unguarded := failed_for_want_of_guard()) is not None:
+            raise unguarded from None
         raise DynapropError(f"sample: cannot write the videos below {root}: {error}; run it again to go on") from error
 
 
@@ -160,6 +163,7 @@ def _write_missing(
             report(done, total)
         return
     # Spawned, since the caller may have threads (torch's, Prefect's) that do not survive a fork.
+    require_main_guard()
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
         try:
             futures = [pool.submit(write_video, root, video) for video in missing]

@@ -115,7 +115,8 @@ def publish_record(path: StoragePath, value: Mapping[str, Any]) -> None:
 
 def write_record(path: Path, value: Mapping[str, Any]) -> None:
     """The same, to a path that nobody reads yet."""
-    path.write_text(json.dumps({_CHECKSUM: _record_checksum(value), **value}, indent=2, sort_keys=True) + "\n")
+    text = json.dumps({_CHECKSUM: _record_checksum(value), **value}, indent=2, sort_keys=True)
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_record(path: StoragePath) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import Field, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.errors import UsageError, did_you_mean
+from pipeline.file_names import require_utf8_locale
 from pipeline.formats import AnnotationFormat, FolderFormat, GroupFile
 from pipeline.object_path import storage_path
 from pipeline.spec_types import (
@@ -141,8 +142,9 @@ class DatasetSpec(Entry):
         """Return the root, which is only now looked for: a catalog may name datasets that are not here.
 
         Raises:
-            UsageError: there is no such folder.
+            UsageError: there is no such folder, or the locale has no such name.
         """
+        require_utf8_locale(str(self.root), where=self.place("root"))
         if is_folder(self.root):
             return self.root
         note = f" ({' '.join(self.note.split())})" if self.note else ""

@@ -7,6 +7,7 @@ catalogs (tests/pipeline/test_fuzz.py).
 
 import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,106 @@ def test_prefects_server_listens_on_this_machine_alone() -> None:
     from prefect.settings import get_current_settings
 
     assert get_current_settings().server.api.host == "127.0.0.1"
+
+
+# Names on the terminal.
+
+_PRINTERS = {"flows/terminal.py", "flows/interrupts.py"}  # the latter at the very end, and only its own words
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
+def sinks(source: str, name: str) -> Iterator[str]:
+    """Yield where a file writes to the terminal or into a log by other ways than `flows.terminal` and `printable`."""
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call):
+            continue
+        function = ast.unparse(call.func)
+        method = function.rpartition(".")[2]
+        if name not in _PRINTERS and (
+            function in ("print", "pprint", "os.write", "warnings.warn", "Console")
+            or method in ("echo", "secho", "print_exc", "print_exception", "pprint")
+            or (method == "print" and "." in function)
+            or (method in ("write", "writelines") and re.search("stdout|stderr", function))
+        ):
+            yield f"line {call.lineno}: {function} prints; flows.terminal does"
+        if function in ("sys.exit", "SystemExit") and any(_is_text(part) for part in call.args):
+            yield f"line {call.lineno}: {function} prints its text raw"
+        is_log = method in _LEVELS and re.search("log", function.rpartition(".")[0], re.IGNORECASE) is not None
+        if is_log and not all(_is_harmless(part) for part in call.args):
+            yield f"line {call.lineno}: {function} of what is not printable(...)"
+
+
+def _is_harmless(part: ast.expr) -> bool:
+    return isinstance(part, ast.Constant) or (isinstance(part, ast.Call) and ast.unparse(part.func) == "printable")
+
+
+def _is_text(part: ast.expr) -> bool:
+    if isinstance(part, ast.JoinedStr):
+        values = [value.value for value in part.values if isinstance(value, ast.FormattedValue)]
+        return not all(_is_harmless(value) for value in values)
+    return isinstance(part, ast.Constant) and isinstance(part.value, str)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in SOURCES if file.relative_to(REPOSITORY).parts[0] != "bench"],
+    ids=lambda file: file.relative_to(REPOSITORY).as_posix(),
+)
+def test_one_place_prints(file: Path) -> None:
+    assert list(sinks(file.read_text(), file.relative_to(REPOSITORY).as_posix())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print(name)",
+        "typer.echo(f'failed: {name}')",
+        "click.secho(name)",
+        "sys.stderr.write(name)",
+        "sys.stdout.buffer.write(name)",
+        "console.print(name)",
+        "Console(width=160)",
+        "traceback.print_exc()",
+        "warnings.warn(name)",
+        "sys.exit(f'error: {name}')",
+        "log.info(name)",
+        "get_run_logger().warning('failed: %s', name)",
+        "logging.getLogger('x').error(f'failed: {name}')",
+    ],
+)
+def test_what_prints_is_seen(source: str) -> None:
+    assert len(list(sinks(source, "flows/new.py"))) == 1
+
+
+# Text files.
+
+
+def locale_readers(source: str) -> Iterator[str]:
+    """Yield where texts are read or written in whatever encoding the locale has."""
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call) or any(keyword.arg == "encoding" for keyword in call.keywords):
+            continue
+        function = ast.unparse(call.func)
+        options = [ast.unparse(part) for part in [*call.args, *(keyword.value for keyword in call.keywords)]]
+        is_binary = any(re.fullmatch(r"'[rwaxb+]*b[rwaxb+]*'", option) for option in options)
+        opens = function in ("open", "os.fdopen", "tempfile.NamedTemporaryFile") or re.search(
+            r"(path|file|Path\(.*\))\.open$", function
+        )
+        if function.endswith((".read_text", ".write_text")) or (opens and not is_binary):
+            yield f"line {call.lineno}: {function} without encoding"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.relative_to(REPOSITORY).as_posix())
+def test_texts_do_not_depend_on_the_locale(file: Path) -> None:
+    assert list(locale_readers(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["path.read_text()", "path.write_text(x)", "open(x)", "open(x, 'w')", "Path(x).open('a')", "os.fdopen(1, 'w')"],
+)
+def test_what_depends_on_the_locale_is_seen(source: str) -> None:
+    assert len(list(locale_readers(source))) == 1
 
 
 # Videos.

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.printable import printable
+
 _WIDE, _NARROW = 7.6, 4.0  # inches
 _RC: dict[Any, Any] = {
     "font.size": 9.5,
@@ -136,8 +138,8 @@ class Chart:
 
 
 def plain(text: str, length: int = 30) -> str:
-    """A name as it can be drawn: without control characters, cut where it is too long."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    """A name as it can be drawn: what cannot be seen is escaped, and it is cut where it is too long."""
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -20,7 +20,9 @@ from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
 from pipeline.errors import DynapropError, UsageError
 from pipeline.files import publish_parquet, published
 from pipeline.object_path import StoragePath
+from pipeline.printable import printable
 
+_KEPT = "\n\t\u00a0"  # of our own texts
 _MISSING_SHOWN = 50
 
 COSTS = (
@@ -82,7 +84,11 @@ def make_report(
     notes = dict.fromkeys(note for section in sections for table in section.tables for note in table.notes)
     missing = {dataset: ids for dataset in datasets if (ids := runs.missing(dataset))}
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: printable(value, kept=_KEPT) if type(value) is str else value,  # not HTML
     )
     html = environment.get_template("page.html").render(
         datasets=datasets,

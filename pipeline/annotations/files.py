@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.annotations.passed_over import describe_passed, is_passed_folder, is_video_name, passed_kind
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 from pipeline.spec_types import is_folder
 
 _PICTURES = (".jpg", ".jpeg", ".png")
@@ -48,11 +49,12 @@ def look_through(root: Path) -> Contents:
     video is no reason to stop; see ``walk`` for the rest.
 
     Raises:
-        UsageError: a folder cannot be read, a name is not UTF-8, or a link leaves the root.
+        UsageError: a folder cannot be read, a name or the locale is not UTF-8, or a link leaves the root.
     """
     found = sorted(walk(root))
     videos = [one.path for one in found if one.passed is None]
     for video_id in videos:
+        require_utf8_locale(video_id, where=root)
         try:
             video_id.encode()
         except UnicodeEncodeError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.annotations.passed_over import VIDEO_SUFFIXES
 from pipeline.annotations.types import SplitName
 from pipeline.errors import UsageError
+from pipeline.file_names import require_utf8_locale
 
 # The path ends at a video's extension, so that both the path and the names of classes may contain spaces.
 _ENTRY = re.compile(
@@ -98,7 +99,7 @@ def listed_path(where: str, text: str, root: Path) -> str:
     Absolute paths may lead into the root. A backslash separates folders, unless a file of that very name is there.
 
     Raises:
-        UsageError: it does not lie inside the root, has ``..``, or names nothing.
+        UsageError: it does not lie inside the root, has ``..``, or names nothing; or the locale has no such name.
     """
     if "\\" in text:
         text = _with_slashes(text, root)
@@ -114,6 +115,7 @@ def listed_path(where: str, text: str, root: Path) -> str:
         parts = parts[depth:]
     elif _ELSEWHERE.match(text) and not _is_there(root, parts[0]):
         raise outside(where, text, root)
+    require_utf8_locale(text, where=where)
     return "/".join(parts)
 
 
@@ -163,8 +165,9 @@ def plain_id(where: str, text: str) -> str:
     """Return an id that files are named after.
 
     Raises:
-        UsageError: no file can have this name.
+        UsageError: no file can have this name, or none where the locale is not UTF-8.
     """
     if not text or "/" in text or _UNPRINTABLE.search(text):
         raise UsageError(f"{where}: {text!r} is no video id; it should be a name without '/'")
+    require_utf8_locale(text, where=where)
     return text
