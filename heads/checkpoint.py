@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from heads.evaluate import Model
 from heads.models import DynamicSTE, FrameClassifier, StaticSTE
 from pipeline.errors import DynapropError, UsageError
-from pipeline.files import published, writing
+from pipeline.files import published
 from pipeline.object_path import StoragePath
 from pipeline.sealed import publish_record, read_record
 
@@ -131,10 +131,9 @@ def save_checkpoint(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     for _ in range(_TRIES):
-        with writing(path.parent):
-            with published(_with(path, ".safetensors")) as temporary:
-                temporary.write_bytes(weights)
-            publish_record(_with(path, ".json"), json.loads(info.model_dump_json()))
+        with published(_with(path, ".safetensors")) as temporary:
+            temporary.write_bytes(weights)
+        publish_record(_with(path, ".json"), json.loads(info.model_dump_json()))
         with suppress(DynapropError):  # else another process has put its own model's file between these two
             _read(path)
             return

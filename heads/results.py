@@ -37,7 +37,7 @@ from heads.rows import (
 )
 from heads.unit_folder import DamagedUnit, UnitFolder, finished_units, remove_forgotten, write_unit
 from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.files import writing
+from pipeline.leftovers import remove_leftovers
 from pipeline.object_path import StoragePath, matching, side_by_side
 from pipeline.sealed import publish_record, read_notes, read_record, read_sealed, write_record
 from pipeline.update import update_file
@@ -62,8 +62,7 @@ class RunFolder:
 
     def describe(self, settings: Mapping[str, object]) -> None:
         """Write what the run is about to ``run.json``."""
-        with writing(self.path):
-            publish_record(self.path / "run.json", settings)
+        publish_record(self.path / "run.json", settings)
 
     def ask(self, asked: Asked) -> None:
         """Note that an experiment wants these rows.
@@ -144,6 +143,7 @@ class RunFolder:
 
     def collect(self) -> None:
         """Bring the run's tables up to date, see `collect_tables`; a unit that is damaged is deleted, and said."""
+        remove_leftovers(self.path, below=True, earlier=True)
         remove_forgotten(self._units)
         while True:
             try:

@@ -98,10 +98,9 @@ def write_unit(units: StoragePath, name: str, tables: Mapping[str, pd.DataFrame]
     """
     folder = units / f"{name}.{time.time_ns():x}-{secrets.token_hex(4)}"
     record = folder.with_name(f"{folder.name}.json")
-    with writing(folder):
-        for table, frame in tables.items():
-            publish_sealed(folder / f"{table}.parquet", frame)
-        publish_record(record, {"unit": name, "tables": sorted(tables)})
+    for table, frame in tables.items():
+        publish_sealed(folder / f"{table}.parquet", frame)
+    publish_record(record, {"unit": name, "tables": sorted(tables)})
     return UnitFolder(folder, record)
 
 

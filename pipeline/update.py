@@ -52,7 +52,7 @@ def update_file(
     if isinstance(path, Path):
         with _turn(path, on_note):
             if not is_current():
-                with writing(path), published(path) as temporary:
+                with published(path) as temporary:
                     write(temporary)
         return
     for attempt in range(_TRIES):
