@@ -154,13 +154,8 @@ def test_the_whole_way_without_either_package(home):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_tests_of_what_needs_neither_pass_without_either(tmp_path):
-    """Extraction, training, recognition and commands, by the tests that there are, less those of the two packages."""
-    tests = [
-        "pipeline/test_extraction.py",
-        "heads/test_recogniser.py",
-        "heads/test_exported.py",
-        "pipeline/test_decode.py",
-    ]
+    """Decoding and recognition, by the tests that there are, less those of the two packages."""
+    tests = ["heads/test_recogniser.py", "pipeline/test_decode.py"]
     done = without_both(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")),
         *("-k", "not decord and not onnx", "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")),
