@@ -22,9 +22,6 @@ from pathlib import Path
 
 from pipeline.object_path import StoragePath
 
-UMASK = os.umask(0)
-os.umask(UMASK)  # the only way to read it
-
 DEAD_AFTER = 24 * 3600.0  # seconds without a change, where no lock can tell
 _NO_LOCKS = "0" * 8  # in place of the machine, where the file system has no locks
 _LONGEST = 200  # bytes of a name that are repeated; file systems take 255
