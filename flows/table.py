@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.duplicates import say_leaks
 from heads.metric import Interval
 from heads.results import RunFolder
 from heads.summary import dynamic_minus, setting_label, summarise
@@ -40,6 +41,8 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
             predictions = run.rows_of(asked, "predictions", columns=_PREDICTED) if metric == "top1" else None
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
+        for name in dict.fromkeys(asked.split for asked in report.asked):
+            say_leaks(run.path, name, workspace)
         typer.echo(f"results: {report.folder}/results.parquet")
     typer.echo("         predictions.parquet, per_class.parquet and others lie beside it")
 

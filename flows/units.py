@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cached_features import require_features
+from flows.duplicates import keep_leaks
 from flows.progress import say, steps
 from flows.side_by_side import train_side_by_side
 from flows.workspace import Workspace
@@ -87,6 +88,7 @@ class Units:
             teacher_key=self.keys["teacher"],
         )
         self.features = loaded.split
+        self._manifest = store.manifest()
         missing = loaded.missing + self.annotations.missing
         if missing:
             say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
@@ -128,6 +130,14 @@ class Units:
             asked: from ``ask``; what several experiments share is trained once.
             keep: write the trained models as checkpoints.
         """
+        keep_leaks(
+            self.run.path,
+            self.annotations,
+            self.splits,
+            self.features,
+            manifest=self._manifest,
+            key=self.keys["teacher"],
+        )
         for one in asked:
             self.run.ask(one)
         wanted = self._wanted(asked)
