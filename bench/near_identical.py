@@ -44,6 +44,7 @@ SIZE = (5000, 20, 1280)  # videos, clips, channels: what the search is timed wit
 
 
 def main() -> None:
+    os.environ.pop("DYNAPROP_DATA", None)  # plain folders, on the same clip grid as the altered videos
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else files_home() / "altered"
     datasets = {name: measure(name, folder / root.name) for name, (root, *_) in DATASETS.items()}
     data = {"threshold": THRESHOLD, "seconds": seconds(), "machine": describe_machine(), "datasets": datasets}
@@ -62,7 +63,11 @@ def measure(name: str, altered: Path) -> dict[str, Any]:
                 alter_video(video, target, alteration)
     split = joined(features(root), features(altered))
     pairs = Comparison(split).pairs(threshold=-1.0)
-    stems = [Path(video).stem.partition("__") for video in split.video_ids]
+    names = tuple(alteration.replace(" ", "_") for alteration in ALTERATIONS)
+    stems = [
+        stem.partition("__") if stem.startswith(tuple(f"{name}__" for name in names)) else (stem, "", "")
+        for stem in (Path(video).stem for video in split.video_ids)
+    ]
     original = {stem[0]: index for index, stem in enumerate(stems) if not stem[2]}
     cosines = np.full((len(split), len(split)), np.nan, np.float32)
     cosines[pairs.first, pairs.second] = cosines[pairs.second, pairs.first] = pairs.cosine

@@ -15,9 +15,9 @@ from pipeline.annotations import Annotations
 from pipeline.cached import open_store, store_path
 from pipeline.duplicates import Duplicate, Duplicates, contents_of, parts_of
 from pipeline.errors import DynapropError, UsageError
-from pipeline.manifest import Manifest
 from pipeline.object_path import StoragePath
 from pipeline.splits import Split, given_or_stratified
+from pipeline.store import FeatureStore
 
 
 def keep_leaks(
@@ -26,7 +26,7 @@ def keep_leaks(
     splits: Sequence[Split],
     features: FeatureSplit,
     *,
-    manifest: Manifest,
+    store: FeatureStore,
     key: str,
 ) -> None:
     """Look for duplicates across a run's splits, unless it has kept them, and keep them.
@@ -36,7 +36,7 @@ def keep_leaks(
         annotations: the dataset's videos.
         splits: of one kind: one split, or all folds.
         features: of all these videos.
-        manifest: of the store that they are from.
+        store: where they are from.
         key: the teacher's feature key.
     """
     name = splits[0].name
@@ -44,7 +44,7 @@ def keep_leaks(
         return
     parts = parts_of(annotations, splits)
     videos = [video for video in annotations.videos if video.id in parts]
-    found = _find(features, contents_of(videos, manifest), parts=parts, key=key)
+    found = _find(features, contents_of(videos, store.manifest()), parts=parts, key=key)
     write_leaks(run, name, Leaks(found, _classes(annotations, found)))
 
 

@@ -88,7 +88,7 @@ class Units:
             teacher_key=self.keys["teacher"],
         )
         self.features = loaded.split
-        self._manifest = store.manifest()
+        self._store = store
         missing = loaded.missing + self.annotations.missing
         if missing:
             say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
@@ -135,7 +135,7 @@ class Units:
             self.annotations,
             self.splits,
             self.features,
-            manifest=self._manifest,
+            store=self._store,
             key=self.keys["teacher"],
         )
         for one in asked:

@@ -68,7 +68,8 @@ def how_looked_for(found: Duplicates) -> str:
     clips = "" if found.clips is None else f", of at most {found.clips} clips of each video, evenly spaced"
     return (
         f"Near-identical is a mean cosine of {found.threshold:g} or more between the clips of one video and those of "
-        f"the other that are most like them, of centred and evened features of {found.features}{clips}."
+        f"the other that are most like them, of centred and evened features of {found.features}{clips}. Copies "
+        "that were coded again are mostly missed among videos that all show one place."
     )
 
 

@@ -1,14 +1,15 @@
 """Which videos show nearly the same pictures, by the teacher's cached features of their clips.
 
 Raw cosines are high everywhere, since features of a network's last layer are positive and few directions hold most of
-their variance. So features are centred, taken along their largest principal components, and each of these is divided by
-the square root of its standard deviation. The cosine of two videos: each clip of one is compared with all clips of the
-other and its best cosine taken; the mean of these over the clips of one video, the larger one of both directions, since
-a shorter cut of a video is a part of it.
+their variance. So features are centred, taken along the largest principal components of the videos' means, and each of
+these is divided by the square root of its standard deviation. The cosine of two videos: each clip of one is compared
+with all clips of the other and its best cosine taken; the mean of these over the clips of one video, the larger one of
+both directions, since a shorter cut of a video is a part of it.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ COMPARISONS = 2e10
 """Pairs of clips that are compared at most; with more, fewer clips of each video are taken."""
 
 _COMPONENTS = 256
-_FITTED = 8192  # clips that the components are those of
+_FITTED = 8192  # videos that the components are those of
 _ROWS = 4096  # clips of a block
 _FLOOR = 1e-3  # of the largest component's variance: what is smaller is noise
 
@@ -57,7 +58,7 @@ class Comparison:
         self._rows = np.concatenate(each) if each else np.array([], np.int64)
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
-        self._mean, self._basis = _fit(split.teacher, self._rows)
+        self._mean, self._basis = _fit(split.teacher, self._rows, self._starts)
 
     def pairs(
         self,
@@ -132,16 +133,18 @@ def _counts(split: FeatureSplit, clips: int | None) -> np.ndarray:
     return split.n_clips if clips is None else np.minimum(split.n_clips, clips)
 
 
-def _fit(features: torch.Tensor, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean ``[d]`` and principal components ``[d, components]`` of some features, each over the root of its deviation.
+def _fit(features: torch.Tensor, rows: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean ``[d]`` and principal components ``[d, components]`` of the videos' means, divided as above.
 
-    Of many rows evenly spaced ones are taken.
+    Of the means, since what differs within a video tells no two apart, and what a codec does is mostly there.
     """
-    fitted = features[torch.from_numpy(rows[:: max(1, -(-len(rows) // _FITTED))])].float()
-    mean = fitted.mean(0) if len(rows) else fitted.new_zeros(features.shape[1])
-    fitted -= mean
-    variances, vectors = torch.linalg.eigh((fitted.T @ fitted / max(len(fitted), 1)).double())
-    kept = variances > max(_FLOOR * float(variances.max()), 1e-12) if len(variances) else variances > 0
+    means = torch.empty(len(starts), features.shape[1])
+    for video, (first, end) in enumerate(pairwise([*starts, len(rows)])):
+        means[video] = features[torch.from_numpy(rows[first:end])].float().mean(0)
+    mean = means.mean(0) if len(means) else means.new_zeros(features.shape[1])
+    means = means[:: max(1, -(-len(means) // _FITTED))] - mean
+    variances, vectors = torch.linalg.eigh((means.T @ means / max(len(means), 1)).double())
+    kept = variances > max(_FLOOR * float(variances.max()), 1e-12)
     kept[:-_COMPONENTS] = False
     basis = vectors[:, kept] / variances[kept] ** 0.25
     return mean, basis.float()
