@@ -361,10 +361,24 @@ def datasets(
     failed: Annotated[
         bool, typer.Option("--failed", help="Name every video that failed or is partial, and why.")
     ] = False,
+    duplicates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Instead list the same files and near-identical videos of a dataset or folder of videos.",
+        ),
+    ] = None,
     catalog: CatalogPath = None,
     verbose: Verbose = False,
 ) -> None:
     """List datasets: what exists, what is cached, what failed."""
+    if duplicates is not None:
+        if gc or failed:
+            raise UsageError("--duplicates stands alone: leave out --gc and --failed")
+        from flows.duplicates import print_duplicates
+
+        print_duplicates(duplicates, catalog)
+        return
     from flows.inventory import collect_garbage, print_datasets
     from flows.workspace import home
     from pipeline.catalog import load_catalog

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.table import Table
 
+from flows.duplicates import say_leaks
 from flows.terminal import answer, print_table
 from heads.chance import level_lines
 from heads.constant_answer import against_largest, not_above_in_words
@@ -42,6 +43,8 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
             notes |= dict.fromkeys(run.notes(asked.split))
+        for name in dict.fromkeys(asked.split for asked in report.asked):
+            say_leaks(run.path, name, workspace)
         answer(f"results: {report.folder}/results.parquet")
     answer("         predictions.parquet, per_class.parquet and others lie beside it")
     for note in notes:

@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cached_features import require_features
+from flows.duplicates import keep_leaks
 from flows.progress import say, say_once, steps
 from flows.side_by_side import train_side_by_side
 from flows.workspace import Workspace
@@ -90,6 +91,7 @@ class Units:
             teacher_key=self.keys["teacher"],
         )
         self.features = loaded.split
+        self._store = store
         missing = loaded.missing + self.annotations.missing
         if missing:
             say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
@@ -133,6 +135,14 @@ class Units:
             asked: from ``ask``; what several experiments share is trained once.
             keep: write the trained models as checkpoints.
         """
+        keep_leaks(
+            self.run.path,
+            self.annotations,
+            self.splits,
+            self.features,
+            store=self._store,
+            key=self.keys["teacher"],
+        )
         for one in asked:
             self.run.ask(one)
         wanted = self._wanted(asked)

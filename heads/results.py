@@ -6,6 +6,7 @@ runs/<run>/per_class.parquet      a row a class under the same key: average prec
 runs/<run>/frame_scores.parquet   a row a frame under the same key, of the first seed
 runs/<run>/units/                 what one training unit measured; the files above are made of them (`unit_folder`)
 runs/<run>/notes/                 what to know of labels and split before believing a number, a file a kind of split
+runs/<run>/leaks/                 which videos on both sides of a split show the same, a file a kind of split (`leaks`)
 runs/<run>/asked/                 what sweeps asked for: a row stands once under each experiment that asked for it
 """
 
@@ -224,6 +225,7 @@ class RunFolder:
             self.path / "run.json",
             *matching(self._asked, "*.json"),
             *matching(self.path / "notes", "*.json"),
+            *matching(self.path / "leaks", "*.json"),
         ):
             check(partial(read_record, path))
         for kept in self.kept():

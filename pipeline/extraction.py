@@ -196,7 +196,7 @@ class Extraction:
     def learn(self, identities: Mapping[str, FileIdentity]) -> None:
         """Note what the files of some videos are, by id, of which an earlier version noted less."""
         manifest = self.store.manifest()
-        known = manifest.contents()
+        known = manifest.identities()
         self.check_lock()
         manifest.restamped({video: identity for video, identity in identities.items() if video not in known}).save(
             self.store.manifest_path

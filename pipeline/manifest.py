@@ -20,7 +20,7 @@ from pipeline.earlier_rules import READING_RULES
 from pipeline.errors import DynapropError
 from pipeline.files import publish_parquet, read_parquet, writing
 from pipeline.frame_folder import FrameFolder
-from pipeline.identity import UNKNOWN, FileIdentity, Source, is_whole
+from pipeline.identity import UNKNOWN, FileIdentity, Source
 from pipeline.object_path import StoragePath
 from pipeline.probe import Probe
 from pipeline.video import VideoError
@@ -213,15 +213,15 @@ class Manifest:
             table.loc[places.index, name] = pd.Series(values, index=places.index, dtype=COLUMNS[name])
         return Manifest(table, shard_rows=self.shard_rows)
 
-    def contents(self) -> dict[str, str]:
-        """Hash of all bytes of each current video's file, by id; of a folder, of the pictures that its clips show.
+    def identities(self) -> dict[str, FileIdentity]:
+        """What each current video was when it was read, by id, as far as all of its bytes are known.
 
-        Videos that an earlier version noted, or that cannot be read, have none.
+        Of a folder it is that of the pictures that its clips show.
         """
         table = self.current()
-        return {
-            video: hash_ for video, hash_ in zip(table["video_id"], table["content"], strict=True) if is_whole(hash_)
-        }
+        columns = (table[name] for name in ("video_id", *_IDENTITY))
+        found = {video: FileIdentity(*values) for video, *values in zip(*columns, strict=True)}
+        return {video: identity for video, identity in found.items() if identity.is_whole}
 
     def refreshed(self, videos: Iterable[ProbedVideo]) -> "Manifest":
         """A copy that says of these current videos what is known of them today; their rows and clips stay."""

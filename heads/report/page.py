@@ -110,6 +110,7 @@ def make_report(
     tables = {table.name: table.data for section in sections for table in section.tables}
     tables |= {name: pairs for section in sections for name, _, _, pairs in section.confused}
     tables |= {f"comparisons-{section.anchor}": table for section in sections if len(table := section.compared_table)}
+    tables |= {one.name: one.table for section in sections for one in section.leaks if len(one.table)}
     tables |= {f"fine-tuned-{one.anchor}": tuned_table(one.tuned) for one in sections if one.tuned}
     return Report(html, [chart for section in sections for chart in section.charts], tables)
 

@@ -52,6 +52,9 @@ class Runs:
         self.folders = list(dict.fromkeys(folder.resolve() for folder in folders))
         self.settings = {folder: _settings(folder) for folder in self.folders}
         tables = {folder: self._read(folder, "results") for folder in self.folders}
+        self._held = {
+            folder: set(zip(table["dataset"], table["split"], strict=True)) for folder, table in tables.items()
+        }
         recipes = pd.concat(
             [table[["dataset", "recipe"]].drop_duplicates().assign(run=folder) for folder, table in tables.items()]
         )
@@ -123,6 +126,10 @@ class Runs:
         """Ids of the dataset's videos, of training and test alike, that a run could not use."""
         lists = (self.settings[f].get("missing", []) for f in self.folders if self.settings[f]["dataset"] == dataset)
         return sorted({str(video) for ids in lists for video in ids})
+
+    def holds(self, folder: StoragePath, part: Part) -> bool:
+        """Whether a run has results of a part."""
+        return (part.dataset, part.split) in self._held[folder]
 
     def _of(self, part: Part) -> list[StoragePath]:
         return [folder for folder in self.folders if self.settings[folder]["dataset"] == part.dataset]

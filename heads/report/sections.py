@@ -21,6 +21,7 @@ from heads.report.classes import (
 )
 from heads.report.compare import Comparison, Metric, compare, comparison_table, in_short
 from heads.report.curve import cost_curve, curve_experiment
+from heads.report.leaks import LeakList, leak_lists
 from heads.report.runs import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
 from heads.report.tables import METRIC_NAMES, ReportTable, report_table
 from heads.report.timeline import Picture, Timeline, telling_videos, timeline
@@ -53,6 +54,8 @@ class Section:
     """By recipe and frames of Dynamic-STE."""
     tuned: list[Tuned]
     """Fine-tuned backbones against frozen ones."""
+    leaks: list[LeakList]
+    """Videos on both sides of the split that show the same, a list a run."""
     curves: list[Chart]
     tables: list[ReportTable]
     classes: list[Chart]
@@ -137,6 +140,7 @@ def make_section(
         tuned=compare_backbones(
             rows, lambda experiment: runs.predictions(part, experiment, scores=metric == "map"), metric=metric
         ),
+        leaks=leak_lists(runs, part, several=several),
         curves=curves,
         tables=tables,
         classes=classes,

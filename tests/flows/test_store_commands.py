@@ -16,7 +16,7 @@ from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.store import FeatureStore
 from tests.conftest import REPOSITORY
-from tests.pipeline.changed_middle import make_earlier
+from tests.pipeline.changed_middle import known_contents, make_earlier
 from tests.pipeline.test_lock import Clock
 from tests.pipeline.videos import write_video
 
@@ -105,18 +105,18 @@ class TestVerify:
         repaired = dynaprop("verify", "tiny", "--deep", "--sample", "15", "--repair")
         assert repaired.code == 0, repaired.err
         assert "repair: what was wrong is right now" in repaired.out
-        assert FeatureStore.existing(store_folder(workplace)).manifest().contents()["b/2.mp4"] == right
+        assert known_contents(FeatureStore.existing(store_folder(workplace)))["b/2.mp4"] == right
         assert dynaprop("verify", "tiny", "--deep", "--sample", "15").code == 0
 
     def test_deep_learns_what_an_earlier_version_did_not_note(self, dynaprop, workplace):
         """Of the videos whose features are right, unless other recipes' features lie beside them."""
         assert dynaprop("extract", "tiny").code == 0
-        contents = FeatureStore.existing(store_folder(workplace)).manifest().contents()
+        contents = known_contents(FeatureStore.existing(store_folder(workplace)))
         make_earlier(store_folder(workplace) / "manifest.parquet", workplace / "videos")
         assert "decoded 0 videos" in words(dynaprop("extract", "tiny").err)
         (workplace / "videos" / "a" / "0.mp4").chmod(0o600)  # its time of change was not noted
         store = FeatureStore.existing(store_folder(workplace))
-        assert store.manifest().contents() == {}
+        assert known_contents(store) == {}
         spoil(store, sorted(store.keys())[1], shard=1)
         with StoreLock(LocalLockRecord(store_folder(workplace)), name="x"):
             held = dynaprop("verify", "tiny", "--deep", "--sample", "15")
@@ -124,12 +124,12 @@ class TestVerify:
         deep = dynaprop("verify", "tiny", "--deep", "--sample", "15")
         assert deep.code == 1
         assert "14 videos were cached by an earlier version, which noted only parts of their files" in words(deep.out)
-        learnt = FeatureStore.existing(store_folder(workplace)).manifest().contents()
+        learnt = known_contents(FeatureStore.existing(store_folder(workplace)))
         assert len(learnt) == 14
         assert learnt.items() <= contents.items()
         assert dynaprop("verify", "tiny", "--deep", "--sample", "15", "--repair").code == 0
         assert "1 videos were cached by an earlier" in words(dynaprop("verify", "tiny", "--deep", "--sample", "15").out)
-        assert FeatureStore.existing(store_folder(workplace)).manifest().contents() == contents
+        assert known_contents(FeatureStore.existing(store_folder(workplace))) == contents
         for path in sorted((workplace / "videos").rglob("*.mp4")):
             path.touch()
         touched = dynaprop("extract", "tiny")

@@ -318,10 +318,15 @@ def test_damaged_states_are_refused(videos, pool, tmp_path):
     with pytest.raises(DynapropError, match=r"is not the file that stage\.json describes; delete this folder"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)
     described = tmp_path / "stage.json"
-    described.write_text(described.read_text().replace('"epochs_done": 1', '"epochs_done": 99'))
+    whole = described.read_text()
+    described.write_text(whole.replace('"epochs_done": 1', '"epochs_done": 99'))
+    with pytest.raises(DynapropError, match=r"stage\.json is damaged: its checksum is another one.*delete this folder"):
+        train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)
+    without = {name: value for name, value in json.loads(whole).items() if name != "checksum"}
+    described.write_text(json.dumps(without | {"epochs_done": 99}))  # as an earlier version wrote it
     with pytest.raises(DynapropError, match=r"epochs_done and log do not agree; delete this folder"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)
-    described.write_text(described.read_text().replace('"epochs_done": 99', '"epochs_done": 1'))
+    described.write_text(whole)
     tensors.unlink()
     with pytest.raises(DynapropError, match="delete this folder"):
         train(teacher_model(), frames_of(videos, pool), tmp_path, epochs=2)

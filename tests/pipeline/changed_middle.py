@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import pandas as pd
 
+from pipeline.store import FeatureStore
+
 EDGE = 2**16  # bytes of head and tail, which earlier versions looked at
 
 
@@ -62,3 +64,8 @@ def make_earlier(manifest: Path, root: Path) -> None:
     table = pd.read_parquet(manifest).drop(columns="ctime_ns")
     table["content"] = [earlier_content(root / path) for path in table["path"]]
     table.to_parquet(manifest)
+
+
+def known_contents(store: FeatureStore) -> dict[str, str]:
+    """Hash of all bytes of each video that a store knows one of."""
+    return {video: identity.content for video, identity in store.manifest().identities().items()}

@@ -25,7 +25,7 @@ from pipeline.lock import StoreLock
 from pipeline.lock_record import LocalLockRecord
 from pipeline.specs import BackboneSpec, DatasetSpec
 from pipeline.transcoding import Transcoding
-from tests.pipeline.changed_middle import earlier_content, make_earlier, repaint, write_raw
+from tests.pipeline.changed_middle import earlier_content, known_contents, make_earlier, repaint, write_raw
 
 BACKBONE = BackboneSpec(name="s", model="test_efficientnet", size=64, weights="random")
 
@@ -108,7 +108,7 @@ class TestExtraction:
     def test_what_is_touched_moved_or_restored_is_read_once_and_kept(self, dataset, tmp_path):
         extract(dataset, tmp_path)
         folder, before = dataset.root / "class", features(dataset, tmp_path)
-        contents = open_store(dataset, tmp_path).manifest().contents()
+        contents = known_contents(open_store(dataset, tmp_path))
         os.utime(folder / "0.avi", ns=(1, 10**18))
         (folder / "1.avi").chmod(0o600)  # the status alone
         shutil.copy2(folder / "2.avi", tmp_path / "backup")  # restored, at the time that it had
@@ -123,7 +123,7 @@ class TestExtraction:
             assert (changes.n_probes, changes.removed, work.summary().decoded) == (0, (), 0)
         assert is_untouched(dataset, tmp_path)
         assert features(dataset, tmp_path) == before
-        assert open_store(dataset, tmp_path).manifest().contents() == contents
+        assert known_contents(open_store(dataset, tmp_path)) == contents
 
     def test_a_dry_run_notes_nothing(self, dataset, tmp_path):
         extract(dataset, tmp_path)
@@ -162,7 +162,7 @@ class TestExtraction:
         shutil.copy(dataset.root / "class" / "0.avi", dataset.root / "class" / "again.avi")
         (dataset.root / "class" / "bad.avi").write_bytes(b"no video")
         extract(dataset, tmp_path)
-        contents = open_store(dataset, tmp_path).manifest().contents()
+        contents = known_contents(open_store(dataset, tmp_path))
         assert sorted(contents) == [f"class/{name}.avi" for name in ("0", "1", "2", "again")]
         assert contents["class/0.avi"] == contents["class/again.avi"]
         assert len(set(contents.values())) == 3
@@ -181,7 +181,7 @@ class TestEarlierStores:
         (dataset.root / "class" / "1.avi").chmod(0o600)
         assert is_untouched(dataset, tmp_path)
         assert extract(dataset, tmp_path) == 0
-        assert open_store(dataset, tmp_path).manifest().contents() == {}
+        assert known_contents(open_store(dataset, tmp_path)) == {}
 
     def test_what_has_another_time_is_extracted_again(self, earlier, dataset, tmp_path):
         """Nobody can tell whether it is the same: here it is not."""
@@ -192,7 +192,7 @@ class TestEarlierStores:
         assert extract(dataset, tmp_path) == 1
         assert extract(dataset, tmp_path / "fresh") == 3
         assert features(dataset, tmp_path) == features(dataset, tmp_path / "fresh")
-        assert list(open_store(dataset, tmp_path).manifest().contents()) == ["class/1.avi"]
+        assert list(known_contents(open_store(dataset, tmp_path))) == ["class/1.avi"]
         os.utime(dataset.root / "class" / "1.avi")  # what is known now tells
         assert extract(dataset, tmp_path) == 0
 
