@@ -58,7 +58,8 @@ class RunFolder:
         self.path = path
         self._units = path / "units"
         self._asked = path / "asked"
-        self._on_note = on_note
+        self._listener = on_note
+        self._said: set[str] = set()
 
     def describe(self, settings: Mapping[str, object]) -> None:
         """Write what the run is about to ``run.json``."""
@@ -229,6 +230,11 @@ class RunFolder:
         for kept in self.kept():
             check(partial(check_checkpoint, kept.path.with_suffix("")))
         return found
+
+    def _on_note(self, line: str) -> None:
+        if line not in self._said:  # what is damaged is met with more than once
+            self._said.add(line)
+            self._listener(line)
 
     def _notes(self, split: str) -> StoragePath:
         return self.path / "notes" / f"{_safe(split)}.json"
