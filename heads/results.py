@@ -146,7 +146,7 @@ class RunFolder:
         """Bring the run's tables up to date, see `collect_tables`; a unit that is damaged is deleted, and said."""
         remove_leftovers(self.path, below=True, earlier=True)
         remove_forgotten(self._units)
-        while True:
+        while finished_units(self._units):  # else the tables alone were passed on, or they are all that is left
             try:
                 collect_tables(self.path, on_note=self._on_note)
             except DamagedUnit as damage:
@@ -156,7 +156,7 @@ class RunFolder:
 
     def refresh(self) -> None:
         """``collect`` for who only reads: where a unit is damaged, or nothing can be written, the tables stay."""
-        if not finished_units(self._units):  # the tables alone were passed on
+        if not finished_units(self._units):
             return
         try:
             collect_tables(self.path, on_note=self._on_note)
