@@ -123,6 +123,7 @@ def run_finetuning(
         run.note(split.name, notes)
         say(_as_backbones(workspace, places, frames))
         models = FineTunedModels(places, settings, resolve_device(device))
+        models.check()
         measure_finetuned(
             workspace, annotations, split, models, run=run, asked=asked, workers=workers, deadline=deadline
         )

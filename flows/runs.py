@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
-from flows.progress import say
+from flows.progress import say, say_once
 from flows.workspace import files_home, home
 from heads.results import RunFolder, read_settings
 from pipeline.catalog import Catalog
 from pipeline.copies import locate_copies
-from pipeline.errors import DynapropError, UsageError
+from pipeline.errors import DynapropError, InfrastructureError, UsageError
 from pipeline.object_path import StoragePath, storage_path
 from pipeline.printable import shell_line
 from pipeline.specs import DatasetSpec
@@ -53,7 +53,7 @@ def find_run(
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name in names:
         return _with_results(folder / name)
-    of_dataset = [folder / run for run in names if dataset_of(folder / run) == name]
+    of_dataset = [folder / run for run in names if _is_of(folder / run, name)]
     if keeping:
         of_dataset = [run for run in of_dataset if RunFolder(run).kept()]
     if of_dataset:
@@ -90,9 +90,22 @@ def _age(run: StoragePath) -> float:
     return RunFolder(run).last_measured() or results.stat().st_mtime
 
 
+def _is_of(run: StoragePath, dataset: str) -> bool:
+    """Whether a run is a dataset's; one that may be, but has a damaged account, is passed over and said."""
+    named = dataset_of(run)
+    if named is None and run.name.startswith(f"{dataset}-") and (run / "run.json").exists():
+        say_once(f"{run} is passed over: its run.json is damaged; `dynaprop sweep` writes it anew")
+    return named == dataset
+
+
 def dataset_of(run: StoragePath) -> str | None:
-    """The run's dataset by its own account: the folder's name does not tell where that name ends."""
+    """The run's dataset by its own account: the folder's name does not tell where that name ends.
+
+    None without such an account, or where it is damaged; raises InfrastructureError where it cannot be asked for.
+    """
     try:
         return str(read_settings(run)["dataset"])
+    except InfrastructureError:
+        raise
     except (DynapropError, KeyError):
         return None

@@ -14,7 +14,9 @@ from heads.chance import level_lines
 from heads.constant_answer import against_largest, not_above_in_words
 from heads.metric import Interval
 from heads.results import RunFolder
+from heads.rows import Asked, settings_in
 from heads.summary import dynamic_minus, setting_label, summarise
+from pipeline.errors import DynapropError
 from pipeline.object_path import storage_path
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
         run = RunFolder(storage_path(report.folder))
         for asked in report.asked:
             results = run.rows_of(asked)
+            _require_rows(asked, results, place=report.folder)
             predictions = run.rows_of(asked, "predictions", columns=_PREDICTED)
             title = f"{workspace.dataset.name}, {results['recipe'].iloc[0]}, {asked.experiment}, {split}"
             print_results(results, title, headline=metric, predictions=predictions)
@@ -49,6 +52,17 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
     answer("         predictions.parquet, per_class.parquet and others lie beside it")
     for note in notes:
         answer(f"note: {note}")
+
+
+def _require_rows(asked: Asked, results: pd.DataFrame, *, place: str) -> None:
+    """Refuse a table that lacks lines, since another command has asked its experiment for others meanwhile."""
+    there = set(zip(settings_in(results), results["seed"], strict=True))
+    lacking = [setting for setting in asked.settings for seed in asked.seeds if (setting, seed) not in there]
+    if lacking:
+        raise DynapropError(
+            f"{place}: another command has asked for other models or frames as {asked.experiment!r} meanwhile, so its "
+            f"tables lack {lacking[0].name}, which is measured and kept; the same command joins it"
+        )
 
 
 @dataclass(frozen=True)

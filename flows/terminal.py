@@ -74,8 +74,8 @@ def print_table(table: Table) -> None:
         title_justify=table.title_justify,
         caption_justify=table.caption_justify,
     )
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        made.add_row(*map(_cell, cells))
+    for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
+        made.add_row(*map(_cell, cells), style=row.style, end_section=row.end_section)
     with wide.capture() as captured:
         wide.print(made)
     _write(sys.stdout, captured.get())

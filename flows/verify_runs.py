@@ -11,7 +11,7 @@ from flows.workspace import Workspace
 from heads.fine_tuned import fine_tuning_problems
 from heads.results import RunFolder
 from heads.rows import Asked
-from pipeline.errors import DynapropError
+from pipeline.errors import DynapropError, InfrastructureError
 from pipeline.object_path import StoragePath, children
 
 _SHOWN = 20  # problems
@@ -38,11 +38,12 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
     for run in _runs(workspace):
         if not _problems(run):
             continue
-        wanted = run.asked()  # before anything is left out: an unreadable question is no question any more
-        run.measured()
-        run.collect()
-        for split in dict.fromkeys(one.split for one in wanted):
-            _measure_again(workspace, run, [one for one in wanted if one.split == split], device)
+        try:
+            _repair(workspace, run, device)
+        except InfrastructureError:
+            raise
+        except DynapropError as error:  # it is among those that are left; the others go on
+            say(f"{run.path}: {error}")
     left = [problem for run in _runs(workspace) for problem in _problems(run)]
     for problem in left[:_SHOWN]:
         answer(f"  {problem}")
@@ -51,6 +52,14 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
             f"{len(left)} files of runs are still damaged; `dynaprop train`, `sweep` and `finetune` of "
             f"{workspace.quoted} write them anew"
         )
+
+
+def _repair(workspace: Workspace, run: RunFolder, device: str) -> None:
+    wanted = run.asked()  # before anything is left out: an unreadable question is no question any more
+    run.measured()
+    run.collect()
+    for split in dict.fromkeys(one.split for one in wanted):
+        _measure_again(workspace, run, [one for one in wanted if one.split == split], device)
 
 
 def _problems(run: RunFolder) -> list[str]:

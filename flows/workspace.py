@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import reading_again, say, steps
+from flows.progress import reading_again, say_once, steps
 from pipeline.annotations import Annotations, read_annotations, require_videos
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.copies import annotations_of_copies, load_copies, locate_copies
@@ -105,7 +105,7 @@ def read_videos(dataset: DatasetSpec) -> Annotations:
 def say_notes(annotations: Annotations) -> None:
     """Say what people should know of how a dataset was read, a line each."""
     for note in annotations.notes:
-        say(note)
+        say_once(f"note: {note}")
 
 
 def home() -> StoragePath:

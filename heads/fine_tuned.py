@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from heads.checkpoint import load_checkpoint
+from heads.checkpoint import check_checkpoint, load_checkpoint
 from heads.evaluate import Model
 from heads.setting import Setting
 from heads.two_stages import Places, Stage
@@ -26,6 +26,22 @@ class FineTunedModels:
     @property
     def seed(self) -> int:
         return self.places.seed
+
+    def check(self) -> None:
+        """Make sure that all models are there and whole.
+
+        Raises:
+            DynapropError: one is not; with what makes it anew, as a finished fine-tuning is not done again.
+        """
+        for path in self.checkpoints.values():
+            try:
+                check_checkpoint(path)
+            except InfrastructureError:
+                raise
+            except DynapropError as error:
+                raise DynapropError(
+                    f"{error}; to do so, delete {self.places.done}, and the same command trains anew"
+                ) from None
 
     def model(self, setting: Setting) -> Model:
         """The fine-tuned model of a setting.

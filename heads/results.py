@@ -59,7 +59,8 @@ class RunFolder:
         self.path = path
         self._units = path / "units"
         self._asked = path / "asked"
-        self._on_note = on_note
+        self._listener = on_note
+        self._said: set[str] = set()
 
     def describe(self, settings: Mapping[str, object]) -> None:
         """Write what the run is about to ``run.json``."""
@@ -146,7 +147,7 @@ class RunFolder:
         """Bring the run's tables up to date, see `collect_tables`; a unit that is damaged is deleted, and said."""
         remove_leftovers(self.path, below=True, earlier=True)
         remove_forgotten(self._units)
-        while True:
+        while finished_units(self._units):  # else the tables alone were passed on, or they are all that is left
             try:
                 collect_tables(self.path, on_note=self._on_note)
             except DamagedUnit as damage:
@@ -156,7 +157,7 @@ class RunFolder:
 
     def refresh(self) -> None:
         """``collect`` for who only reads: where a unit is damaged, or nothing can be written, the tables stay."""
-        if not finished_units(self._units):  # the tables alone were passed on
+        if not finished_units(self._units):
             return
         try:
             collect_tables(self.path, on_note=self._on_note)
@@ -231,6 +232,11 @@ class RunFolder:
         for kept in self.kept():
             check(partial(check_checkpoint, kept.path.with_suffix("")))
         return found
+
+    def _on_note(self, line: str) -> None:
+        if line not in self._said:  # what is damaged is met with more than once
+            self._said.add(line)
+            self._listener(line)
 
     def _notes(self, split: str) -> StoragePath:
         return self.path / "notes" / f"{_safe(split)}.json"

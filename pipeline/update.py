@@ -50,6 +50,8 @@ def update_file(
         StoreUnavailable: an object store is away, or others write all the time.
     """
     if isinstance(path, Path):
+        if is_current():  # who changes nothing waits for nobody, and needs no folder that can be written to
+            return
         with _turn(path, on_note):
             if not is_current():
                 with published(path) as temporary:

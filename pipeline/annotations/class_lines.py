@@ -45,7 +45,10 @@ def plain_names(file: Path, lines: Sequence[Line]) -> list[Line]:
     if names is None:
         if header:
             where, text = header[0]
-            raise UsageError(f"{where}: {text!r} is a header over names that have no numbers; delete the line")
+            raise UsageError(
+                f"{where}: {text!r} is a header over names that have no numbers; delete the line, or, where it is a "
+                f"class, number all lines: `0 {text}`"
+            )
         names = list(rest)
     return [(where, _unquoted(where, name)) for where, name in names]
 

@@ -41,6 +41,15 @@ def test_a_dataset_or_its_folder_means_its_newest_run_with_results(dynaprop, run
     assert (runs / "tiny-lite-22222222" / "figures" / "per-class.parquet").exists()
 
 
+def test_a_newer_run_whose_account_is_damaged_is_not_passed_over_silently(dynaprop, runs):
+    (runs / "tiny-lite-22222222" / "run.json").write_text('{"dataset": "tinz"', encoding="utf-8")
+    outcome = dynaprop("report", "tiny")
+    assert outcome.code == 0, outcome.err
+    assert f"report:  {runs}/tiny-lite-11111111/report.html" in outcome.out
+    said = " ".join(outcome.err.split())
+    assert said.count(f"{runs}/tiny-lite-22222222 is passed over: its run.json is damaged; `dynaprop sweep`") == 1
+
+
 @pytest.mark.parametrize("name", ["tiny-lite-11111111", "runs/tiny-lite-11111111"])
 def test_a_run_by_name_or_path_and_a_page_elsewhere(dynaprop, runs, workplace, name):
     outcome = dynaprop("report", name, "--output", "my pages/first one.html", "--videos", "a/test-0.mp4")
@@ -70,7 +79,7 @@ def test_several_runs_are_one_page(dynaprop, runs):
         (["nothing/like it"], 2, r"no run 'nothing/like it': name a run in \S+/runs, a dataset, or a run's folder"),
         (["tiny-other-33333333"], 1, r"tiny-other-33333333 holds no results yet; `dynaprop sweep` writes them"),
         (["tiny", "--videos", "a/test-9.mp4"], 2, r"video 'a/test-9.mp4' was not scored .* \(did you mean 'a/test-\d"),
-        (["tiny", "--output", "catalog.yaml/x"], 1, r"catalog.yaml/x/report.html: .*--output"),
+        (["tiny", "--output", "catalog.yaml/x"], 1, r"catalog.yaml/x cannot be written: .*; --output puts"),
         (["videos/a"], 1, r"no run of 'videos/a' in \S+/runs; `dynaprop sweep videos/a` makes one"),
     ],
 )

@@ -1,5 +1,6 @@
 """Training units: rows, keys and costs; what is trained once is shared; a run folder that goes on."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -291,6 +292,45 @@ def test_asking_again_adds_seeds_or_replaces_settings(tables, tmp_path):
     assert dict(zip(results["experiment"], results["model"], strict=True)) == {"a": "dynamic", "b": "student"}
 
 
+def test_who_reads_what_is_current_writes_nothing(tables, tmp_path):
+    """A run of somebody else's may be on a disk that cannot be written to."""
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    run.ask(Asked("a", "x", (0,), SETTINGS))
+    run.collect()
+    guard = run.path / ".update.guard"
+    guard.unlink()
+    notes: list[str] = []
+    RunFolder(run.path, on_note=notes.append).refresh()
+    assert not guard.exists() and notes == []
+    run.write("other", replace(tables, results=tables.results.assign(seed=1)))
+    RunFolder(run.path, on_note=notes.append).refresh()
+    assert guard.exists() and notes == []
+
+
+def test_tables_that_were_passed_on_without_their_units_stay(tables, tmp_path):
+    """Also where a command measures nothing, as its first training fails."""
+    run = RunFolder(tmp_path / "run")
+    run.write("unit", tables)
+    run.ask(Asked("a", "x", (0,), SETTINGS))
+    run.collect()
+    shutil.rmtree(run.path / "units")
+    run.ask(Asked("b", "x", (0,), SETTINGS))
+    run.collect()
+    assert len(pd.read_parquet(run.path / "results.parquet")) == len(SETTINGS)
+
+
+def test_a_damaged_question_is_said_once(tmp_path):
+    notes: list[str] = []
+    run = RunFolder(tmp_path / "run", on_note=notes.append)
+    run.ask(Asked("a", "x", (0,), SETTINGS))
+    (run.path / "asked" / "a-x.json").write_text("{", encoding="utf-8")
+    run.ask(Asked("a", "x", (1,), SETTINGS))
+    (note,) = notes
+    assert note.endswith("a-x.json is damaged: what was asked for by it before is forgotten")
+    assert [one.seeds for one in run.asked()] == [(1,)]
+
+
 def test_units_whose_columns_stand_in_another_order_are_joined(tables, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write("unit", tables)
@@ -353,6 +393,7 @@ def test_damaged_results_are_left_out_and_said(tables, tmp_path):
     (note,) = notes
     assert f"{file} is damaged" in note or str(file) in note
     assert "sweeping again measures them (asked for so far: table3)" in note
+    run.write("unit", tables)  # measured again
     (run.path / "asked" / "table3-x.json").write_text("")
     with pytest.raises(DynapropError, match=r"table3-x.json is damaged; delete it"):
         run.collect()

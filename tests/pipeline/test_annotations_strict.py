@@ -119,6 +119,7 @@ class TestClassList:
             ("0,kick\n1,punch\nhug\n", 3, "has no number, as other lines have: 'hug'"),
             ("name\nkick\npunch\n", 1, "'name' is a header over names that have no numbers; delete the line"),
             ("Class\nkick\npunch\n", 1, "is a header"),
+            ("no\nyes\n", 1, "where it is a class, number all lines: `0 no`"),
             ("# classes\nkick\n", 1, "a comment is no class; delete the line"),
             ("kick\n#punch\n", 2, "a comment is no class"),
             ("kick,\npunch,\n", 1, "ends in ','; write the name alone: 'kick,'"),

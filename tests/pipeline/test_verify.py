@@ -44,12 +44,12 @@ class Fixture:
         self.rows[index] = LedgerRow(**{**row, "timestamps": np.arange(row["n_clips"], dtype=float)})
 
 
-def build(root: Path) -> Fixture:
+def build(root: Path, *, content: str = "c") -> Fixture:
     """One shard: videos a, b and c of five clips each, and five rows that are nobody's."""
     store = FeatureStore(root, grid={"dataset": "d"}, shard_rows=ROWS)
     grid = ClipGrid(np.arange(CLIPS), np.arange(CLIPS, dtype=float))
     probe = Probe(grid.timestamps, 0.0, float(CLIPS), False, 64, 48, "h264", "mov,mp4", "decord")
-    identity = FileIdentity(1, 2, "c")
+    identity = FileIdentity(1, 2, content)
     manifest = store.manifest().extended([ProbedVideo(name, name, identity, probe, grid) for name in "abc"])
     manifest.save(store.manifest_path)
     attributes = {"model": "m", "size": 8, "precision": "fp32"}
@@ -196,6 +196,19 @@ class TestDeepCheck:
         assert set(self.compare(fixture, second).problems) == {"a"}
         second.features[0] = np.inf
         assert set(self.compare(fixture, second).problems) == {"a"}
+
+    def test_other_bytes_are_what_was_read_and_not_what_could_not_be(self, tmp_path):
+        stored = build(tmp_path / "stored", content="xxh3:1")
+        other, unread = build(tmp_path / "other", content="xxh3:2"), build(tmp_path / "unread", content="")
+        check = self.compare(stored, other)
+        assert set(check.problems.values()) == {
+            "its file has other bytes than were extracted, at the same size and times"
+        }
+        assert check.other_outcome == ("a", "b", "c")
+        unread.replace(1, status="failed", error_kind="timeout")
+        check = self.compare(stored, unread)
+        assert check.problems == {"b": f"{KEY.name}: ok with 5 clips is stored, failed came out"}
+        assert check.learnt == {}
 
     def test_another_outcome(self, fixture, second):
         fixture.replace(0, status="failed")
