@@ -61,7 +61,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
     """Of each seed the mean over its test videos, whatever their fold."""
     weights = rows["n_videos"]
-    return (rows[metric] * weights).groupby(rows["seed"]).sum(min_count=1) / weights.groupby(rows["seed"]).sum()
+    sums = (rows[metric] * weights).groupby(rows["seed"]).agg(lambda fold: fold.sum(skipna=False))  # unknown is not 0
+    return sums / weights.groupby(rows["seed"]).sum()
 
 
 def whole_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -362,6 +362,14 @@ def test_subsets_share_the_features():
     ]
 
 
+def test_levels_of_folds_of_which_one_is_unknown_are_unknown(tables):
+    row = tables.results[tables.results["model"] == "dynamic"].assign(split="2-fold")
+    folds = [row.assign(fold=fold, largest_class=level) for fold, level in ((0, 0.6), (1, 0.4))]
+    assert summarise(pd.concat(folds))["largest_class"].item() == pytest.approx(0.5)
+    folds[1] = folds[1].assign(largest_class=np.nan)
+    assert np.isnan(summarise(pd.concat(folds))["largest_class"].item())
+
+
 def test_a_handful_of_videos_has_no_interval(tables):
     few = tables.predictions[tables.predictions["video_id"].isin([f"2/{video}" for video in range(9)])]
     gap = paired_difference(few, {"model": "dynamic"}, {"model": "student"})
