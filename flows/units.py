@@ -111,18 +111,16 @@ class Units:
         }
         digest = _digest(identity)
         self.run = RunFolder(workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}", on_note=say)
-        self.run.describe(
-            {
-                "dataset": dataset.name,
-                "recipe": recipe.model_dump(mode="json"),
-                "feature_keys": self.keys,
-                "store": str(store.root),
-                "grid": clip_rule(dataset),
-                "classes": list(self.annotations.class_names),
-                "missing": list(missing),
-            }
-        )
-        self.run.note(self.splits[0].name, notes)
+        self._notes = notes
+        self._about = {
+            "dataset": dataset.name,
+            "recipe": recipe.model_dump(mode="json"),
+            "feature_keys": self.keys,
+            "store": str(store.root),
+            "grid": clip_rule(dataset),
+            "classes": list(self.annotations.class_names),
+            "missing": list(missing),
+        }
 
     def ask(self, experiment: str, settings: Sequence[Setting], seeds: Sequence[int]) -> Asked:
         """What an experiment consists of on this run's splits."""
@@ -135,6 +133,8 @@ class Units:
             asked: from ``ask``; what several experiments share is trained once.
             keep: write the trained models as checkpoints.
         """
+        self.run.describe(self._about)
+        self.run.note(self.splits[0].name, self._notes)
         keep_leaks(
             self.run.path,
             self.annotations,
@@ -144,7 +144,7 @@ class Units:
             key=self.keys["teacher"],
         )
         for one in asked:
-            self.run.ask(one)
+            self.run.ask(one, adding=keep)  # a training with other frames takes nothing from those before
         wanted = self._wanted(asked)
         done = {row for row in self.run.measured() & wanted if not keep or self._is_kept(row)}
         if done:

@@ -67,6 +67,9 @@ def _problems(run: RunFolder) -> list[str]:
 
 
 def _measure_again(workspace: Workspace, run: RunFolder, wanted: Sequence[Asked], device: str) -> None:
+    if any(one.experiment == "finetune" for one in wanted):
+        say(f"{run.path}: fine-tuned; without its finetuned-seed*.json `dynaprop finetune` makes it anew")
+        return
     folds = re.fullmatch(r"(\d+)-fold", wanted[0].split)
     try:
         units = Units(workspace, folds=int(folds[1]) if folds else 0, device=device)

@@ -76,6 +76,9 @@ class _Collected:
     def write(self, path: Path) -> None:
         """Make it anew."""
         units, asked, digest = self._sources()
+        if self.name == TABLES[0]:  # no row without what belongs to it in the other tables
+            for unit in units:
+                unit.check(TABLES)
         seen: set[Measured] = set()
         frames = (self._read(unit) for unit in units if self.name in unit.tables(TABLES))
         parts = (part for frame in frames for part in _parts(frame, asked, seen))

@@ -12,6 +12,7 @@ runs/<run>/asked/                 what sweeps asked for: a row stands once under
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -66,18 +67,20 @@ class RunFolder:
         """Write what the run is about to ``run.json``."""
         publish_record(self.path / "run.json", settings)
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: Asked, *, adding: bool = False) -> None:
         """Note that an experiment wants these rows.
 
-        The same settings of other seeds add to what it wanted on this split before; other settings replace it.
+        The same settings of other seeds add to what it wanted on this split before; other settings replace it, unless
+        ``adding``.
         """
         path = self._asked / f"{_safe(asked.experiment)}-{_safe(asked.split)}.json"
 
         def merged() -> tuple[Asked | None, Asked]:
             before = self._asked_before(path)
-            if before is None or before.settings != asked.settings:
+            if before is None or (before.settings != asked.settings and not adding):
                 return before, asked
-            return before, replace(asked, seeds=tuple(sorted({*before.seeds, *asked.seeds})))
+            settings = tuple(dict.fromkeys((*before.settings, *asked.settings)))
+            return before, replace(asked, seeds=tuple(sorted({*before.seeds, *asked.seeds})), settings=settings)
 
         def is_current() -> bool:
             before, after = merged()
@@ -129,7 +132,11 @@ class RunFolder:
 
     def last_measured(self) -> float:
         """When the newest unit was finished, seconds since 1970; 0 without any."""
-        return max((unit.finished_at() for unit in finished_units(self._units)), default=0.0)
+        times = []
+        for unit in finished_units(self._units):
+            with suppress(FileNotFoundError):  # another process finds it damaged
+                times.append(unit.finished_at())
+        return max(times, default=0.0)
 
     def metrics(self, row: Measured) -> dict[str, float]:
         """The metrics of one row that is there.

@@ -7,6 +7,7 @@ Two commands that train the same unit at once leave a folder each, whole by itse
 ``units/<unit>/`` with a ``done.json`` in it, without checksums.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -19,7 +20,7 @@ import pandas as pd
 from pipeline.errors import DynapropError
 from pipeline.files import remove_folder, writing
 from pipeline.object_path import StoragePath, children, matching
-from pipeline.sealed import publish_record, publish_sealed, read_record, read_sealed
+from pipeline.sealed import publish_record, publish_sealed, read_notes, read_record, read_sealed
 
 _EARLIER = "done.json"
 _FORGOTTEN = timedelta(days=2).total_seconds()
@@ -44,8 +45,6 @@ class UnitFolder:
         """
         with self._believing(self.record):
             record = read_record(self.record)
-            if not set(record) <= {"unit", "tables"}:
-                raise ValueError(f"{self.record} is damaged: it has unknown keys")
         if "tables" in record:
             return [name for name in known if name in record["tables"]]
         return [name for name in known if (self.path / f"{name}.parquet").exists()]
@@ -59,6 +58,12 @@ class UnitFolder:
         """
         with self._believing(path := self.path / f"{table}.parquet"):
             return read_sealed(path).to_pandas()
+
+    def check(self, known: Collection[str]) -> None:
+        """Make sure that all of its tables are whole; arguments and errors as of ``tables``."""
+        for table in self.tables(known):
+            with self._believing(path := self.path / f"{table}.parquet"):
+                read_notes(path)
 
     def finished_at(self) -> float:
         """Seconds since 1970."""
@@ -105,14 +110,14 @@ def write_unit(units: StoragePath, name: str, tables: Mapping[str, pd.DataFrame]
 
 
 def finished_units(units: StoragePath) -> list[UnitFolder]:
-    """All units of a run that are done, in order of their names."""
+    """All units of a run that are done, the newest first; those of earlier versions last, by name."""
     found = []
     records, folders = _entries(units)
     for name in sorted(records.keys() | folders.keys()):
         record = records.get(name) or units / name / _EARLIER
         if name in records or record.exists():
             found.append(UnitFolder(units / name, record))
-    return found
+    return sorted(found, key=lambda unit: _moment(unit.path.name), reverse=True)
 
 
 def remove_forgotten(units: StoragePath) -> None:
@@ -127,6 +132,12 @@ def remove_forgotten(units: StoragePath) -> None:
             if files and max(files) < time.time() - _FORGOTTEN:
                 with writing(folder):
                     remove_folder(folder)
+
+
+def _moment(name: str) -> int:
+    """When a unit was written, as its name says; 0 where it does not."""
+    found = re.search(r"\.([0-9a-f]{12,})-[0-9a-f]{8}$", name)
+    return int(found[1], 16) if found else 0
 
 
 def _entries(units: StoragePath) -> tuple[dict[str, StoragePath], dict[str, StoragePath]]:

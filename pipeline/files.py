@@ -2,14 +2,12 @@
 
 import errno
 import io
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -119,12 +117,6 @@ def sync(path: StoragePath) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def publish_json(path: StoragePath, value: Any) -> None:
-    """Write a JSON file atomically."""
-    with published(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def publish_parquet(path: StoragePath, frame: pd.DataFrame) -> None:

@@ -78,7 +78,7 @@ def read_sealed(
         InfrastructureError: a network disk or an object store is away.
     """
     with reading(path, ValueError):
-        data = _bytes(path)
+        data = path.read_bytes()  # not mapped: a disk that goes away would kill the process
         _check(path, data)
         try:
             return pq.read_table(
@@ -91,7 +91,7 @@ def read_sealed(
 def read_notes(path: StoragePath) -> dict[str, str]:
     """What is kept beside a parquet file's seal, after all of the file has been checked; raises as ``read_sealed``."""
     with reading(path, ValueError):
-        data = _bytes(path)
+        data = path.read_bytes()  # not mapped: a disk that goes away would kill the process
         _check(path, data)
         try:
             notes = pq.read_metadata(pa.BufferReader(data)).metadata or {}
@@ -167,11 +167,3 @@ def _seals(data: bytes | mmap.mmap) -> tuple[list[tuple[int, int]], bytes]:
             done = end
         digest.update(view[done:])
     return places, digest.hexdigest().encode()
-
-
-def _bytes(path: StoragePath) -> bytes | mmap.mmap:
-    """The bytes of a file: of a disk, mapped."""
-    if not isinstance(path, Path):
-        return path.read_bytes()
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -33,8 +33,9 @@ _UNFINISHED = (
     *(".ytdl", ".aria2", ".!qb", ".!ut", ".bc!"),
 )
 _BESIDE = (".aria2", ".ytdl")  # of a file that has its last name already
-# What yt-dlp leaves of a download that was stopped: one stream of a video, and what is being joined.
-_STREAM = re.compile(r".+\.(?:f[0-9]{2,3}(?:-[0-9]+)?|temp)\.[a-z0-9]+", re.IGNORECASE)
+# What yt-dlp leaves of a download that was stopped: one stream of a video, and what is being joined. A person may call
+# his videos so, too; but then the other stream, a part, or what the streams are joined into do not lie beside them.
+_STREAM = re.compile(r"(?P<stem>.+)\.(?:f[0-9]{2,3}(?:-[0-9]+)?|temp)\.(?P<kind>mp4|webm|mkv|m4a)", re.IGNORECASE)
 _LEFTOVER = "unfinished download"
 
 
@@ -48,7 +49,7 @@ def is_passed_folder(name: str) -> bool:
     return lower in _SYSTEM_FOLDERS or name in _OLD_BINS or lower.endswith((".download", ".crdownload"))
 
 
-def passed_kind(name: str, beside: Container[str]) -> str | None:
+def passed_kind(name: str, beside: Collection[str]) -> str | None:
     """As what a file is counted that looks like a video and is none; None of videos and of all other files.
 
     Args:
@@ -57,12 +58,29 @@ def passed_kind(name: str, beside: Container[str]) -> str | None:
     """
     lower = name.lower()
     if lower.endswith(VIDEO_SUFFIXES):
-        stopped = _STREAM.fullmatch(name) or any(name + ending in beside for ending in _BESIDE)
+        stopped = _is_stream(name, beside) or any(name + ending in beside for ending in _BESIDE)
         return _LEFTOVER if stopped else None
     if lower.endswith(_LOOK_ALIKES):
         return lower[lower.rindex(".") :]
     unfinished = next((ending for ending in _UNFINISHED if lower.endswith(ending)), None)
     return _LEFTOVER if unfinished and is_video_name(name[: -len(unfinished)]) else None
+
+
+def _is_stream(name: str, beside: Collection[str]) -> bool:
+    stream = _STREAM.fullmatch(name)
+    if stream is None:
+        return False
+    stem = stream["stem"]
+    for other in beside:
+        if other == name or not other.startswith(f"{stem}."):
+            continue
+        second = _STREAM.fullmatch(other)
+        joined = any(other == stem + suffix for suffix in VIDEO_SUFFIXES)
+        if joined or other.lower().endswith((".part", ".ytdl")):
+            return True
+        if second and second["stem"] == stem and (second["kind"].lower() in ("m4a", "webm") or "temp" in name + other):
+            return True
+    return False
 
 
 def describe_passed(kinds: Iterable[str]) -> str:

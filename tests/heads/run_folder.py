@@ -10,7 +10,8 @@ import pandas as pd
 from heads.metric import mean_average_precision, multi_hot, per_class, top1
 from heads.rows import SCHEMA_VERSION
 from heads.setting import Setting
-from pipeline.files import publish_json, publish_parquet
+from pipeline.files import publish_parquet
+from pipeline.sealed import publish_record
 
 GMACS_S, GMACS_T = 0.1, 0.6
 PAPER_S, PAPER_T = 0.1, 1.8
@@ -138,7 +139,7 @@ def write_run(
         if frames and (name != "frame_scores" or frame_scores):
             publish_parquet(folder / f"{name}.parquet", pd.concat(frames, ignore_index=True).astype(types))
     settings = {"dataset": dataset, "recipe": {"name": recipe}, "feature_keys": {}, "store": "stores/none"}
-    publish_json(folder / "run.json", settings | {"classes": list(class_names), "missing": list(missing)})
+    publish_record(folder / "run.json", settings | {"classes": list(class_names), "missing": list(missing)})
     return folder
 
 

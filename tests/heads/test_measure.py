@@ -290,6 +290,23 @@ def test_asking_again_adds_seeds_or_replaces_settings(tables, tmp_path):
     run.collect()
     results = pd.read_parquet(run.path / "results.parquet")
     assert dict(zip(results["experiment"], results["model"], strict=True)) == {"a": "dynamic", "b": "student"}
+    run.ask(Asked("b", "x", (3,), dynamic), adding=True)
+    run.collect()
+    results = pd.read_parquet(run.path / "results.parquet")
+    assert set(zip(results["experiment"], results["model"], strict=True)) == {
+        ("a", "dynamic"),
+        ("b", "student"),
+        ("b", "dynamic"),
+    }
+
+
+def test_of_two_units_with_a_row_the_newer_one_counts(tables, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for top1 in (0.25, 0.5):
+        run.write("unit", replace(tables, results=tables.results.assign(top1=top1)))
+    run.ask(Asked("a", "x", (0,), SETTINGS))
+    run.collect()
+    assert set(pd.read_parquet(run.path / "results.parquet")["top1"]) == {0.5}
 
 
 def test_who_reads_what_is_current_writes_nothing(tables, tmp_path):

@@ -43,7 +43,14 @@ def test_classes_that_are_called_alike(tmp_path: Path, name: str) -> None:
 
 LEFTOVERS = [
     *("x.mp4.part", "x.mp4.crdownload", "x.mkv.download", "x.mp4.!qB", "x.avi.!ut", "x.mp4.aria2", "x.webm.ytdl"),
-    *("x.mp4.opdownload", "x.MP4.partial", "x.f137.mp4", "x.f248.webm", "x.f399-1.mp4", "x.temp.mp4"),
+    *("x.mp4.opdownload", "x.MP4.partial"),
+]
+STREAMS = [
+    ("x.f137.mp4", "x.f140.m4a"),
+    ("x.f248.webm", "x.f251.webm.part"),
+    ("x.f399-1.mp4", "x.f140.m4a"),
+    ("x.temp.mp4", "x.f140.m4a"),
+    ("x.f137.mp4", "x.mp4"),
 ]
 
 
@@ -57,6 +64,15 @@ def test_leftovers_of_downloads(tmp_path: Path, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "beside"), STREAMS)
+def test_a_stream_is_one_by_what_lies_beside_it(tmp_path: Path, name: str, beside: str) -> None:
+    touch(tmp_path, "run/1.mp4", f"run/{name}", f"run/{beside}")
+    wanted = ["run/1.mp4", *([f"run/{beside}"] if beside == "x.mp4" else [])]
+    assert list(facts(read_folder(root=tmp_path))) == wanted
+    (tmp_path / "run" / beside).unlink()
+    assert list(facts(read_folder(root=tmp_path))) == ["run/1.mp4", f"run/{name}"]
+
+
 def test_a_file_that_is_marked_as_unfinished_by_another_one(tmp_path: Path) -> None:
     touch(tmp_path, "run/1.mp4", "run/2.mp4", "run/2.mp4.aria2", "run/3.mp4", "run/3.mp4.ytdl")
     assert list(facts(read_folder(root=tmp_path))) == ["run/1.mp4"]
@@ -64,7 +80,10 @@ def test_a_file_that_is_marked_as_unfinished_by_another_one(tmp_path: Path) -> N
     assert list(facts(read_folder(root=tmp_path))) == ["run/1.mp4", "run/2.mp4"]
 
 
-@pytest.mark.parametrize("name", ["f137.mp4", "x.f1.mp4", "x.fast.mp4", "xf137.mp4", "temp.mp4", "x.temperature.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["f137.mp4", "x.f137.mp4", "x.f12.avi", "x.f1.mp4", "x.fast.mp4", "xf137.mp4", "temp.mp4", "x.temperature.mp4"],
+)
 def test_videos_that_are_called_alike(tmp_path: Path, name: str) -> None:
     annotations = read_folder(root=touch(tmp_path, f"run/{name}"))
     assert (list(facts(annotations)), annotations.notes) == ([f"run/{name}"], ())
@@ -106,7 +125,7 @@ class TestLookAlikes:
         assert passed_over(tmp_path, has_frames=True) == annotations.notes[0]
 
     def test_what_is_listed_by_its_very_name_is_meant(self, tmp_path: Path) -> None:
-        touch(tmp_path, "run/1.f137.mp4", "run/2.f137.mp4")
+        touch(tmp_path, "run/1.f137.mp4", "run/1.f140.m4a", "run/2.f137.mp4", "run/2.f140.m4a")
         write(tmp_path, "classes.txt", "run\njump\n")
         write(tmp_path, "train.txt", "run/1.f137.mp4 0\n")
         annotations = mmaction2(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import leftovers
 from pipeline.errors import DynapropError
-from pipeline.files import publish_json, published
+from pipeline.files import published
 from pipeline.leftovers import (
     DEAD_AFTER,
     as_known,
@@ -25,11 +25,13 @@ from pipeline.leftovers import (
     temporary_file,
     temporary_folder,
 )
+from tests.published_json import publish_json
 
 WRITER = """
 import sys, time
 from pathlib import Path
 from pipeline.leftovers import temporary_file, temporary_folder
+from tests.published_json import publish_json
 make = {"file": temporary_file, "folder": temporary_folder}[sys.argv[1]]
 with make(Path(sys.argv[2]), "results.parquet") as path:
     (path / "part" if path.is_dir() else path).write_text("half")
@@ -181,7 +183,7 @@ def test_names_are_whole_and_cut_where_they_are_long(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_what_cannot_be_published_is_named_as_the_user_knows_it(tmp_path, monkeypatch, number):
-    def full(path, *_):
+    def full(path, *_, **__):
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(Path, "write_text", full)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.files import file_state, publish_json, published, read_parquet, remove_folder, writing
+from pipeline.files import file_state, published, read_parquet, remove_folder, writing
 from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, reaching, storage_path
 from pipeline.spec_types import expand_variables
+from tests.published_json import publish_json
 from tests.s3_server import SECRET
 
 FILES = {"a.json": b"1", "b/c.json": b"22", "b/d.txt": b"333", "b/e/f.json": b"", "b-2/c.json": b"4"}

@@ -1,0 +1,13 @@
+"""A small file, published as the product publishes its own."""
+
+import json
+from typing import Any
+
+from pipeline.files import published
+from pipeline.object_path import StoragePath
+
+
+def publish_json(path: StoragePath, value: Any) -> None:
+    """Write a value as JSON."""
+    with published(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
