@@ -70,12 +70,12 @@ def print_table(table: Table) -> None:
     made = Table(
         *columns,
         title=_cell(table.title) if table.title else None,
-        caption=_cell(table.caption) if table.caption else None,
+        caption=_cell(table.caption, kept="\n") if table.caption else None,
         title_justify=table.title_justify,
         caption_justify=table.caption_justify,
     )
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        made.add_row(*map(_cell, cells))
+    for row, cells in zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True):
+        made.add_row(*map(_cell, cells), style=row.style, end_section=row.end_section)
     with wide.capture() as captured:
         wide.print(made)
     _write(sys.stdout, captured.get())
@@ -90,8 +90,8 @@ def make_harmless() -> None:
             stream.reconfigure(errors=_ERRORS)
 
 
-def _cell(text: RenderableType | None) -> Text:
-    return Text(_encodable(printable(str(text)), sys.stdout))
+def _cell(text: RenderableType | None, *, kept: str = "") -> Text:
+    return Text(_encodable(printable(str(text), kept=kept), sys.stdout))
 
 
 def _write(stream: TextIO, text: str) -> None:
