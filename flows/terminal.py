@@ -70,7 +70,7 @@ def print_table(table: Table) -> None:
     made = Table(
         *columns,
         title=_cell(table.title) if table.title else None,
-        caption=_cell(table.caption) if table.caption else None,
+        caption=_cell(table.caption, kept="\n") if table.caption else None,
         title_justify=table.title_justify,
         caption_justify=table.caption_justify,
     )
@@ -90,8 +90,8 @@ def make_harmless() -> None:
             stream.reconfigure(errors=_ERRORS)
 
 
-def _cell(text: RenderableType | None) -> Text:
-    return Text(_encodable(printable(str(text)), sys.stdout))
+def _cell(text: RenderableType | None, *, kept: str = "") -> Text:
+    return Text(_encodable(printable(str(text), kept=kept), sys.stdout))
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -75,16 +75,19 @@ def read_sealed(
     Raises:
         OSError: it cannot be read.
         ValueError: it is damaged.
+        MemoryError: there is not enough for it, which tells nothing of the file.
         InfrastructureError: a network disk or an object store is away.
     """
     with reading(path, ValueError):
         data = path.read_bytes()  # not mapped: a disk that goes away would kill the process
-        _check(path, data)
+        sealed = _check(path, data)
         try:
             return pq.read_table(
                 pa.BufferReader(data), columns=columns, filters=filters or None, page_checksum_verification=True
             )
-        except Exception as error:  # damaged headers make pyarrow raise whatever comes
+        except Exception as error:  # damaged headers make pyarrow raise whatever comes, and ask for any memory
+            if sealed and isinstance(error, MemoryError):
+                raise
             raise ValueError(f"{path} is damaged: {error}") from None
 
 
@@ -147,10 +150,12 @@ def _record_checksum(value: Mapping[str, Any]) -> str:
     return _KIND + xxhash.xxh3_128_hexdigest(content.encode())
 
 
-def _check(path: StoragePath, data: bytes | mmap.mmap) -> None:
+def _check(path: StoragePath, data: bytes | mmap.mmap) -> bool:
+    """Raise ValueError where the checksum is another one; whether there is one."""
     places, digest = _seals(data)
     if any(data[start:end] != digest for start, end in places) or len(places) not in (0, len(_KEYS)):
         raise ValueError(f"{path} is damaged: its checksum is another one")
+    return bool(places)
 
 
 def _seals(data: bytes | mmap.mmap) -> tuple[list[tuple[int, int]], bytes]:

@@ -11,6 +11,7 @@ from pipeline.errors import UsageError, did_you_mean
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FEW = 20  # so many names still fit into a message
+_NUMBERED = re.compile(r"\W?([0-9]{1,9})(?![0-9A-Za-z]).+")
 
 
 class ClassList:
@@ -29,6 +30,7 @@ class ClassList:
         self.file = file
         self.first = first
         self._index = {name: index for index, name in enumerate(self.names)}
+        self._numbers = _numbers_before(self.names)
 
     def __contains__(self, name: str) -> bool:
         return comparable(name) in self._index
@@ -51,7 +53,7 @@ class ClassList:
         """Return the index of a class given by number or by name.
 
         Raises:
-            UsageError: there is no such class, or a number that is the name of another class.
+            UsageError: there is no such class, or a number that is the name of another class, or stands before it.
         """
         if _NUMBER.fullmatch(text) is None:
             return self.named(where, text)
@@ -59,6 +61,11 @@ class ClassList:
         if self._index.get(text, index) != index:
             raise UsageError(
                 f"{where}: {text} is the name of one class and the index of another; use names that are words"
+            )
+        if self._numbers.get(int(text), index) != index:
+            raise UsageError(
+                f"{where}: is {text} the class {self.names[self._numbers[int(text)]]!r}, or the one in line "
+                f"{index + 1} of {self.file}? order the names by their numbers from 0, or write names into the lists"
             )
         if not 0 <= index < len(self.names):
             raise UsageError(
@@ -70,6 +77,15 @@ class ClassList:
     def labels(self, where: str, texts: Iterable[str]) -> tuple[int, ...]:
         """Return the indices of several classes, each once, as ``label`` reads them."""
         return tuple(dict.fromkeys(self.label(where, text) for text in texts))
+
+
+def _numbers_before(names: Sequence[str]) -> dict[int, int]:
+    """Return the numbers that names begin with, with indices; nothing where they rise one by one, or are few."""
+    matches = {index: match for index, name in enumerate(names) if (match := _NUMBERED.fullmatch(name))}
+    numbers = {int(match[1]): index for index, match in matches.items()}
+    if len(numbers) < len(matches) or len(numbers) < 2 or 2 * len(numbers) < len(names):
+        return {}
+    return numbers if len({number - index for number, index in numbers.items()}) > 1 else {}
 
 
 def read_classes(file: Path) -> ClassList:

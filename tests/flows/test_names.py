@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
+from flows.terminal import print_table
 from tests.flows.conftest import CATALOG
 
 _CLASSES = ("a\x1b]0;title\x07", "b\x1b[31mred[red]$x$", "c\u202e\u200b\x9b31m:smile:\nerror: [/]")
@@ -80,6 +82,19 @@ def test_prefects_log_on_the_terminal_is_harmless(hostile):
     assert done.returncode == 0, said
     assert "| INFO" in said and r"failed: a\x1b]0;title\x07/bad" in said
     assert not unseen(said)
+
+
+def test_a_table_keeps_the_lines_of_its_caption_and_its_sections(capsys):
+    table = Table("a wide column for the model", title="a\nb", caption="first\nsecond\x1b[31m")
+    table.add_row("one\nline", end_section=True)
+    table.add_row("chance")
+    print_table(table)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == r"a\nb"
+    assert lines[-2:] == ["first", r"second\x1b[31m"]
+    row = next(number for number, line in enumerate(lines) if r"one\nline" in line)
+    assert set(lines[row + 1]) <= set("├─┤")
+    assert "chance" in lines[row + 2]
 
 
 def test_a_terminal_gets_no_more_than_what_progress_is_drawn_with(dynaprop, prefect_server, hostile):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 
 from heads.results import RunFolder
@@ -22,7 +23,7 @@ from heads.rows import ASPECTS, TABLES
 from pipeline.files import parquet_source
 from pipeline.object_path import StoragePath
 from pipeline.sealed import read_record
-from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured
+from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured, tables_of
 
 _SPAWNER = multiprocessing.get_context("forkserver")
 _SPAWNER.set_forkserver_preload(["tests.heads.run_writer", "s3fs"])
@@ -263,3 +264,17 @@ def test_at_every_request(s3, tmp_path, kill, lose):
     while disturb_s3(s3, tmp_path, request, kill=kill, lose=lose):
         request += 1
     assert request > 30
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    run.write("test-seed0", tables_of(0))
+
+    def lacking(*_: object, **__: object) -> None:
+        raise pa.lib.ArrowMemoryError("malloc of size 1 failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.sealed.pq.read_table", lacking)
+        with pytest.raises(MemoryError):
+            run.measured()
+    assert run.measured() == measured(0)

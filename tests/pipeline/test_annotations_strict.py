@@ -141,6 +141,23 @@ class TestClassList:
         assert message.startswith(f"{tmp_path / 'classes.txt'}:{line}: ")
         assert expected in message
 
+    @pytest.mark.parametrize("names", ["1_kick\n0_punch\n", "7-kick\n0-punch\n1-hug\n"])
+    def test_a_number_that_stands_before_another_class(self, tmp_path: Path, names: str) -> None:
+        write(tmp_path, "classes.txt", names)
+        message = refused(read, touch(tmp_path, "a.mp4"), "list", "a.mp4 0\n")
+        assert message.startswith(f"{tmp_path / 'train.txt'}:1: is 0 the class '0")
+        assert "or the one in line 1 of" in message
+        name = names.split()[0]
+        assert facts(read(tmp_path, "list", f"a.mp4 {name}\n")) == {"a.mp4": ("train", [name])}
+
+    @pytest.mark.parametrize(
+        "names", ["001.kick\n002.punch\n003.hug", "3 jumps\n1 jump\n2 jumps", "1-kick\npunch\nhug"]
+    )
+    def test_numbers_before_names_that_mislead_nobody(self, tmp_path: Path, names: str) -> None:
+        write(tmp_path, "classes.txt", names)
+        annotations = read(touch(tmp_path, "a.mp4"), "list", "a.mp4 1\n")
+        assert facts(annotations) == {"a.mp4": ("train", [names.splitlines()[1]])}
+
     def test_ucf101_with_tabs(self, tmp_path: Path) -> None:
         write(tmp_path, "classes.txt", "1\tkick\r\n2  punch\r\n")
         annotations = read(touch(tmp_path, "punch/a.avi"), "ucf101", "punch/a.avi\t2\r\n")
