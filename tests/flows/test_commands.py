@@ -364,7 +364,7 @@ def test_an_interrupted_sweep_keeps_what_was_measured_and_decodes_nothing(dynapr
     command = [sys.executable, "-m", "flows.cli", "sweep", "tiny", "--seeds", "40"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     end = time.monotonic() + 120
-    while len(list(workplace.rglob("units/*/done.json"))) < 3 and process.poll() is None and time.monotonic() < end:
+    while len(list(workplace.rglob("units/*.json"))) < 3 and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
