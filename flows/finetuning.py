@@ -121,7 +121,8 @@ def run_finetuning(
     asked = Asked("finetune", split.name, (seed,), tuple(settings))
     if is_first():
         run.note(split.name, notes)
-        say(_as_backbones(workspace, places, frames))
+        for line in _as_backbones(workspace, places, frames):
+            say(line)
         models = FineTunedModels(places, settings, resolve_device(device))
         models.check()
         measure_finetuned(
@@ -342,7 +343,7 @@ def _identity(workspace: Workspace, annotations: Annotations, split: Split) -> d
     }
 
 
-def _as_backbones(workspace: Workspace, places: Places, frames: tuple[int, int]) -> str:
+def _as_backbones(workspace: Workspace, places: Places, frames: tuple[int, int]) -> list[str]:
     """What the catalog needs to extract, train and sweep with the fine-tuned backbones, by the recipe's heads."""
     lines: list[str] = []
     names: dict[str, str] = {}
@@ -353,13 +354,11 @@ def _as_backbones(workspace: Workspace, places: Places, frames: tuple[int, int])
     n_s, n_t = frames
     recipe = workspace.recipe.model_copy(update={**names, "n_s": n_s, "n_t": n_t})
     values = recipe.model_dump(mode="json", exclude={"name", "finetune"}, exclude_defaults=True)
-    return "\n".join(
-        [
-            "to train other models on the fine-tuned backbones, add these entries to those of a catalog "
-            f"(here {workspace.catalog.path}):",
-            "backbones:",
-            *lines,
-            "recipes:",
-            f"  {recipe.name}-finetuned{places.seed}-{places.digest}: {json.dumps(values)}",
-        ]
-    )
+    return [
+        "to train other models on the fine-tuned backbones, add these entries to those of a catalog "
+        f"(here {workspace.catalog.path}):",
+        "backbones:",
+        *lines,
+        "recipes:",
+        f"  {recipe.name}-finetuned{places.seed}-{places.digest}: {json.dumps(values)}",
+    ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 50_000
 def collect_tables(run: StoragePath, *, on_note: Callable[[str], None] = lambda _: None) -> None:
     """Join all finished units into a run's tables, as far as these are not what the units make of them.
 
-    A row stands in a table once for every experiment that asked for it; what two units measured counts once.
+    A row stands in a table once for every experiment that asked for it; of two units that measured it the newer counts.
 
     Args:
         run: the run's folder.
@@ -79,9 +79,16 @@ class _Collected:
         if self.name == TABLES[0]:  # no row without what belongs to it in the other tables
             for unit in units:
                 unit.check(TABLES)
-        seen: set[Measured] = set()
-        frames = (self._read(unit) for unit in units if self.name in unit.tables(TABLES))
-        parts = (part for frame in frames for part in _parts(frame, asked, seen))
+        units = [unit for unit in units if self.name in unit.tables(TABLES)]
+        newest: dict[Measured, UnitFolder] = {}
+        for unit in units:
+            for row in rows_in(unit.read(self.name, columns=ASPECTS)):
+                newest.setdefault(row, unit)
+        parts = (
+            part
+            for unit in sorted(units, key=lambda unit: unit.path.name)
+            for part in _parts(self._read(unit), asked, {row for row, one in newest.items() if one == unit})
+        )
         _write_parts(path, parts, notes={_SOURCES: digest})
 
     def _read(self, unit: UnitFolder) -> pd.DataFrame:
@@ -98,13 +105,12 @@ class _Collected:
         return units, asked, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _parts(frame: pd.DataFrame, asked: Sequence[Asked], seen: set[Measured]) -> Iterator[pd.DataFrame]:
-    """Yield a unit's rows experiment by experiment, without what was seen before."""
+def _parts(frame: pd.DataFrame, asked: Sequence[Asked], wanted: Set[Measured]) -> Iterator[pd.DataFrame]:
+    """Yield some of a unit's rows experiment by experiment."""
     for _, part in frame.groupby(ASPECTS, dropna=False, sort=False):
         (row,) = rows_in(part)
-        if row in seen:
+        if row not in wanted:
             continue
-        seen.add(row)
         experiments = {
             one.experiment
             for one in asked

@@ -10,7 +10,7 @@ Two commands that train the same unit at once leave a folder each, whole by itse
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,15 +49,15 @@ class UnitFolder:
             return [name for name in known if name in record["tables"]]
         return [name for name in known if (self.path / f"{name}.parquet").exists()]
 
-    def read(self, table: str) -> pd.DataFrame:
-        """One of its tables, checked.
+    def read(self, table: str, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One of its tables, or some columns of it, checked.
 
         Raises:
             DamagedUnit: it is damaged.
             DynapropError: it cannot be read.
         """
         with self._believing(path := self.path / f"{table}.parquet"):
-            return read_sealed(path).to_pandas()
+            return read_sealed(path, columns=columns).to_pandas()
 
     def check(self, known: Collection[str]) -> None:
         """Make sure that all of its tables are whole; arguments and errors as of ``tables``."""

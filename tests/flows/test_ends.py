@@ -257,7 +257,7 @@ def test_a_closed_terminal_is_an_interrupt_even_before_its_signal_comes(tmp_path
 import os, signal, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
 from flows import cli
-def app():
+def app(**_):
     print("ready", flush=True)
     while os.isatty(2):
         time.sleep(0.01)
