@@ -96,7 +96,7 @@ def published(path: StoragePath) -> Iterator[Path]:
         DynapropError, InfrastructureError: as of ``writing``.
     """
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
-    with writing(path):
+    with writing(path if isinstance(path, Path) else folder):  # what fails in between is not the store's fault
         folder.mkdir(parents=True, exist_ok=True)
         with temporary_file(folder, path.name) as temporary:
             yield temporary
@@ -105,7 +105,8 @@ def published(path: StoragePath) -> Iterator[Path]:
                 temporary.replace(path)
                 sync(folder)
             else:
-                path.upload(temporary)
+                with writing(path):
+                    path.upload(temporary)
 
 
 def sync(path: StoragePath) -> None:

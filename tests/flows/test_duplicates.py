@@ -12,6 +12,7 @@ from bench.altered_videos import alter_video
 from heads.duplicates import find_duplicates
 from heads.features import load_features
 from heads.leaks import read_leaks
+from heads.near_identical import THRESHOLD
 from pipeline.annotations import read_annotations
 from pipeline.cached import open_store
 from pipeline.catalog import load_catalog
@@ -70,7 +71,7 @@ def test_distinct_videos_are_no_duplicates(dynaprop, real):
     (run,) = (real.parent / "runs").iterdir()
     page = (run / "report.html").read_text()
     assert "No two videos on both sides of the split are the same file or near-identical: none found." in page
-    assert "cosine of 0.62 or more" in page
+    assert f"cosine of {THRESHOLD:g} or more" in page
     assert "both sides" not in dynaprop("sweep", "real").err
 
 
