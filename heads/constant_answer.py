@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from heads.metric import Interval
-from heads.summary import FEWEST_VIDEOS, RESAMPLES, SETTING, bounds, draws, selected, setting_label
+from heads.summary import FEWEST_VIDEOS, RESAMPLES, SETTING, bounds, draws, selected, setting_label, verdict
 
 _FEW = 8  # names in one sentence
 
@@ -28,12 +28,7 @@ class AgainstLargest:
     @property
     def verdict(self) -> str:
         """``above`` or ``below`` where every interval says so, else ``not shown``."""
-        if np.isnan(self.over_videos.low):
-            return "not shown"
-        intervals = [one for one in (self.over_videos, self.over_seeds) if not np.isnan(one.low)]
-        if all(one.low > 0 for one in intervals):
-            return "above"
-        return "below" if all(one.high < 0 for one in intervals) else "not shown"
+        return verdict(self.over_videos, self.over_seeds)
 
     @property
     def sentence(self) -> str:

@@ -180,6 +180,14 @@ def dynamic_minus(
     return differences
 
 
+def verdict(over_videos: Interval, *others: Interval) -> str:
+    """``above`` or ``below`` where every interval says so, else ``not shown``; others without bounds do not count."""
+    intervals = [over_videos, *(one for one in others if not np.isnan(one.low))]
+    if all(one.low > 0 for one in intervals):
+        return "above"
+    return "below" if all(one.high < 0 for one in intervals) else "not shown"
+
+
 def bounds(interval: Interval) -> str:
     """An interval in points, as sentences have it."""
     return f"[{_points(interval.low)}, {_points(interval.high)}]"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from heads.metric import Interval, mean_interval
 from heads.report.runs import is_full
-from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, weighted_sum
+from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, verdict, weighted_sum
 
 Metric = Literal["top1", "map"]
 
@@ -48,12 +48,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """``above`` or ``below`` where every interval says so, else ``not shown``."""
-        intervals = [self.over_videos]
-        if self.equal_cost and not np.isnan(self.equal_cost.over_seeds.low):
-            intervals.append(self.equal_cost.over_seeds)
-        if all(one.low > 0 for one in intervals):
-            return "above"
-        return "below" if all(one.high < 0 for one in intervals) else "not shown"
+        return verdict(self.over_videos, *([self.equal_cost.over_seeds] if self.equal_cost else []))
 
     @property
     def sentence(self) -> str:
