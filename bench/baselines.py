@@ -18,9 +18,9 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from flows.units import Units
-from flows.workspace import open_workspace
-from heads.summary import PAPER_NAMES, paired_difference, summarise
+from dynaprop.flows.units import Units
+from dynaprop.flows.workspace import open_workspace
+from dynaprop.heads.evaluation.summary import PAPER_NAMES, paired_difference, summarise
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -37,7 +37,7 @@ def main() -> None:
     for recipe, title, split, folds in PARTS:
         if "--write" not in sys.argv[1:]:
             options = ["--recipe", recipe, "--sweep", SWEEP, "--folds", str(folds)]
-            subprocess.run([sys.executable, "-m", "flows.cli", "sweep", DATASET, *options], check=True)
+            subprocess.run([sys.executable, "-m", "dynaprop.flows.cli", "sweep", DATASET, *options], check=True)
         run = Units(open_workspace(DATASET, recipe)).run
         run.collect()
         results, predictions = (pd.read_parquet(run.path / f"{name}.parquet") for name in ("results", "predictions"))

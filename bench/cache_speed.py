@@ -10,18 +10,18 @@ import numpy as np
 
 from bench.machine import median_seconds
 from bench.synthetic import ProbesAtOnce, fill_store, synthetic_videos
-from heads.features import FeatureSplit, load_features
-from heads.sampling import training_clips
-from heads.training import train_classifier, train_dynamic
-from pipeline.annotations import read_annotations
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone, open_store
-from pipeline.decode_pool import DecodePool
-from pipeline.extract import frame_request
-from pipeline.manifest import Manifest
-from pipeline.plan import Changes, apply_changes
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
+from dynaprop.heads.features.loaded import FeatureSplit, load_features
+from dynaprop.heads.features.sampling import training_clips
+from dynaprop.heads.training.train import train_classifier, train_dynamic
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.plan import Changes, apply_changes
+from dynaprop.pipeline.extract.shard import frame_request
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.names import locate_backbone, open_store
 
 _VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 25, 80, 1280  # UT-Interaction's clips in shards of the default size
 _EPOCHS = 40  # the recipe's

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from flows.units import Units
-from flows.workspace import open_workspace
-from heads.evaluate import predict
-from heads.metric import multi_hot, top1
-from heads.setting import Setting
-from heads.trained import Options, TrainedModels
-from pipeline.splits import Split, group_folds
+from dynaprop.flows.units import Units
+from dynaprop.flows.workspace import open_workspace
+from dynaprop.heads.evaluation.metric import multi_hot, top1
+from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.model.setting import Setting
+from dynaprop.heads.training.trained_models import Options, TrainedModels
+from dynaprop.pipeline.annotations.splits import Split, group_folds
 
 DATASET, FOLDS, INNER = "ut-interaction", 5, 3
 DYNAMIC = Setting("dynamic", n_s=16, n_t=4, losses="vid+frm+cos")

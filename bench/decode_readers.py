@@ -16,9 +16,9 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, read_frames
-from pipeline.probe import probe_video
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from dynaprop.pipeline.video.probe import probe_video
 
 OURS, PROBED, CHECKED = "ours", "ours, probed first", "ours, `decoder: decord`"
 FOREIGN = ("decord", "torchcodec")

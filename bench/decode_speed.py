@@ -26,8 +26,8 @@ from rich.table import Table
 from bench.decode_readers import CHECKED, OURS, ReaderTimes
 from bench.decode_videos import VideoKind, write_kinds
 from bench.machine import describe_machine
-from pipeline.annotations import read_annotations
-from pipeline.catalog import load_catalog
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.parser import load_catalog
 
 _COLUMNS = {"plain PyAV": "plain PyAV", "decord": "decord", "torchcodec": "torchcodec", CHECKED: "`decoder: decord`"}
 _HERE = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from bench.transcode_speed import write_moving_pictures
-from pipeline.sample_scenes import CLASS_NAMES, draw_shot, plan_shots
+from dynaprop.pipeline.sample_dataset.scenes import CLASS_NAMES, draw_shot, plan_shots
 
 _PERIOD = 8.0  # pixels, of the pattern on what moves in the drawn scenes
 _XVID_BITS = 800_000  # a second, as UT-Interaction and J-HMDB have

@@ -1,6 +1,6 @@
 """What every command with a flow starts with, and nothing else: the interpreter, Prefect, its server, an empty flow."""
 
-from flows.server import prefect_server
+from dynaprop.flows.server.own_server import prefect_server
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ import pandas as pd
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from flows.runs import find_run
-from flows.workspace import home
-from heads.summary import PAPER_NAMES
-from pipeline.cores import usable_cores
+from dynaprop.flows.runs import find_run
+from dynaprop.flows.workspace import home
+from dynaprop.heads.evaluation.summary import PAPER_NAMES
+from dynaprop.pipeline.machine import usable_cores
 
 HERE = Path(__file__).resolve().parent
 DATASET, SEEDS = "ut-interaction", 5
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _dynaprop(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "flows.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "dynaprop.flows.cli", *arguments], check=True)
 
 
 def _picture(page: Path) -> None:

@@ -14,14 +14,14 @@ import torch
 from torch.nn.functional import interpolate
 
 from bench.machine import seconds_of
-from pipeline.annotations import read_annotations
-from pipeline.backbone import FrameBackbone
-from pipeline.extract import Extractor
-from pipeline.extraction import Extraction
-from pipeline.feature_key import FeatureKey
-from pipeline.networks import load_network
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.weights import Weights
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import FeatureKey
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.weights import Weights
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.shard import Extractor
 
 PARTS = ("decode", "student", "teacher", "write", "extraction")
 

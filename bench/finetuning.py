@@ -18,10 +18,10 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from flows.workspace import home
-from heads.metric import Interval, mean_interval
-from heads.report.backbones import Tuned
-from heads.summary import paired_difference
+from dynaprop.flows.workspace import home
+from dynaprop.heads.evaluation.metric import Interval, mean_interval
+from dynaprop.heads.evaluation.summary import paired_difference
+from dynaprop.heads.report.backbones import Tuned
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -147,7 +147,7 @@ def plot(tuned: Path, file: Path) -> None:
 
 def _command(name: str, *options: str) -> Path:
     """Run a command; returns its run's folder."""
-    command = [sys.executable, "-m", "flows.cli", name, DATASET, "--recipe", RECIPE, *FRAMES, *options]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", name, DATASET, "--recipe", RECIPE, *FRAMES, *options]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = re.search(r"^results: (.+)/results.parquet$", said, re.MULTILINE)
     if found is None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine import PeakMemory, median_seconds, run_module, seconds_of
-from flows.extract_features import extract_features
-from flows.extraction import open_extraction
-from flows.server import prefect_server
-from flows.workspace import open_workspace
+from dynaprop.flows.extract_features import extract_features
+from dynaprop.flows.extraction import open_extraction
+from dynaprop.flows.server.own_server import prefect_server
+from dynaprop.flows.workspace import open_workspace
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def measure_repeat(catalog: Path, dataset: str, *, home: Path, repetitions: int,
     arguments = ("extract", dataset, "--device", device, "--catalog", str(catalog))
     seconds = median_seconds(
         {
-            "command": lambda: run_module("flows.cli", *arguments, DYNAPROP_HOME=str(home)),
+            "command": lambda: run_module("dynaprop.flows.cli", *arguments, DYNAPROP_HOME=str(home)),
             "prefect": lambda: run_module("bench.empty_flow"),
         },
         repetitions,
@@ -79,7 +79,7 @@ def measure_peak(catalog: Path, dataset: str, *, home: Path, device: str) -> flo
     """Peak memory of `dynaprop extract`, all its processes together, in MiB."""
     arguments = ("extract", dataset, "--device", device, "--catalog", str(catalog))
     with PeakMemory() as peak:
-        run_module("flows.cli", *arguments, DYNAPROP_HOME=str(home))
+        run_module("dynaprop.flows.cli", *arguments, DYNAPROP_HOME=str(home))
     return peak.mebibytes
 
 

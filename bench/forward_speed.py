@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from bench.machine import median_seconds
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone, open_store
-from pipeline.decode_pool import DecodePool
-from pipeline.extract import frame_request
-from pipeline.networks import load_network
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.torch_network import TorchNetwork
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.torch_network import TorchNetwork
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.shard import frame_request
+from dynaprop.pipeline.store.names import locate_backbone, open_store
 
 _BATCH = 32  # as in extraction
 

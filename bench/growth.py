@@ -23,15 +23,15 @@ import numpy as np
 
 from bench.machine import describe_machine
 from bench.synthetic import ProbesAtOnce, fill_store, synthetic_videos
-from flows.inventory import print_datasets
-from pipeline.annotations import Annotations
-from pipeline.cached import open_store
-from pipeline.catalog import load_catalog
-from pipeline.decode_pool import DecodePool
-from pipeline.extraction import Extraction
-from pipeline.plan import apply_changes, compare, shards_to_do
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.verify import verify_key
+from dynaprop.flows.commands.datasets import print_datasets
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.plan import apply_changes, compare, shards_to_do
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.verify import verify_key
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psutil
 
-from pipeline.cores import usable_cores
+from dynaprop.pipeline.machine import usable_cores
 
 
 def describe_machine() -> dict[str, Any]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import cast
 
 from bench.synthetic import ProbesAtOnce, synthetic_videos
-from pipeline.decode_pool import DecodePool
-from pipeline.manifest import Manifest
-from pipeline.plan import apply_changes, compare
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.plan import apply_changes, compare
+from dynaprop.pipeline.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
     python -m bench.near_identical [FOLDER]      # FOLDER keeps the altered videos; $DYNAPROP_HOME/altered by default
 
 Needs J-HMDB, UT-Interaction and Weizmann below $DYNAPROP_DATA. Some videos of each are written once more in the ways of
-`altered_videos.py`, all are extracted, and the cosine of every two videos is taken as `heads/near_identical.py` does.
-Writes near_identical.json and the README's tables: how many altered videos are found beside their originals, and which
-pairs of originals are called near-identical, by groups: J-HMDB's of one film or web video, many of whose clips really
-show the same, UT-Interaction's of one sequence, Weizmann's of one person.
+`altered_videos.py`, all are extracted, and the cosine of every two videos is taken as `near_identical.py` does in
+heads/features. Writes near_identical.json and the README's tables: how many altered videos are found beside their
+originals, and which pairs of originals are called near-identical, by groups: J-HMDB's of one film or web video, many of
+whose clips really show the same, UT-Interaction's of one sequence, Weizmann's of one person.
 """
 
 import csv
@@ -26,11 +26,11 @@ import torch
 from bench.altered_videos import ALTERATIONS, alter_video
 from bench.machine import describe_machine
 from bench.scale import fill
-from flows.cached_features import require_features
-from flows.workspace import files_home, open_workspace
-from heads.features import FeatureSplit, load_features
-from heads.near_identical import THRESHOLD, Comparison
-from pipeline.cached import open_store
+from dynaprop.flows.cached_features import require_features
+from dynaprop.flows.workspace import files_home, open_workspace
+from dynaprop.heads.features.loaded import FeatureSplit, load_features
+from dynaprop.heads.features.near_identical import THRESHOLD, Comparison
+from dynaprop.pipeline.store.names import open_store
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("DYNAPROP_DATA", "data"))
@@ -104,7 +104,7 @@ def groups(root: Path, pattern: str | None) -> dict[str, str]:
 
 def features(root: Path) -> FeatureSplit:
     """Features of a folder of videos by class, extracted where they are not there."""
-    subprocess.run([sys.executable, "-m", "flows.cli", "extract", str(root)], check=True)
+    subprocess.run([sys.executable, "-m", "dynaprop.flows.cli", "extract", str(root)], check=True)
     workspace = open_workspace(str(root), "lite")
     keys = require_features(workspace)
     annotations = workspace.annotations()

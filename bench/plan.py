@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bench.manifest_size import ManifestSize, extrapolate
-from pipeline.catalog import Catalog
-from pipeline.manifest import pack
-from pipeline.networks import channels, gmacs_per_frame
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.backbones.timm_networks import channels, gmacs_per_frame
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import Catalog
+from dynaprop.pipeline.store.manifest import pack
 
 SHARD_ROWS = (2048, 16_384, 65_536)
 RATE = 1000  # clips a second, for the reader's own GPUs

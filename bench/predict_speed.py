@@ -14,19 +14,19 @@ import torch
 
 from bench.machine import median_seconds
 from bench.transcode_speed import write_moving_pictures
-from heads.models import DynamicSTE, FrameClassifier
-from heads.recogniser import BranchNetwork, Recogniser
-from heads.sampling import inference_clips
-from heads.video_scores import score_videos
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone
-from pipeline.catalog import load_catalog
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest
-from pipeline.decode_pool import DecodePool
-from pipeline.networks import gmacs_per_frame
-from pipeline.probe import Probe
-from pipeline.specs import BackboneSpec
+from dynaprop.heads.evaluation.video_scores import score_videos
+from dynaprop.heads.features.sampling import inference_clips
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier
+from dynaprop.heads.recognise.recogniser import BranchNetwork, Recogniser
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
+from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.store.names import locate_backbone
+from dynaprop.pipeline.video.decoders import FrameRequest
+from dynaprop.pipeline.video.probe import Probe
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from bench.plan import DATASETS, shard_table, table, work_table
 from bench.server_health import Health, watched_server
 from bench.shard_tasks import WARM_UP, TaskTimes
 from bench.transcode_speed import TranscodeSpeed, measure_transcode
-from flows.progress import say
-from pipeline.catalog import load_catalog
+from dynaprop.flows.terminal.progress import say
+from dynaprop.pipeline.catalog.parser import load_catalog
 
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "scale.md"

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import httpx
 import psutil
 
-from flows.server import OwnServer
+from dynaprop.flows.server.own_server import OwnServer
 
 _EVERY = 1.0  # seconds between two looks
 _PATIENCE = 30.0  # seconds without a new row after which task runs count as lost

@@ -19,13 +19,13 @@ import psutil
 from prefect import flow
 
 from bench.machine import seconds_of
-from flows.cluster import Cluster
-from flows.extract_features import extract_shard
-from flows.progress import say
-from flows.side_by_side import run_side_by_side
-from flows.workers import open_cluster
-from pipeline.extract import ShardResult
-from pipeline.specs import ClusterSpec
+from dynaprop.flows.cluster.connection import Cluster
+from dynaprop.flows.cluster.start import open_cluster
+from dynaprop.flows.cluster.task_runs import run_side_by_side
+from dynaprop.flows.extract_features import extract_shard
+from dynaprop.flows.terminal.progress import say
+from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.extract.shard import ShardResult
 
 WORKERS = 2
 WARM_UP = 20  # task runs before it is measured
@@ -109,7 +109,7 @@ def _alone(shard: int, videos: int, extract: Callable[[int], ShardResult]) -> Sh
 def _hand_out(
     task: Callable[..., ShardResult], extract: Callable[[int], ShardResult], count: int, cluster: Cluster
 ) -> None:
-    """As `flows.cluster_extraction` does, which has 32 or more at a time; here it is twice the number of workers."""
+    """As flows/cluster/extraction.py does, which has 32 or more at a time; here it is twice the number of workers."""
     jobs = ({"shard": shard, "videos": 64, "extract": extract} for shard in range(count))
     run_side_by_side(task, jobs, workers=2 * cluster.workers, stop=partial(cluster.stop, os.getpid))
 

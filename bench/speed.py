@@ -27,10 +27,10 @@ from bench.extraction_speed import ExtractionSpeed, copy_videos, measure_extract
 from bench.flow_speed import FlowSpeed, RepeatSpeed, measure_flow, measure_peak, measure_repeat
 from bench.forward_speed import ForwardSpeed, measure_forward
 from bench.machine import describe_machine
-from flows.progress import say
-from pipeline.catalog import find_catalog, load_catalog
-from pipeline.device import resolve_device
-from pipeline.errors import DynapropError
+from dynaprop.flows.terminal.progress import say
+from dynaprop.pipeline.catalog.parser import find_catalog, load_catalog
+from dynaprop.pipeline.device import resolve_device
+from dynaprop.pipeline.errors import DynapropError
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

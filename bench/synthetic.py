@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotations import Video
-from pipeline.checksum import checksum
-from pipeline.extract import array_attributes
-from pipeline.feature_key import FeatureKey
-from pipeline.ledger import LedgerRow
-from pipeline.manifest import Manifest
-from pipeline.probe import Probe
-from pipeline.store import FeatureStore
+from dynaprop.pipeline.annotations import Video
+from dynaprop.pipeline.backbones.feature_key import FeatureKey
+from dynaprop.pipeline.extract.shard import array_attributes
+from dynaprop.pipeline.store.checksum import checksum
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.ledger import LedgerRow
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.video.probe import Probe
 
 
 def synthetic_videos(folder: Path, count: int) -> tuple[Video, ...]:

@@ -11,12 +11,12 @@ import av
 import numpy as np
 
 from bench.machine import median_seconds
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest
-from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
-from pipeline.identity import file_stamp
-from pipeline.probe import Probe
-from pipeline.transcode import SHORT_SIDE
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import CopyOutcome, CopyRequest, DecodePool
+from dynaprop.pipeline.video.decoders import FrameRequest
+from dynaprop.pipeline.video.identity import file_stamp
+from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.transcode import SHORT_SIDE
 
 _FPS = 30
 

@@ -73,7 +73,7 @@ def prepare(scratch: Path) -> dict[str, str]:
 @contextmanager
 def served(environment: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """`dynaprop serve` on a free port: its API's URL, and the environment that names it."""
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "serve", "--port", "0"]
     with subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.environment import is_first, prepare_environment
-from flows.interrupts import interrupted, interruptible
-from flows.server import named_server, prefect_server, without_password
-from flows.terminal import answer, complain, make_harmless
-from pipeline.errors import DynapropError, UsageError
-from pipeline.file_names import require_utf8_locale
-from pipeline.printable import printable, shell_line
+from dynaprop.flows.server.own_server import named_server, prefect_server, without_password
+from dynaprop.flows.terminal.environment import is_first, prepare_environment
+from dynaprop.flows.terminal.interrupts import interrupted, interruptible
+from dynaprop.flows.terminal.printing import answer, complain, make_harmless
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.io.file_names import require_utf8_locale
+from dynaprop.pipeline.printable import printable, shell_line
 
 if TYPE_CHECKING:
-    from flows.workspace import Workspace
-    from pipeline.object_path import StoragePath
+    from dynaprop.flows.workspace import Workspace
+    from dynaprop.pipeline.io.paths import StoragePath
 
 app = typer.Typer(
     help="Efficient video action recognition: cache frame features once, then train and measure in minutes.",
@@ -77,8 +77,8 @@ def run(
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
     with prefect_server(lambda: _check(target, recipe, catalog, sweep, cluster)):
-        from flows.reproduce import reproduce
-        from pipeline.object_path import storage_path
+        from dynaprop.flows.reproduce import reproduce
+        from dynaprop.pipeline.io.paths import storage_path
 
         page = reproduce(
             target,
@@ -112,12 +112,12 @@ def extract(
     """Decode every video once and cache its frame features; goes on where it was interrupted."""
     if dry_run:
         _check(target, recipe, catalog)
-        from flows.extract_features import expect
+        from dynaprop.flows.extract_features import expect
 
         answer(expect(target, recipe, device, retry_failed, workers, catalog))
     else:
         with prefect_server(lambda: _check(target, recipe, catalog, cluster=cluster)):
-            from flows.extract_features import extract_features
+            from dynaprop.flows.extract_features import extract_features
 
             extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait, cluster)
 
@@ -136,7 +136,7 @@ def transcode(
 ) -> None:
     """Copy every video once at a small size, to decode faster; the copies are used as TARGET:256p."""
     with prefect_server(lambda: _check_originals(target, catalog)):
-        from flows.transcode import transcode
+        from dynaprop.flows.transcode import transcode
 
         transcode(target, short_side, workers, deadline, catalog, wait)
 
@@ -155,8 +155,8 @@ def train(
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
     with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
-        from flows.table import print_reports
-        from flows.train_heads import train_heads
+        from dynaprop.flows.terminal.table import print_reports
+        from dynaprop.flows.train_heads import train_heads
 
         report = train_heads(
             target,
@@ -184,8 +184,8 @@ def sweep(
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
     with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
-        from flows.evaluate_sweep import evaluate_sweep
-        from flows.table import print_reports
+        from dynaprop.flows.evaluate_sweep import evaluate_sweep
+        from dynaprop.flows.terminal.table import print_reports
 
         reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
     print_reports(reports, folds=folds, workspace=workspace)
@@ -213,7 +213,7 @@ def finetune(
 ) -> None:
     """Train backbones and heads end to end; goes on after the last finished epoch.
 
-    On several GPUs: torchrun --nproc-per-node N -m flows.cli finetune TARGET ...
+    On several GPUs: torchrun --nproc-per-node N -m dynaprop.flows.cli finetune TARGET ...
     """
     options = {
         "recipe": recipe,
@@ -228,13 +228,13 @@ def finetune(
         "catalog": catalog,
     }
     if not is_first():  # of several processes, started by torchrun, the first has the flow run
-        from flows.finetuning import run_finetuning
+        from dynaprop.flows.finetuning import run_finetuning
 
         run_finetuning(target, **options)  # type: ignore[arg-type]
         return
     with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
-        from flows.finetune import finetune
-        from flows.table import print_reports
+        from dynaprop.flows.finetune import finetune
+        from dynaprop.flows.terminal.table import print_reports
 
         report = finetune(target, **options)  # type: ignore[arg-type]
     print_reports([report], folds=0, workspace=workspace)
@@ -256,7 +256,7 @@ def serve(
             "them out"
         )
     with prefect_server(lambda: None, port=4200 if port is None else port, lasting=True):
-        from flows.serve import serve_flows
+        from dynaprop.flows.serve import serve_flows
 
         code = serve_flows(limit=limit)
     raise typer.Exit(code)
@@ -275,7 +275,7 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Write runs as one self-contained page, with its figures as PNG and their data as parquet beside it."""
-    from flows.report import report as write_report
+    from dynaprop.flows.commands.report import report as write_report
 
     command = shell_line("dynaprop", *sys.argv[1:])
     page = write_report(runs, videos=videos or (), output=output, catalog=catalog, command=command)
@@ -306,7 +306,7 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Recognise videos: class, confidence, cost and milliseconds by stage; fails (1) where a video does."""
-    from flows.predict import predict as recognise
+    from dynaprop.flows.commands.predict import predict as recognise
 
     failed = recognise(
         model,
@@ -344,7 +344,7 @@ def export(
     verbose: Verbose = False,
 ) -> None:
     """Write a trained model as one folder that needs neither dataset nor catalog: weights, classes, model card."""
-    from flows.export import export as write_export
+    from dynaprop.flows.commands.export import export as write_export
 
     folder = write_export(
         run, model=model, n_s=n_s, n_t=n_t, seed=seed, output=output, force=force, onnx=onnx, catalog=catalog
@@ -375,13 +375,13 @@ def datasets(
     if duplicates is not None:
         if gc or failed:
             raise UsageError("--duplicates stands alone: leave out --gc and --failed")
-        from flows.duplicates import print_duplicates
+        from dynaprop.flows.commands.duplicates import print_duplicates
 
         print_duplicates(duplicates, catalog)
         return
-    from flows.inventory import collect_garbage, print_datasets
-    from flows.workspace import home
-    from pipeline.catalog import load_catalog
+    from dynaprop.flows.commands.datasets import collect_garbage, print_datasets
+    from dynaprop.flows.workspace import home
+    from dynaprop.pipeline.catalog.parser import load_catalog
 
     entries = load_catalog(Path(catalog) if catalog else None)
     if gc:
@@ -406,9 +406,9 @@ def verify(
     verbose: Verbose = False,
 ) -> None:
     """Check every cached feature (shard present, features finite, checksum right) and every file of results."""
-    from flows.verify_features import DeepOptions, repair_features, verify_features
-    from flows.workspace import open_workspace
-    from pipeline.device import resolve_device
+    from dynaprop.flows.commands.verify import DeepOptions, repair_features, verify_features
+    from dynaprop.flows.workspace import open_workspace
+    from dynaprop.pipeline.device import resolve_device
 
     workspace = open_workspace(target, recipe, catalog)
     if device != "auto":
@@ -480,7 +480,7 @@ def _check(
     target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, cluster: str = "inline"
 ) -> "Workspace":
     """Refuse unknown names before Prefect is imported, which takes seconds."""
-    from flows.workspace import open_workspace
+    from dynaprop.flows.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep)
     workspace.catalog.cluster(cluster)
@@ -489,7 +489,7 @@ def _check(
 
 
 def _check_originals(target: str, catalog: str | None) -> None:
-    from flows.workspace import open_originals
+    from dynaprop.flows.workspace import open_originals
 
     dataset = open_originals(target, catalog)
     if dataset.generate is None:

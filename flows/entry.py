@@ -1,8 +1,8 @@
 """What every flow does first, whoever has called it: a command, a script, or a worker of Prefect's."""
 
-from flows.interrupts import keep_listening
-from flows.terminal import make_harmless
-from pipeline.main_guard import refuse_second_import
+from dynaprop.flows.terminal.interrupts import keep_listening
+from dynaprop.flows.terminal.printing import make_harmless
+from dynaprop.pipeline.main_guard import refuse_second_import
 
 
 def enter_flow() -> None:

@@ -2,15 +2,15 @@
 
 from prefect import flow
 
-from flows.cached_features import require_features
-from flows.entry import enter_flow
-from flows.progress import say
-from flows.sweep_artifacts import show_results
-from flows.units import RunReport, Units
-from flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
-from heads.setting import Setting, expand
-from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.specs import RecipeSpec, SweepSpec
+from dynaprop.flows.cached_features import require_features
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.ui.sweep import show_results
+from dynaprop.flows.units import RunReport, Units
+from dynaprop.flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
+from dynaprop.heads.model.setting import Setting, expand
+from dynaprop.pipeline.catalog.datasets import RecipeSpec, SweepSpec
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 
 
 @flow(name="evaluate-sweep", persist_result=False)

@@ -11,18 +11,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from flows.artifacts import log_shard, progress_artifact, show_failures
-from flows.entry import enter_flow
-from flows.extraction import open_extraction
-from flows.progress import reading_again, say, steps
-from flows.workspace import open_workspace
-from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.extract import ShardResult
-from pipeline.extraction import Extraction, ExtractionPlan, ExtractionSummary
-from pipeline.label_notes import expected_notes
-from pipeline.main_guard import require_main_guard
-from pipeline.plan import Changes
-from pipeline.specs import INLINE
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.extraction import open_extraction
+from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
+from dynaprop.flows.workspace import open_workspace
+from dynaprop.pipeline.annotations.label_notes import expected_notes
+from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan, ExtractionSummary
+from dynaprop.pipeline.extract.plan import Changes
+from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.main_guard import require_main_guard
 
 
 @flow(name="extract-features", persist_result=False)
@@ -66,7 +66,7 @@ def extract_features(
         changes = extraction.changes(retry_failed=retry_failed, hashing=reading_again)
         _tell_touched(changes)
         if remote and changes.n_probes:
-            from flows.workers import require_cluster  # Dask takes a second
+            from dynaprop.flows.cluster.start import require_cluster  # Dask takes a second
 
             require_cluster(spec)
         with steps("probe", changes.n_probes, "videos") as progress:
@@ -83,7 +83,7 @@ def extract_features(
             progress_artifact(progress, plan, sizes, name=name) as on_shard,
         ):
             if remote and plan.shards:
-                from flows.cluster_extraction import extract_on_cluster  # Dask takes a second
+                from dynaprop.flows.cluster.extraction import extract_on_cluster  # Dask takes a second
 
                 extract_on_cluster(
                     extract_shard, extraction, plan, spec, device=device, on_clips=progress.advance, on_shard=on_shard

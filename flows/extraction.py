@@ -1,8 +1,8 @@
 """A workspace's extraction. A module of its own, as it imports the whole cache, for which names are not to wait."""
 
-from flows.progress import say
-from flows.workspace import Workspace
-from pipeline.extraction import Extraction
+from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.workspace import Workspace
+from dynaprop.pipeline.extract.dataset import Extraction
 
 
 def open_extraction(

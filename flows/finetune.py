@@ -5,9 +5,9 @@ from collections.abc import Callable
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import enter_flow
-from flows.finetuning import run_finetuning
-from flows.units import RunReport
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.finetuning import run_finetuning
+from dynaprop.flows.units import RunReport
 
 
 @flow(name="finetune", persist_result=False)

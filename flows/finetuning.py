@@ -13,37 +13,37 @@ from typing import Any
 
 import numpy as np
 
-from flows.environment import is_first
-from flows.measure_finetuned import measure_finetuned, say_difference, tuned_backbones
-from flows.progress import say, say_once, steps
-from flows.runs import is_run
-from flows.units import RunReport
-from flows.workspace import Workspace, home, open_workspace
-from heads.checkpoint import load_checkpoint
-from heads.fine_tuned import FineTunedModels
-from heads.models import DynamicSTE
-from heads.process_group import ProcessGroup, process_group
-from heads.results import RunFolder
-from heads.rows import Asked, Measured
-from heads.sampling import training_clips
-from heads.setting import Setting, expand
-from heads.training_state import remove_states
-from heads.two_stages import Places, Stage, TwoStages, starting_heads
-from pipeline.annotations import Annotations, Video, require_labels
-from pipeline.cached import clip_rule, locate_backbone, store_path
-from pipeline.cores import usable_cores
-from pipeline.decode_pool import DecodePool
-from pipeline.device import resolve_device
-from pipeline.errors import DynapropError, UsageError
-from pipeline.label_notes import label_notes
-from pipeline.lock import StoreLock
-from pipeline.lock_record import lock_record
-from pipeline.networks import check_backbones
-from pipeline.object_path import storage_path
-from pipeline.specs import FinetuneSpec
-from pipeline.splits import Split, given_or_stratified
-from pipeline.training_frames import TrainingFrames, TrainingVideo, probe_videos
-from pipeline.video import VideoError
+from dynaprop.flows.measure_finetuned import measure_finetuned, say_difference, tuned_backbones
+from dynaprop.flows.runs import is_run
+from dynaprop.flows.terminal.environment import is_first
+from dynaprop.flows.terminal.progress import say, say_once, steps
+from dynaprop.flows.units import RunReport
+from dynaprop.flows.workspace import Workspace, home, open_workspace
+from dynaprop.heads.features.sampling import training_clips
+from dynaprop.heads.finetune.processes import ProcessGroup, process_group
+from dynaprop.heads.finetune.state import remove_states
+from dynaprop.heads.finetune.tuned_models import FineTunedModels
+from dynaprop.heads.finetune.two_stages import Places, Stage, TwoStages, starting_heads
+from dynaprop.heads.model.ensembles import DynamicSTE
+from dynaprop.heads.model.setting import Setting, expand
+from dynaprop.heads.runs.checkpoint import load_checkpoint
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked, Measured
+from dynaprop.pipeline.annotations import Annotations, Video, require_labels
+from dynaprop.pipeline.annotations.label_notes import label_notes
+from dynaprop.pipeline.annotations.splits import Split, given_or_stratified
+from dynaprop.pipeline.backbones.timm_networks import check_backbones
+from dynaprop.pipeline.catalog.datasets import FinetuneSpec
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.device import resolve_device
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.frames.training import TrainingFrames, TrainingVideo, probe_videos
+from dynaprop.pipeline.io.local_lock import lock_record
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.io.paths import storage_path
+from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.store.names import clip_rule, locate_backbone, store_path
+from dynaprop.pipeline.video.container import VideoError
 
 Do = Callable[[str, Callable[[], None]], object]
 """Runs a stage, which is named; in a flow as a task of its own."""

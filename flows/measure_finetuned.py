@@ -2,22 +2,22 @@
 
 from dataclasses import replace
 
-from flows.extract_features import tell
-from flows.extraction import open_extraction
-from flows.progress import reading_again, say, steps
-from flows.units import branch_cost
-from flows.workspace import Workspace
-from heads.features import load_features
-from heads.fine_tuned import FineTunedModels, fine_tuned_backbones
-from heads.measure import measure
-from heads.results import RunFolder
-from heads.rows import Asked, Measured
-from heads.two_stages import Places, Stage
-from pipeline.annotations import Annotations
-from pipeline.cached import open_store
-from pipeline.errors import DynapropError
-from pipeline.specs import BackboneSpec
-from pipeline.splits import Split
+from dynaprop.flows.extract_features import tell
+from dynaprop.flows.extraction import open_extraction
+from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.units import branch_cost
+from dynaprop.flows.workspace import Workspace
+from dynaprop.heads.experiments.measure import measure
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.heads.finetune.tuned_models import FineTunedModels, fine_tuned_backbones
+from dynaprop.heads.finetune.two_stages import Places, Stage
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked, Measured
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.annotations.splits import Split
+from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.store.names import open_store
 
 
 def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, BackboneSpec]:

@@ -7,25 +7,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.progress import say
-from flows.runs import named_run
-from heads.checkpoint import CheckpointInfo, load_checkpoint, read_info
-from heads.export_record import Branch, ClipRule
-from heads.exported import BackboneToExport, is_export
-from heads.kept import Kept, kept_at
-from heads.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
-from heads.results import RunFolder, read_settings
-from heads.setting import MODELS
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone
-from pipeline.catalog import Catalog, load_catalog
-from pipeline.device import resolve_device
-from pipeline.errors import DynapropError, UsageError, did_you_mean
-from pipeline.feature_key import FeatureKey, feature_key
-from pipeline.networks import gmacs_per_frame, load_network
-from pipeline.object_path import StoragePath, matching, storage_path
-from pipeline.sealed import read_record
-from pipeline.weights import Weights
+from dynaprop.flows.runs import named_run
+from dynaprop.flows.terminal.progress import say
+from dynaprop.heads.export.model_folder import BackboneToExport, is_export
+from dynaprop.heads.export.record import Branch, ClipRule
+from dynaprop.heads.model.setting import MODELS
+from dynaprop.heads.recognise.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
+from dynaprop.heads.runs.checkpoint import CheckpointInfo, load_checkpoint, read_info
+from dynaprop.heads.runs.folder import RunFolder, read_settings
+from dynaprop.heads.runs.kept import Kept, kept_at
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import FeatureKey, feature_key
+from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame, load_network
+from dynaprop.pipeline.backbones.weights import Weights
+from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
+from dynaprop.pipeline.device import resolve_device
+from dynaprop.pipeline.errors import DynapropError, UsageError, did_you_mean
+from dynaprop.pipeline.io.paths import StoragePath, matching, storage_path
+from dynaprop.pipeline.io.sealed import read_record
+from dynaprop.pipeline.store.names import locate_backbone
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _backbone(name: str, run: StoragePath, catalog: Catalog) -> tuple[FeatureKey
 
 
 def _fine_tuned(name: str, run: StoragePath) -> tuple[FeatureKey, Weights] | None:
-    """The backbone of a key among those of `heads.two_stages` in the run's folder; needs no catalog."""
+    """The backbone of a key among those that a fine-tuning left in the run's folder; needs no catalog."""
     for record in matching(run, "finetuned-seed*.json"):
         try:
             backbones = read_record(record)["backbones"]

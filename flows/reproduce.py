@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import enter_flow
-from flows.evaluate_sweep import evaluate_sweep
-from flows.extract_features import extract_features
-from flows.report import report
-from flows.table import print_reports
-from flows.train_heads import train_heads
-from flows.workspace import open_workspace
-from pipeline.printable import shell_line
-from pipeline.specs import INLINE
-from pipeline.splits import splits_of
+from dynaprop.flows.commands.report import report
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.evaluate_sweep import evaluate_sweep
+from dynaprop.flows.extract_features import extract_features
+from dynaprop.flows.terminal.table import print_reports
+from dynaprop.flows.train_heads import train_heads
+from dynaprop.flows.workspace import open_workspace
+from dynaprop.pipeline.annotations.splits import splits_of
+from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.printable import shell_line
 
 
 @flow(name="reproduce", persist_result=False)

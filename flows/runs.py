@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
-from flows.progress import say, say_once
-from flows.workspace import files_home, home
-from heads.results import RunFolder, read_settings
-from pipeline.catalog import Catalog
-from pipeline.copies import locate_copies
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.object_path import StoragePath, storage_path
-from pipeline.printable import shell_line
-from pipeline.specs import DatasetSpec
+from dynaprop.flows.terminal.progress import say, say_once
+from dynaprop.flows.workspace import files_home, home
+from dynaprop.heads.runs.folder import RunFolder, read_settings
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import Catalog
+from dynaprop.pipeline.copies.table import locate_copies
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
+from dynaprop.pipeline.io.paths import StoragePath, storage_path
+from dynaprop.pipeline.printable import shell_line
 
 
 def named_run(name: str, catalog: Catalog, *, keeping: bool = False) -> tuple[DatasetSpec | None, StoragePath]:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynaprop.pipeline.child_python import child_command
+
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
@@ -29,12 +31,12 @@ _PATIENCE = 10.0  # seconds for flow runs to tidy up; Prefect looks every third 
 
 def flows() -> "list[Flow[..., Any]]":
     """All flows, in the order in which one needs them."""
-    from flows.evaluate_sweep import evaluate_sweep
-    from flows.extract_features import extract_features
-    from flows.finetune import finetune
-    from flows.reproduce import reproduce
-    from flows.train_heads import train_heads
-    from flows.transcode import transcode
+    from dynaprop.flows.evaluate_sweep import evaluate_sweep
+    from dynaprop.flows.extract_features import extract_features
+    from dynaprop.flows.finetune import finetune
+    from dynaprop.flows.reproduce import reproduce
+    from dynaprop.flows.train_heads import train_heads
+    from dynaprop.flows.transcode import transcode
 
     return [extract_features, train_heads, evaluate_sweep, reproduce, finetune, transcode]
 
@@ -62,12 +64,10 @@ def serve_flows(*, limit: int) -> int:
     from prefect.settings import get_current_settings
 
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.serve", str(limit)],
+        child_command("dynaprop.flows.serve", str(limit)),
         stdin=subprocess.PIPE,
-        env={**os.environ, **settings, "PYTHONPATH": path},
+        env={**os.environ, **settings},
         process_group=0,
     )
     try:
@@ -85,16 +85,16 @@ def serve_flows(*, limit: int) -> int:
 
 
 def main() -> None:
-    """Serve until stdin closes: `python -m flows.serve LIMIT`."""
+    """Serve until stdin closes: `python -m dynaprop.flows.serve LIMIT`."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-    from flows.server import no_answer, without_password
-    from flows.terminal import answer, complain, make_harmless
-    from pipeline.printable import shell_line
+    from dynaprop.flows.server.own_server import no_answer, without_password
+    from dynaprop.flows.terminal.printing import answer, complain, make_harmless
+    from dynaprop.pipeline.printable import shell_line
 
     make_harmless()
 

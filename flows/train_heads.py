@@ -2,11 +2,11 @@
 
 from prefect import flow
 
-from flows.entry import enter_flow
-from flows.progress import say
-from flows.units import RunReport, Units
-from flows.workspace import open_workspace
-from heads.setting import MODELS, expand
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.units import RunReport, Units
+from dynaprop.flows.workspace import open_workspace
+from dynaprop.heads.model.setting import MODELS, expand
 
 
 @flow(name="train-heads", persist_result=False)

@@ -2,14 +2,14 @@
 
 from prefect import flow
 
-from flows.entry import enter_flow
-from flows.progress import reading_again, say, steps
-from flows.workspace import files_home, open_originals, read_videos, say_notes
-from pipeline.annotations import Annotations
-from pipeline.errors import DynapropError
-from pipeline.printable import shell_line
-from pipeline.transcode import SHORT_SIDE
-from pipeline.transcoding import Transcoding, TranscodingSummary
+from dynaprop.flows.entry import enter_flow
+from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.workspace import files_home, open_originals, read_videos, say_notes
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.video.transcode import SHORT_SIDE
 
 
 @flow(name="transcode", persist_result=False)

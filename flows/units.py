@@ -10,27 +10,27 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.cached_features import require_features
-from flows.duplicates import keep_leaks
-from flows.progress import say, say_once, steps
-from flows.side_by_side import train_side_by_side
-from flows.workspace import Workspace
-from heads.checkpoint import check_checkpoint, save_checkpoint
-from heads.features import FeatureSplit, load_features
-from heads.measure import BranchCost, measure
-from heads.results import RunFolder
-from heads.rows import Asked, Measured
-from heads.setting import Setting
-from heads.trained import Options, TrainedModels
-from pipeline.annotations import Annotations, require_labels
-from pipeline.cached import clip_rule, open_store
-from pipeline.cores import usable_cores
-from pipeline.device import resolve_device
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.label_notes import label_notes
-from pipeline.networks import gmacs_per_frame
-from pipeline.specs import BackboneSpec
-from pipeline.splits import Split, splits_of
+from dynaprop.flows.cached_features import require_features
+from dynaprop.flows.cluster.task_runs import train_side_by_side
+from dynaprop.flows.commands.duplicates import keep_leaks
+from dynaprop.flows.terminal.progress import say, say_once, steps
+from dynaprop.flows.workspace import Workspace
+from dynaprop.heads.experiments.measure import BranchCost, measure
+from dynaprop.heads.features.loaded import FeatureSplit, load_features
+from dynaprop.heads.model.setting import Setting
+from dynaprop.heads.runs.checkpoint import check_checkpoint, save_checkpoint
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked, Measured
+from dynaprop.heads.training.trained_models import Options, TrainedModels
+from dynaprop.pipeline.annotations import Annotations, require_labels
+from dynaprop.pipeline.annotations.label_notes import label_notes
+from dynaprop.pipeline.annotations.splits import Split, splits_of
+from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
+from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.device import resolve_device
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
+from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.store.names import clip_rule, open_store
 
 _FEW_STEPS = 60  # the paper trains for thousands; the sample dataset needs 80
 

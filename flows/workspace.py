@@ -4,16 +4,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import reading_again, say_once, steps
-from pipeline.annotations import Annotations, read_annotations, require_videos
-from pipeline.catalog import Catalog, load_catalog
-from pipeline.copies import annotations_of_copies, load_copies, locate_copies
-from pipeline.errors import UsageError
-from pipeline.file_names import require_utf8_locale
-from pipeline.object_path import StoragePath, storage_path
-from pipeline.printable import shell_line
-from pipeline.sample import generate_sample
-from pipeline.specs import BackboneSpec, DatasetSpec, RecipeSpec
+from dynaprop.flows.terminal.progress import reading_again, say_once, steps
+from dynaprop.pipeline.annotations import Annotations, read_annotations, require_videos
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec, RecipeSpec
+from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
+from dynaprop.pipeline.copies.table import annotations_of_copies, load_copies, locate_copies
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.io.file_names import require_utf8_locale
+from dynaprop.pipeline.io.paths import StoragePath, storage_path
+from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.sample_dataset.generate import generate_sample
 
 DEFAULT_RECIPE = "lite"
 

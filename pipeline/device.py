@@ -1,6 +1,6 @@
 """Which device torch computes on."""
 
-from pipeline.errors import UsageError
+from dynaprop.pipeline.errors import UsageError
 
 
 def resolve_device(device: str) -> str:

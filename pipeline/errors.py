@@ -1,6 +1,6 @@
 """Errors meant for people: what went wrong, where, and what to do, in one line."""
 
-from pipeline.printable import printable
+from dynaprop.pipeline.printable import printable
 
 _LONGEST = 1000  # characters of a message; files may have lines of any length
 

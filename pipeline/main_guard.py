@@ -9,8 +9,8 @@ import threading
 import tokenize
 from types import FrameType
 
-from pipeline.errors import UsageError
-from pipeline.printable import printable
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.printable import printable
 
 # What a script tells by whether it is the main one.
 _TELLS = {"__name__", "parent_process", "current_process"}

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from pipeline.annotations import read_annotations
-from pipeline.extraction import Extraction
-from pipeline.object_path import storage_path
-from pipeline.specs import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.io.paths import storage_path
 
 BACKBONES = (
     BackboneSpec(name="s", model="test_efficientnet", size=112, weights="random"),

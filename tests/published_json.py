@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from pipeline.files import published
-from pipeline.object_path import StoragePath
+from dynaprop.pipeline.io.atomic import published
+from dynaprop.pipeline.io.paths import StoragePath
 
 
 def publish_json(path: StoragePath, value: Any) -> None:

@@ -9,10 +9,10 @@ import timm
 import torch
 from PIL import Image
 
-from pipeline.annotations import read_annotations
-from pipeline.catalog import load_catalog
-from pipeline.extraction import Extraction
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.extract.dataset import Extraction
 from tests.conftest import REPOSITORY
 
 PACKAGES = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.cached import open_store
-from pipeline.verify import verify_key
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.verify import verify_key
 from tests.conftest import REPOSITORY
 from tests.extract_process import dataset
 

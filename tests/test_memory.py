@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.cached import open_store
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.store.names import open_store
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
 
@@ -28,9 +28,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from pipeline.annotations import read_annotations
-from pipeline.extraction import Extraction
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from tests.extract_process import BACKBONES
 torch.set_num_threads(1)
 spec = DatasetSpec(name="measured", root=Path(sys.argv[1]))

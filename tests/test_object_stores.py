@@ -17,17 +17,17 @@ import pandas as pd
 import pytest
 
 from bench.plan import REQUESTS_A_SHARD
-from heads.features import LoadedFeatures, load_features
-from pipeline import shard_worker
-from pipeline.annotations import read_annotations
-from pipeline.cached import locate_backbone, open_store, store_path
-from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction
-from pipeline.files import parquet_source, published
-from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable
-from pipeline.specs import DatasetSpec
-from pipeline.store import find_strays, list_stores, remove_damaged_metadata
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import LoadedFeatures, load_features
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract import worker as shard_worker
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.io.atomic import parquet_source, published
+from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable
+from dynaprop.pipeline.store.feature_store import find_strays, list_stores, remove_damaged_metadata
+from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.verify import verify_key
 from tests import extract_process
 from tests.conftest import REPOSITORY
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
@@ -44,12 +44,12 @@ def stand_ins() -> Iterator[None]:
     """Decoding and backbones take no time; a process of its own has real ones."""
     with ExitStack() as patches:
         for target, stand_in in (
-            ("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
-            ("pipeline.shard_worker.DecodePool", lambda **_: StandInPool()),
-            ("pipeline.shard_worker._loaded", {}),
-            ("pipeline.extraction._channels", lambda _: CHANNELS),
-            ("pipeline.backbone.FrameBackbone", StandInBackbone),
-            ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
+            ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
+            ("dynaprop.pipeline.extract.worker.DecodePool", lambda **_: StandInPool()),
+            ("dynaprop.pipeline.extract.worker._loaded", {}),
+            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
+            ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         ):
             patches.enter_context(mock.patch(target, stand_in))
         yield
@@ -170,7 +170,7 @@ class TestTheSame:
 def extract_by_a_worker(
     dataset: DatasetSpec, home: StoragePath, *, on_shard: Callable[[Extraction], None] = lambda _: None
 ) -> None:
-    """As `flows.cluster_extraction` does, with a worker in this process.
+    """As `dynaprop.flows.cluster.extraction` does, with a worker in this process.
 
     Args:
         dataset: the dataset.

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from pipeline.catalog import load_catalog
-from pipeline.decode import require_decoder
-from pipeline.errors import UsageError
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.video.decoders import require_decoder
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import write_video
 
@@ -107,7 +107,7 @@ def features(home: Path) -> list[np.ndarray]:
 
 
 def test_decord_in_the_catalog_is_one_line_where_it_is_not_installed(home):
-    command = ("-m", "flows.cli", "extract", "by-decord", "--catalog", "catalog.yaml")
+    command = ("-m", "dynaprop.flows.cli", "extract", "by-decord", "--catalog", "catalog.yaml")
     for options in ((), ("--dry-run",)):
         done = without_both(*command, *options, home=home)
         assert done.returncode == 2, done.stderr
@@ -131,17 +131,17 @@ def test_the_whole_way_without_either_package(home):
         ("verify", "own", "--deep"),
         ("export", "own", "--output", "model"),
     ):
-        done = without_both("-m", "flows.cli", *command, *options, home=home)
+        done = without_both("-m", "dynaprop.flows.cli", *command, *options, home=home)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         said.append(done.stderr)
     for branch in ("light", "heavy"):
         assert f"{branch} runs in torch, which is slower: it cannot be compiled" not in said[0]
         assert f"{branch} runs in torch, which is slower: OpenVINO is not here (No module named 'openvino')" in said[0]
-    answer = without_both("-m", "flows.cli", "predict", "model", "videos/kick/a.mp4", home=home)
+    answer = without_both("-m", "dynaprop.flows.cli", "predict", "model", "videos/kick/a.mp4", home=home)
     assert answer.returncode == 0 and ("kick" in answer.stdout or "run" in answer.stdout), answer.stderr
     slow = features(home)
     (home / "stores").rename(home / "stores of torch")
-    command = [sys.executable, "-m", "flows.cli", "extract", "own", *options]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "extract", "own", *options]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DYNAPROP_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home)
     assert done.returncode == 0 and "runs in torch" not in done.stderr, done.stderr

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from heads.report.chart import file_stem
-from pipeline.annotations import Annotations, Video, read_annotations
-from pipeline.catalog import load_catalog
-from pipeline.decode import FrameRequest, read_frames
-from pipeline.errors import UsageError
-from pipeline.extraction import Extraction
-from pipeline.feature_key import feature_key
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.video import VideoError
+from dynaprop.heads.report.chart import file_stem
+from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
 from tests.pipeline.audit import audited
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
 from tests.pipeline.test_fuzz import FORMATS
@@ -48,12 +48,12 @@ _CALLS = {
 _LOADERS = {"yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader", "yaml.CLoader", "yaml.CUnsafeLoader"}
 _DOORS = {  # the only files that open videos and pictures so
     "av.open": {
-        *("pipeline/video.py", "pipeline/sample.py", "pipeline/transcode.py"),
+        *("pipeline/video/container.py", "pipeline/sample_dataset/generate.py", "pipeline/video/transcode.py"),
         *("bench/decode_readers.py", "bench/decode_videos.py", "bench/extraction_speed.py", "bench/transcode_speed.py"),
         "bench/altered_videos.py",
     },
-    "decord.VideoReader": {"pipeline/decode.py", "bench/decode_readers.py"},
-    "Image.open": {"pipeline/frame_folder.py", "heads/report/timeline.py"},  # the latter thumbnails of our own
+    "decord.VideoReader": {"pipeline/video/decoders.py", "bench/decode_readers.py"},
+    "Image.open": {"pipeline/video/frame_folder.py", "heads/report/timeline.py"},  # the latter thumbnails of our own
 }
 
 
@@ -128,7 +128,7 @@ def test_what_is_dangerous_is_seen(source: str) -> None:
 def test_the_yaml_loader_is_a_safe_one() -> None:
     from yaml import SafeLoader
 
-    from pipeline.catalog import _Loader
+    from dynaprop.pipeline.catalog.parser import _Loader
 
     assert issubclass(_Loader, SafeLoader)
 
@@ -141,12 +141,15 @@ def test_prefects_server_listens_on_this_machine_alone() -> None:
 
 # Names on the terminal.
 
-_PRINTERS = {"flows/terminal.py", "flows/interrupts.py"}  # the latter at the very end, and only its own words
+_PRINTERS = {
+    "flows/terminal/printing.py",
+    "flows/terminal/interrupts.py",
+}  # the latter at the very end, and only its own words
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
 def sinks(source: str, name: str) -> Iterator[str]:
-    """Yield where a file writes to the terminal or into a log by other ways than `flows.terminal` and `printable`."""
+    """Yield where a file writes to the terminal or into a log by other ways than `printing` and `printable`."""
     for call in ast.walk(ast.parse(source)):
         if not isinstance(call, ast.Call):
             continue
@@ -158,7 +161,7 @@ def sinks(source: str, name: str) -> Iterator[str]:
             or (method == "print" and "." in function)
             or (method in ("write", "writelines") and re.search("stdout|stderr", function))
         ):
-            yield f"line {call.lineno}: {function} prints; flows.terminal does"
+            yield f"line {call.lineno}: {function} prints; dynaprop.flows.terminal.printing does"
         if function in ("sys.exit", "SystemExit") and any(_is_text(part) for part in call.args):
             yield f"line {call.lineno}: {function} prints its text raw"
         is_log = method in _LEVELS and re.search("log", function.rpartition(".")[0], re.IGNORECASE) is not None
@@ -388,10 +391,10 @@ def test_ids_do_not_become_paths(tmp_path: Path) -> None:
             written.append(Path(os.path.abspath(os.fsdecode(arguments[1]))))  # noqa: PTH100
 
     with (
-        mock.patch("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
-        mock.patch("pipeline.extraction._channels", lambda _: CHANNELS),
-        mock.patch("pipeline.backbone.FrameBackbone", StandInBackbone),
-        mock.patch("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
+        mock.patch("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
+        mock.patch("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+        mock.patch("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
+        mock.patch("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         Extraction(
             dataset=spec,
             annotations=Annotations(videos=tuple(videos), class_names=()),

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 def dynaprop(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "dynaprop.flows.cli", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "DYNAPROP_HOME": str(home), **environment},
         capture_output=True,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from heads.metric import Interval, mean_interval
-from heads.report.compare import Metric, by_seed
-from heads.report.runs import experiments
-from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, weighted_sum
+from dynaprop.heads.evaluation.metric import Interval, mean_interval
+from dynaprop.heads.evaluation.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, weighted_sum
+from dynaprop.heads.report.compare import Metric, by_seed
+from dynaprop.heads.report.rows import experiments
 
 _MARK = re.compile(r"-finetuned\d*(-[0-9a-f]{8})?$")  # what the name of a fine-tuned recipe has beyond the frozen one's
 _RUN = re.compile(r" \(.+\)$")  # where several runs have a recipe of one name

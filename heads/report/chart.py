@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.printable import printable
+from dynaprop.pipeline.printable import printable
 
 _WIDE, _NARROW = 7.6, 4.0  # inches
 _RC: dict[Any, Any] = {

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from heads.metric import Interval, mean_interval
-from heads.report.runs import is_full
-from heads.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, verdict, weighted_sum
+from dynaprop.heads.evaluation.metric import Interval, mean_interval
+from dynaprop.heads.evaluation.summary import FEWEST_VIDEOS, PAPER_NAMES, SETTING, bounds, verdict, weighted_sum
+from dynaprop.heads.report.rows import is_full
 
 Metric = Literal["top1", "map"]
 
@@ -40,7 +40,7 @@ class Comparison:
     gmacs: float
     """Its measured cost."""
     baseline: str
-    """A name in ``heads.setting.MODELS``."""
+    """A name in ``dynaprop.heads.model.setting.MODELS``."""
     over_videos: Interval
     equal_cost: EqualCost | None = None
     """None for a baseline on the same frames."""

@@ -5,13 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from heads.published import DATASET_NAMES, family_of, published_rows
-from heads.report.chart import MARKERS, Chart, Look, grid_of
-from heads.report.compare import Metric
-from heads.report.runs import experiments
-from heads.report.tables import METRIC_NAMES
-from heads.setting import MODELS
-from heads.summary import PAPER_NAMES, summarise
+from dynaprop.heads.evaluation.published import DATASET_NAMES, family_of, published_rows
+from dynaprop.heads.evaluation.summary import PAPER_NAMES, summarise
+from dynaprop.heads.model.setting import MODELS
+from dynaprop.heads.report.chart import MARKERS, Chart, Look, grid_of
+from dynaprop.heads.report.compare import Metric
+from dynaprop.heads.report.rows import experiments
+from dynaprop.heads.report.tables import METRIC_NAMES
 
 
 def curve_experiment(rows: pd.DataFrame) -> str:

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from heads.leaks import Leaks, how_looked_for, in_words, read_leaks
-from heads.report.chart import file_stem
-from heads.report.runs import Part, Runs
+from dynaprop.heads.report.chart import file_stem
+from dynaprop.heads.report.rows import Part, Runs
+from dynaprop.heads.runs.leaks import Leaks, how_looked_for, in_words, read_leaks
 
 _SHOWN = 50
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from heads.published import PAPER
-from heads.report.backbones import tuned_table
-from heads.report.chart import DARK, LIGHT, Chart
-from heads.report.compare import Metric
-from heads.report.runs import Runs, experiments
-from heads.report.sections import Pictures, make_section
-from heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
-from pipeline.errors import DynapropError, UsageError
-from pipeline.files import publish_parquet, published
-from pipeline.object_path import StoragePath
-from pipeline.printable import printable
+from dynaprop.heads.evaluation.published import PAPER
+from dynaprop.heads.report.backbones import tuned_table
+from dynaprop.heads.report.chart import DARK, LIGHT, Chart
+from dynaprop.heads.report.compare import Metric
+from dynaprop.heads.report.rows import Runs, experiments
+from dynaprop.heads.report.sections import Pictures, make_section
+from dynaprop.heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.io.atomic import publish_parquet, published
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.printable import printable
 
 _KEPT = "\n\t\u00a0"  # of our own texts
 _MISSING_SHOWN = 50

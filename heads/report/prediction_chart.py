@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from heads.recognised import FrameTrack, Prediction
-from heads.report.chart import MARKERS, Chart, Look, grid_of, plain
-from heads.report.timeline import LEFT, RIGHT
+from dynaprop.heads.recognise.prediction import FrameTrack, Prediction
+from dynaprop.heads.report.chart import MARKERS, Chart, Look, grid_of, plain
+from dynaprop.heads.report.timeline import LEFT, RIGHT
 
 _NAMES = {"student": "student's frames", "teacher": "teacher's frames"}
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from heads.chance import levels_in_words
-from heads.constant_answer import AgainstLargest, against_largest
-from heads.report.backbones import Tuned, compare_backbones
-from heads.report.chart import Chart, file_stem
-from heads.report.classes import (
+from dynaprop.heads.evaluation.chance import levels_in_words
+from dynaprop.heads.evaluation.constant_answer import AgainstLargest, against_largest
+from dynaprop.heads.evaluation.summary import summarise
+from dynaprop.heads.report.backbones import Tuned, compare_backbones
+from dynaprop.heads.report.chart import Chart, file_stem
+from dynaprop.heads.report.class_charts import (
     MANY,
     class_chart,
     class_gains,
@@ -19,13 +20,12 @@ from heads.report.classes import (
     confusion_chart,
     confusion_table,
 )
-from heads.report.compare import Comparison, Metric, compare, comparison_table, in_short
-from heads.report.curve import cost_curve, curve_experiment
-from heads.report.leaks import LeakList, leak_lists
-from heads.report.runs import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
-from heads.report.tables import METRIC_NAMES, ReportTable, report_table
-from heads.report.timeline import Picture, Timeline, telling_videos, timeline
-from heads.summary import summarise
+from dynaprop.heads.report.compare import Comparison, Metric, compare, comparison_table, in_short
+from dynaprop.heads.report.curve import cost_curve, curve_experiment
+from dynaprop.heads.report.leaks import LeakList, leak_lists
+from dynaprop.heads.report.rows import Part, Runs, experiments, is_full, lean_dynamic, main_experiment
+from dynaprop.heads.report.tables import METRIC_NAMES, ReportTable, report_table
+from dynaprop.heads.report.timeline import Picture, Timeline, telling_videos, timeline
 
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Sequence[Picture]]]
 """(dataset, video ids) -> (seconds, JPEG) of the videos whose files are there."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from heads.chance import level_lines
-from heads.constant_answer import against_largest, not_above_in_words
-from heads.published import DATASET_NAMES, family_of, published_rows, published_table
-from heads.report.compare import Metric
-from heads.report.runs import VARIANT, is_full
-from heads.setting import MODELS
-from heads.summary import PAPER_NAMES, dynamic_minus, summarise
+from dynaprop.heads.evaluation.chance import level_lines
+from dynaprop.heads.evaluation.constant_answer import against_largest, not_above_in_words
+from dynaprop.heads.evaluation.published import DATASET_NAMES, family_of, published_rows, published_table
+from dynaprop.heads.evaluation.summary import PAPER_NAMES, dynamic_minus, summarise
+from dynaprop.heads.model.setting import MODELS
+from dynaprop.heads.report.compare import Metric
+from dynaprop.heads.report.rows import VARIANT, is_full
 
 METRIC_NAMES = {"top1": "top-1", "map": "mAP"}
 LOSS_NAMES = {"vid": "vid", "vid+frm": "vid + frm", "vid+cos": "vid + cos", "vid+frm+cos": "vid + frm + cos"}

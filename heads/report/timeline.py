@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from heads.report.chart import MARKERS, Chart, Look, grid_of, plain
-from heads.summary import PAPER_NAMES
+from dynaprop.heads.evaluation.summary import PAPER_NAMES
+from dynaprop.heads.report.chart import MARKERS, Chart, Look, grid_of, plain
 
 LEFT, RIGHT, LEFT_NARROW = 0.075, 0.99, 0.13
 """Where the time axis begins and ends, as shares of the picture's width: the page sets the thumbnails over it."""

@@ -1,22 +1,22 @@
 """Videos, labels and splits of a dataset, whatever format they come in.
 
-A new label format is three things of one name: its keys as a class in ``pipeline.formats``, a function in a module here
-that takes the dataset's ``root`` and those keys as keyword arguments, and a line in ``READERS``.
+A new label format is three things of one name: its keys as a class in ``pipeline.catalog.formats``, a function in a
+module here that takes the dataset's ``root`` and those keys as keyword arguments, and a line in ``READERS``.
 """
 
 from collections.abc import Callable
 
-from pipeline.annotations.activitynet import read_activitynet
-from pipeline.annotations.folder import read_folder
-from pipeline.annotations.frame_list import read_arnet_activitynet, read_arnet_mini_kinetics
-from pipeline.annotations.groups import grouped_by_file, grouped_by_pattern
-from pipeline.annotations.hmdb51 import read_hmdb51
-from pipeline.annotations.kinetics import read_kinetics
-from pipeline.annotations.mmaction2 import read_mmaction2
-from pipeline.annotations.path_list import read_path_lists
-from pipeline.annotations.types import Annotations, SplitName, Video, require_labels, require_videos
-from pipeline.annotations.ucf101 import read_ucf101
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations.activitynet import read_activitynet
+from dynaprop.pipeline.annotations.folder import read_folder
+from dynaprop.pipeline.annotations.frame_list import read_arnet_activitynet, read_arnet_mini_kinetics
+from dynaprop.pipeline.annotations.groups import grouped_by_file, grouped_by_pattern
+from dynaprop.pipeline.annotations.hmdb51 import read_hmdb51
+from dynaprop.pipeline.annotations.kinetics import read_kinetics
+from dynaprop.pipeline.annotations.mmaction2 import read_mmaction2
+from dynaprop.pipeline.annotations.path_list import read_path_lists
+from dynaprop.pipeline.annotations.types import Annotations, SplitName, Video, require_labels, require_videos
+from dynaprop.pipeline.annotations.ucf101 import read_ucf101
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 
 __all__ = ["READERS", "Annotations", "SplitName", "Video", "read_annotations", "require_labels", "require_videos"]
 

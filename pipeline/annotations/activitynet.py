@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.index import comparable
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.text import beside, plain_id, read_text
-from pipeline.annotations.types import Annotations, SplitName
-from pipeline.errors import UsageError, did_you_mean
+from dynaprop.pipeline.annotations.classes import ClassList, read_classes
+from dynaprop.pipeline.annotations.list_files import beside, plain_id, read_text
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.types import Annotations, SplitName
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError, did_you_mean
 
 _SUBSETS: dict[str, SplitName] = {"training": "train", "validation": "val", "testing": "test"}
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from dynaprop.pipeline.errors import UsageError
 
 Line = tuple[str, str]
 """File and line, and text."""

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.annotations.class_lines import plain_names
-from pipeline.annotations.index import comparable
-from pipeline.annotations.text import all_lines
-from pipeline.errors import UsageError, did_you_mean
+from dynaprop.pipeline.annotations.class_lines import plain_names
+from dynaprop.pipeline.annotations.list_files import all_lines
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError, did_you_mean
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FEW = 20  # so many names still fit into a message

@@ -2,11 +2,11 @@
 
 from pathlib import Path, PurePosixPath
 
-from pipeline.annotations.files import Contents, is_file, look_through
-from pipeline.annotations.index import comparable
-from pipeline.annotations.passed_over import VIDEO_SUFFIXES, describe_passed
-from pipeline.annotations.types import Annotations, SplitName, Video
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.passed_over import VIDEO_SUFFIXES, describe_passed
+from dynaprop.pipeline.annotations.types import Annotations, SplitName, Video
+from dynaprop.pipeline.annotations.video_files import Contents, is_file, look_through
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError
 
 _KNOWN = " ".join(VIDEO_SUFFIXES)
 _SPLIT_FOLDERS: dict[str, SplitName] = {

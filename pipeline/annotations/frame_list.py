@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.frame_numbers import look_at_numbers, require_folder, require_no_longer_folders
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.text import beside, filled, list_lines, listed_path, part_files
-from pipeline.annotations.types import Annotations, SplitName
-from pipeline.errors import UsageError
-from pipeline.frame_folder import FrameFolder
+from dynaprop.pipeline.annotations.classes import ClassList, read_classes
+from dynaprop.pipeline.annotations.frame_numbers import look_at_numbers, require_folder, require_no_longer_folders
+from dynaprop.pipeline.annotations.list_files import beside, filled, list_lines, listed_path, part_files
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.types import Annotations, SplitName
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.annotations.files import is_file
-from pipeline.annotations.listing import Row
-from pipeline.annotations.types import Annotations
-from pipeline.errors import UsageError
-from pipeline.spec_types import is_folder
+from dynaprop.pipeline.annotations.listing import Row
+from dynaprop.pipeline.annotations.types import Annotations
+from dynaprop.pipeline.annotations.video_files import is_file
+from dynaprop.pipeline.catalog.fields import is_folder
+from dynaprop.pipeline.errors import UsageError
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _LOOKED_AT = 8  # folders: what is wrong is wrong with all

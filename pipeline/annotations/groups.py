@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.annotations.index import comparable
-from pipeline.annotations.passed_over import is_video_name
-from pipeline.annotations.text import beside, reading
-from pipeline.annotations.types import Annotations, Video
-from pipeline.errors import UsageError, did_you_mean
+from dynaprop.pipeline.annotations.list_files import beside, reading
+from dynaprop.pipeline.annotations.passed_over import is_video_name
+from dynaprop.pipeline.annotations.types import Annotations, Video
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError, did_you_mean
 
 _DELIMITERS = (",", ";", "\t", "|")
 _FEW = 12  # so many columns still fit into a message

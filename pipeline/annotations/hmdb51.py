@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.annotations.classes import ClassList
-from pipeline.annotations.index import comparable
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.passed_over import is_video_name
-from pipeline.annotations.text import beside, list_lines, plain_id, reading
-from pipeline.annotations.types import Annotations, SplitName
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.classes import ClassList
+from dynaprop.pipeline.annotations.list_files import beside, list_lines, plain_id, reading
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.passed_over import is_video_name
+from dynaprop.pipeline.annotations.types import Annotations, SplitName
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError
 
 _PARTS: dict[str, SplitName] = {"1": "train", "2": "test"}  # 0: not used in this split
 

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.index import comparable
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.text import beside, part_files, plain_id, reading
-from pipeline.annotations.types import Annotations, SplitName
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.classes import ClassList, read_classes
+from dynaprop.pipeline.annotations.list_files import beside, part_files, plain_id, reading
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.types import Annotations, SplitName
+from dynaprop.pipeline.annotations.video_index import comparable
+from dynaprop.pipeline.errors import UsageError
 
 _SECONDS = re.compile(r"([0-9]{1,6})(?:\.0*)?")
 

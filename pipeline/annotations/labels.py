@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from pipeline.annotations.types import SplitName
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.types import SplitName
+from dynaprop.pipeline.errors import UsageError
 
 Listed = tuple[str, str, tuple[int, ...], SplitName | None]
 """File and line, id, labels and part of a listed video."""

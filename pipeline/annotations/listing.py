@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.annotations.index import VideoIndex
-from pipeline.annotations.labels import check_labels
-from pipeline.annotations.passed_over import describe_passed
-from pipeline.annotations.types import Annotations, SplitName, Video
-from pipeline.errors import UsageError
-from pipeline.frame_folder import FrameFolder
+from dynaprop.pipeline.annotations.labels import check_labels
+from dynaprop.pipeline.annotations.passed_over import describe_passed
+from dynaprop.pipeline.annotations.types import Annotations, SplitName, Video
+from dynaprop.pipeline.annotations.video_index import VideoIndex
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 
 
 class Row(NamedTuple):

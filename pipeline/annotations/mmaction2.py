@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.frame_list import read_frame_lists
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.passed_over import is_video_name
-from pipeline.annotations.text import beside, filled, list_lines, listed_path, part_files
-from pipeline.annotations.types import Annotations, SplitName
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.classes import ClassList, read_classes
+from dynaprop.pipeline.annotations.frame_list import read_frame_lists
+from dynaprop.pipeline.annotations.list_files import beside, filled, list_lines, listed_path, part_files
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.passed_over import is_video_name
+from dynaprop.pipeline.annotations.types import Annotations, SplitName
+from dynaprop.pipeline.errors import UsageError
 
 
 def read_mmaction2(

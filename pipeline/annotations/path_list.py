@@ -4,12 +4,20 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.annotations.classes import ClassList, read_classes
-from pipeline.annotations.files import is_file, leaves
-from pipeline.annotations.labels import Listed, check_labels
-from pipeline.annotations.text import all_lines, beside, filled, listed_path, outside, part_files, path_and_rest
-from pipeline.annotations.types import Annotations, Video
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.classes import ClassList, read_classes
+from dynaprop.pipeline.annotations.labels import Listed, check_labels
+from dynaprop.pipeline.annotations.list_files import (
+    all_lines,
+    beside,
+    filled,
+    listed_path,
+    outside,
+    part_files,
+    path_and_rest,
+)
+from dynaprop.pipeline.annotations.types import Annotations, Video
+from dynaprop.pipeline.annotations.video_files import is_file, leaves
+from dynaprop.pipeline.errors import UsageError
 
 
 def read_path_lists(

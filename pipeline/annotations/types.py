@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import UsageError
-from pipeline.frame_folder import FrameFolder
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 
 SplitName = Literal["train", "val", "test"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipeline.annotations.classes import ClassList, read_numbered_classes
-from pipeline.annotations.listing import Row, find_videos
-from pipeline.annotations.text import beside, list_lines, listed_path, part_files, path_and_rest
-from pipeline.annotations.types import Annotations
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations.classes import ClassList, read_numbered_classes
+from dynaprop.pipeline.annotations.list_files import beside, list_lines, listed_path, part_files, path_and_rest
+from dynaprop.pipeline.annotations.listing import Row, find_videos
+from dynaprop.pipeline.annotations.types import Annotations
+from dynaprop.pipeline.errors import UsageError
 
 
 def read_ucf101(*, root: Path, classes: Path, train: Path | None = None, test: Path | None = None) -> Annotations:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
-from flows.environment import prepare_environment
+from dynaprop.flows import cli
+from dynaprop.flows.terminal.environment import prepare_environment
 from tests.pipeline.videos import write_video
 
 CATALOG = """
@@ -77,7 +77,7 @@ def dynaprop(workplace, monkeypatch, capsys) -> Command:
 
     if url := PREFECT_API_URL.value():  # the session's server: commands need not start one of their own
         monkeypatch.setenv("PREFECT_API_URL", url)
-        monkeypatch.setattr("flows.server._passing", {url})  # and show as little in its UI as there
+        monkeypatch.setattr("dynaprop.flows.server.own_server._passing", {url})  # and show as little in its UI as there
 
     def command(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dynaprop", *arguments])

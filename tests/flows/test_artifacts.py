@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows.environment import prepare_environment
-from flows.progress import Steps
-from pipeline.extract import ShardResult
-from pipeline.extraction import ExtractionSummary
-from pipeline.video import VideoError
+from dynaprop.flows.terminal.environment import prepare_environment
+from dynaprop.flows.terminal.progress import Steps
+from dynaprop.pipeline.extract.dataset import ExtractionSummary
+from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import CATALOG
 from tests.pipeline.videos import write_video
@@ -32,11 +32,12 @@ from prefect.client.schemas.filters import LogFilter  # noqa: E402
 from prefect.client.schemas.objects import Artifact, FlowRun  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 
-from flows import artifacts, server  # noqa: E402
-from flows.evaluate_sweep import evaluate_sweep  # noqa: E402
-from flows.extract_features import extract_features  # noqa: E402
-from flows.table import results_table  # noqa: E402
-from heads.results import RunFolder  # noqa: E402
+from dynaprop.flows.evaluate_sweep import evaluate_sweep  # noqa: E402
+from dynaprop.flows.extract_features import extract_features  # noqa: E402
+from dynaprop.flows.server import own_server as server  # noqa: E402
+from dynaprop.flows.terminal.table import results_table  # noqa: E402
+from dynaprop.flows.ui import extraction as artifacts  # noqa: E402
+from dynaprop.heads.runs.folder import RunFolder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -88,7 +89,7 @@ def test_a_command_shows_progress_failures_and_videos_in_logs(workplace, dataset
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_LOGGING")}
     environment |= {"PYTHONPATH": str(REPOSITORY), "PREFECT_API_URL": PREFECT_API_URL.value()}
-    command = [sys.executable, "-m", "flows.cli", "extract", dataset]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "extract", dataset]
     done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "status=" not in done.stderr  # the terminal stays as it is without a server
@@ -190,7 +191,7 @@ def test_an_interrupted_extraction_says_so(dataset, client, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("flows.extract_features.extract_shard", fail)
+    monkeypatch.setattr("dynaprop.flows.extract_features.extract_shard", fail)
     assert extract_features(dataset, return_state=True).is_failed()
     made = found(client, f"{dataset}-lite")
     assert made.keys() == {"extraction"}

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flows import cluster as module
-from flows.cluster import Cluster, fit_workers
-from flows.workers import open_cluster
-from pipeline.errors import DynapropError
-from pipeline.specs import ClusterSpec
+from dynaprop.flows.cluster import connection as module
+from dynaprop.flows.cluster.connection import Cluster, fit_workers
+from dynaprop.flows.cluster.start import open_cluster
+from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.errors import DynapropError
 
 WORKERS = 5
 
@@ -73,7 +73,7 @@ def test_a_worker_that_leaves_when_it_has_just_come_is_waited_for(monkeypatch):
         looks.append(fit_workers(*arguments) if len(looks) == 1 else {})
         return looks[-1]
 
-    monkeypatch.setattr("flows.workers.fit_workers", seldom)
+    monkeypatch.setattr("dynaprop.flows.cluster.start.fit_workers", seldom)
     notes: list[str] = []
     with open_cluster(ClusterSpec(name="one", processes=1), on_note=notes.append) as cluster:
         assert (cluster.workers, cluster.peers) == (1, 1)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client, LocalCluster
 
-from flows.cluster import Cluster, fit_workers
-from pipeline.cores import usable_cores
+from dynaprop.flows.cluster.connection import Cluster, fit_workers
+from dynaprop.pipeline.machine import usable_cores
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or usable_cores() < 2, reason="needs two cores, and a system that gives them"
@@ -33,5 +33,5 @@ def test_workers_with_cores_of_their_own_share_none(client, monkeypatch):
         client.run(os.sched_setaffinity, 0, {core}, workers=[worker])
         assert client.submit(usable_cores, workers=[worker], pure=False).result() == 1, "so many children"
     assert peers(client) == 1
-    monkeypatch.setattr("flows.cluster.ANSWER", 0.0)
+    monkeypatch.setattr("dynaprop.flows.cluster.connection.ANSWER", 0.0)
     assert peers(client) == 2, "who does not answer may use all"

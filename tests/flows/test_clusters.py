@@ -19,13 +19,13 @@ import psutil
 import pytest
 from distributed import Client, Worker
 
-from pipeline import shard_worker
-from pipeline.errors import DynapropError
-from pipeline.extract import ShardResult
-from pipeline.extraction import Extraction
-from pipeline.files import published
-from pipeline.object_path import StoreUnavailable
-from pipeline.remote import RemoteExtraction
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract import worker as shard_worker
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.remote import RemoteExtraction
+from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.io.atomic import published
+from dynaprop.pipeline.io.paths import StoreUnavailable
 from tests.conftest import REPOSITORY
 from tests.flows.test_ends import Terminal, Workplace, type_control_c, wait_for_ledgers
 from tests.test_kill import check, published_files, random_moments, wait_until_gone
@@ -97,7 +97,7 @@ def shared() -> set[Path]:
 
 def extract(place: Workplace, home: Path, cluster: str) -> Terminal:
     """`dynaprop extract` in a terminal, at its beginning."""
-    command = [sys.executable, "-m", "flows.cli", "extract", "killed", "--cluster", cluster]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "extract", "killed", "--cluster", cluster]
     return Terminal(command, environment={**place.environment, "DYNAPROP_HOME": str(home)}, folder=place.folder)
 
 
@@ -216,7 +216,9 @@ def test_control_c_while_a_worker_writes_leaves_no_half_written_file(place, home
 def test_a_failure_while_a_worker_writes_leaves_no_half_written_file(prefect_server, dynaprop, workplace, monkeypatch):
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
-    monkeypatch.setattr("flows.cluster_extraction.shard_worker.extract_shard", partial(write_without_end, fails=True))
+    monkeypatch.setattr(
+        "dynaprop.flows.cluster.extraction.shard_worker.extract_shard", partial(write_without_end, fails=True)
+    )
     done = dynaprop("extract", "tiny", "--cluster", "two")
     assert (done.code, done.err.splitlines()[-1]) == (1, "error: the disk is full")
     assert list(workplace.rglob("written")) and list(workplace.rglob("*.partial")) == []
@@ -239,8 +241,8 @@ def test_a_command_that_is_killed_leaves_no_worker(place, home):
     ],
 )
 def test_no_such_workers(prefect_server, dynaprop, workplace, gpus, monkeypatch, cluster, expected):
-    monkeypatch.setattr("flows.workers.ANSWER", 0.5)
-    monkeypatch.setattr("flows.workers.FIRST_WORKER", 1)
+    monkeypatch.setattr("dynaprop.flows.cluster.start.ANSWER", 0.5)
+    monkeypatch.setattr("dynaprop.flows.cluster.start.FIRST_WORKER", 1)
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address=gpus))
     done = dynaprop("extract", "tiny", "--cluster", cluster)
@@ -266,7 +268,7 @@ def test_a_worker_that_sees_no_videos_is_left_out(prefect_server, dynaprop, work
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
     mark = tmp_path_factory.mktemp("unfit") / "mark"
-    monkeypatch.setattr("flows.cluster_extraction.shard_worker.extract_shard", partial(refuse_once, mark))
+    monkeypatch.setattr("dynaprop.flows.cluster.extraction.shard_worker.extract_shard", partial(refuse_once, mark))
     done = dynaprop("extract", "tiny", "--cluster", "two")
     assert done.code == 0, done.err
     assert "cluster 'two': a worker is left out: worker" in done.err
@@ -310,7 +312,7 @@ def test_a_store_that_does_not_answer_is_tried_again_and_a_broken_video_is_not(
 def test_a_failure_does_not_wait_for_the_tries_of_other_shards(prefect_server, dynaprop, workplace, monkeypatch):
     catalog = workplace / "catalog.yaml"
     catalog.write_text(catalog.read_text() + CLUSTERS.format(address="tcp://127.0.0.1:9"))
-    monkeypatch.setattr("flows.extract_features.extract_shard.retry_delay_seconds", [0.5, 30.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr("dynaprop.flows.extract_features.extract_shard.retry_delay_seconds", [0.5, 30.0, 0.0, 0.0, 0.0])
     tries: list[int] = []
     failed: list[float] = []
     read = Extraction.check_lock

@@ -11,9 +11,9 @@ import time
 import pandas as pd
 import pytest
 
-from heads.checkpoint import load_checkpoint
-from heads.rows import KEY, METRICS
-from heads.setting import MODELS
+from dynaprop.heads.model.setting import MODELS
+from dynaprop.heads.runs.checkpoint import load_checkpoint
+from dynaprop.heads.runs.rows import KEY, METRICS
 from tests.conftest import REPOSITORY
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import write_video
@@ -361,7 +361,7 @@ def test_an_interrupted_sweep_keeps_what_was_measured_and_decodes_nothing(dynapr
     catalog.write_text(catalog.read_text().replace("epochs: 3", "epochs: 60"))
     assert dynaprop("extract", "tiny").code == 0
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "flows.cli", "sweep", "tiny", "--seeds", "40"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "sweep", "tiny", "--seeds", "40"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     end = time.monotonic() + 120
     while len(list(workplace.rglob("units/*.json"))) < 3 and process.poll() is None and time.monotonic() < end:
@@ -374,8 +374,12 @@ def test_an_interrupted_sweep_keeps_what_was_measured_and_decodes_nothing(dynapr
     (folder,) = (workplace / "runs").iterdir()
     kept = len(pd.read_parquet(folder / "results.parquet"))  # joined although the run was interrupted
     assert kept >= 3
-    monkeypatch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a video is decoded"))
-    monkeypatch.setattr("pipeline.backbone.FrameBackbone.__init__", lambda *_, **__: pytest.fail("a backbone runs"))
+    monkeypatch.setattr(
+        "dynaprop.pipeline.decoding.pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a video is decoded")
+    )
+    monkeypatch.setattr(
+        "dynaprop.pipeline.backbones.backbone.FrameBackbone.__init__", lambda *_, **__: pytest.fail("a backbone runs")
+    )
     again = dynaprop("sweep", "tiny", "--seeds", "2")
     assert again.code == 0, again.err
     assert re.search(r"[1-9]\d* of 12 results are there already", again.err)

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from bench.altered_videos import alter_video
-from heads.duplicates import find_duplicates
-from heads.features import load_features
-from heads.leaks import read_leaks
-from heads.near_identical import THRESHOLD
-from pipeline.annotations import read_annotations
-from pipeline.cached import open_store
-from pipeline.catalog import load_catalog
-from pipeline.duplicates import parts_of
-from pipeline.extraction import Extraction
-from pipeline.specs import DatasetSpec
-from pipeline.splits import given_or_stratified
+from dynaprop.heads.features.duplicates import find_duplicates
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.heads.features.near_identical import THRESHOLD
+from dynaprop.heads.runs.leaks import read_leaks
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.annotations.splits import given_or_stratified
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.store.duplicates import parts_of
+from dynaprop.pipeline.store.names import open_store
 from tests.heads.run_folder import single, write_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

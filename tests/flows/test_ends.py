@@ -128,7 +128,7 @@ class Workplace:
 
     def extract(self, home: Path) -> Terminal:
         """`dynaprop extract` at its beginning."""
-        command = [sys.executable, "-m", "flows.cli", "extract", "killed"]
+        command = [sys.executable, "-m", "dynaprop.flows.cli", "extract", "killed"]
         environment = {**self.environment, "DYNAPROP_HOME": str(home)}
         return Terminal(command, environment=environment, folder=self.folder)
 
@@ -277,10 +277,10 @@ cli.main()
 def test_the_server_of_a_killed_command_ends():
     """SIGKILL leaves the command no chance to end it."""
     code = (
-        "from flows.environment import prepare_environment\n"
+        "from dynaprop.flows.terminal.environment import prepare_environment\n"
         "prepare_environment(verbose=False)\n"
         "import time\n"
-        "from flows.server import prefect_server\n"
+        "from dynaprop.flows.server.own_server import prefect_server\n"
         "with prefect_server(lambda: None):\n"
         "    from prefect import get_client\n"
         "    with get_client(sync_client=True) as client:\n"

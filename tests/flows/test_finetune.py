@@ -16,18 +16,18 @@ import yaml
 from safetensors.torch import load_file
 
 from bench import finetuning as bench
-from heads.checkpoint import load_checkpoint
-from heads.end_to_end import FrameEncoder
-from heads.training_state import TrainingState
-from pipeline.catalog import load_catalog
-from pipeline.decode import resize_frame
-from pipeline.errors import DynapropError
-from pipeline.fit import build_network
-from pipeline.lock import StoreLock
-from pipeline.lock_record import lock_record
-from pipeline.networks import load_network
-from pipeline.store import FeatureStore, list_stores
-from pipeline.weights import find_weights
+from dynaprop.heads.finetune.networks import FrameEncoder
+from dynaprop.heads.finetune.state import TrainingState
+from dynaprop.heads.runs.checkpoint import load_checkpoint
+from dynaprop.pipeline.backbones.fit import build_network
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.weights import find_weights
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.io.local_lock import lock_record
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.store.feature_store import FeatureStore, list_stores
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import all_frames
 
@@ -211,7 +211,18 @@ def test_two_processes_by_torchrun_end_as_one_does(dynaprop, workplace, monkeypa
     """From new heads, for which the first process alone measures features."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [sys.executable, *launch, "-m", "flows.cli", "finetune", "tiny", "--epochs", "1", "--workers", "1"]
+    command = [
+        sys.executable,
+        *launch,
+        "-m",
+        "dynaprop.flows.cli",
+        "finetune",
+        "tiny",
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+    ]
     ended = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
     folder = folder_of(ended.stdout)

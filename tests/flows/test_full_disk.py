@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import files
+from dynaprop.pipeline.io import atomic as files
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -13,9 +13,10 @@ _CLUSTER = """with open_cluster(ClusterSpec(name="two", processes=2), on_note=pr
     print("workers:", cluster.workers)"""
 _FLOW = "extract_features('videos', cluster='two')"
 _IMPORTS = {
-    _SAMPLE: "from pathlib import Path\nfrom pipeline.sample import generate_sample\n",
-    _CLUSTER: "from flows.workers import open_cluster\nfrom pipeline.specs import ClusterSpec\n",
-    _FLOW: "from flows.extract_features import extract_features\n",
+    _SAMPLE: "from pathlib import Path\nfrom dynaprop.pipeline.sample_dataset.generate import generate_sample\n",
+    _CLUSTER: "from dynaprop.flows.cluster.start import open_cluster\n"
+    "from dynaprop.pipeline.catalog.datasets import ClusterSpec\n",
+    _FLOW: "from dynaprop.flows.extract_features import extract_features\n",
 }
 _ADVICE = 'put the call below `if __name__ == "__main__":`'
 
@@ -41,7 +42,7 @@ def test_no_process_is_started_without_a_guard(workplace, call):
     (workplace / "catalog.yaml").open("a", encoding="utf-8").write("clusters: {two: {processes: 2}}\n")
     code, said, seconds = run(workplace, f"import logging\n{_IMPORTS[call]}log = logging.getLogger(__name__)\n{call}\n")
     assert code == 1
-    lines = {line for line in said.splitlines() if line.startswith("pipeline.errors.UsageError: ")}
+    lines = {line for line in said.splitlines() if line.startswith("dynaprop.pipeline.errors.UsageError: ")}
     assert len(lines) == 1, said
     assert all("script.py:" in line and line.endswith(_ADVICE) for line in lines)
     assert "BrokenPipe" not in said and "Nanny" not in said and "BrokenProcessPool" not in said

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from flows.terminal import print_table
+from dynaprop.flows.terminal.printing import print_table
 from tests.flows.conftest import CATALOG
 
 _CLASSES = ("a\x1b]0;title\x07", "b\x1b[31mred[red]$x$", "c\u202e\u200b\x9b31m:smile:\nerror: [/]")
@@ -69,7 +69,7 @@ def test_no_command_prints_a_name_raw(dynaprop, prefect_server, hostile):
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", *arguments]
     root = str(Path(__file__).resolve().parents[2])
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     surroundings = {**own, "PYTHONPATH": root, "DYNAPROP_HOME": str(folder), **environment}
@@ -104,7 +104,7 @@ def test_a_terminal_gets_no_more_than_what_progress_is_drawn_with(dynaprop, pref
         root = str(Path(__file__).resolve().parents[2])
         environment = {**os.environ, "PYTHONPATH": root, "TERM": "xterm-256color", "COLUMNS": "300"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "dynaprop.flows.cli", *arguments],
             cwd=hostile,
             env=environment,
             stdin=child,

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import dynaprop as api
-from flows.predict import as_record, as_text
-from heads.recognised import Prediction
-from pipeline.video import VideoError
+from dynaprop.flows.commands.predict import as_record, as_text
+from dynaprop.heads.recognise.prediction import Prediction
+from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import write_video
 

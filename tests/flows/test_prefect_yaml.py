@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.store import FeatureStore, list_stores
+from dynaprop.pipeline.store.feature_store import FeatureStore, list_stores
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
 

@@ -24,7 +24,9 @@ def runs(workplace):
 @pytest.fixture(autouse=True)
 def blank_charts(monkeypatch):
     """Drawing is tested elsewhere."""
-    monkeypatch.setattr("heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png")
+    monkeypatch.setattr(
+        "dynaprop.heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png"
+    )
 
 
 @pytest.mark.parametrize("name", ["tiny", "videos"])

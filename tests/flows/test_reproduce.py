@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipeline.errors import DynapropError
+from dynaprop.pipeline.errors import DynapropError
 from tests.flows.test_commands import counts
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_second_run_goes_on_where_the_first_failed(dynaprop, workplace, monkeypatch):
-    from flows.units import Units
+    from dynaprop.flows.units import Units
 
     train = Units.train
     failures = [DynapropError("the disk is full")]
@@ -46,8 +46,8 @@ def test_what_cannot_be_trained_on_is_not_extracted(dynaprop, workplace):
 def test_parameters_reach_the_flows(workplace, monkeypatch):
     from prefect import flow
 
-    from flows.reproduce import reproduce
-    from flows.units import RunReport
+    from dynaprop.flows.reproduce import reproduce
+    from dynaprop.flows.units import RunReport
 
     called = {}
 
@@ -60,9 +60,9 @@ def test_parameters_reach_the_flows(workplace, monkeypatch):
         return record
 
     for name in ("extract_features", "train_heads", "evaluate_sweep"):
-        monkeypatch.setattr(f"flows.reproduce.{name}", recorder(name))
-    monkeypatch.setattr("flows.reproduce.print_reports", lambda *_, **__: None)
-    monkeypatch.setattr("flows.reproduce.report", lambda runs, **keywords: (runs, keywords))
+        monkeypatch.setattr(f"dynaprop.flows.reproduce.{name}", recorder(name))
+    monkeypatch.setattr("dynaprop.flows.reproduce.print_reports", lambda *_, **__: None)
+    monkeypatch.setattr("dynaprop.flows.reproduce.report", lambda runs, **keywords: (runs, keywords))
     given = {
         "recipe": "other",
         "sweep": "two",

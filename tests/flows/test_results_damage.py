@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from heads.checkpoint import load_checkpoint
-from heads.results import RunFolder, read_settings
-from heads.rows import TABLES
+from dynaprop.heads.runs.checkpoint import load_checkpoint
+from dynaprop.heads.runs.folder import RunFolder, read_settings
+from dynaprop.heads.runs.rows import TABLES
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -21,9 +21,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from pipeline.lock import StoreLock
-from pipeline.lock_record import lock_record
-from pipeline.store import FeatureStore, list_stores
+from dynaprop.pipeline.io.local_lock import lock_record
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.store.feature_store import FeatureStore, list_stores
 from tests.conftest import REPOSITORY
 from tests.test_kill import session
 
@@ -64,7 +64,7 @@ class Served:
 
 @contextmanager
 def serving(environment: dict[str, str], folder: Path) -> Iterator[Served]:
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "serve", "--port", "0"]
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -184,7 +184,7 @@ def test_nothing_outlives_a_killed_serve_and_schedules_go_on_with_the_next(workp
 def test_a_taken_port_is_one_clear_line(environment, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "dynaprop.flows.cli", "serve", "--port", str(port)]
         ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stderr == f"error: port {port} of 127.0.0.1: Address already in use; name another one with --port\n"
@@ -193,7 +193,7 @@ def test_a_taken_port_is_one_clear_line(environment, tmp_path):
 def test_a_server_that_does_not_answer_is_one_clear_line(environment, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
-    command = [sys.executable, "-m", "flows.cli", "serve"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "serve"]
     ended = subprocess.run(
         command,
         cwd=tmp_path,
@@ -214,7 +214,7 @@ def test_a_port_for_somebody_elses_server_is_refused(environment, tmp_path, by):
         (Path(environment["PREFECT_HOME"]) / "profiles.toml").write_text(
             f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
         )
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", "4300"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "serve", "--port", "4300"]
     named = environment | ({"PREFECT_API_URL": url} if by == "environment" else {})
     ended = subprocess.run(command, cwd=tmp_path, env=named, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
@@ -229,7 +229,7 @@ def test_the_server_of_a_profile_is_used(environment, tmp_path):
     (Path(environment["PREFECT_HOME"]) / "profiles.toml").write_text(
         f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{url}"\n'
     )
-    command = [sys.executable, "-m", "flows.cli", "serve"]
+    command = [sys.executable, "-m", "dynaprop.flows.cli", "serve"]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.startswith(f"error: no Prefect server answers at {url}")
@@ -237,7 +237,7 @@ def test_the_server_of_a_profile_is_used(environment, tmp_path):
 
 def test_every_parameter_is_described_and_typed():
     """The UI's form shows what the docstrings say."""
-    from flows.serve import deployments
+    from dynaprop.flows.serve import deployments
 
     found = {f"{each.flow_name}/{each.name}": each for each in deployments()}
     flows = ("extract-features", "train-heads", "evaluate-sweep", "reproduce", "finetune", "transcode")

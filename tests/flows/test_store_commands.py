@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import lock as lock_module
-from pipeline.checksum import checksum
-from pipeline.lock import StoreLock
-from pipeline.lock_record import LocalLockRecord
-from pipeline.store import FeatureStore
+from dynaprop.pipeline.io import lock as lock_module
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.store.checksum import checksum
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from tests.conftest import REPOSITORY
 from tests.pipeline.changed_middle import known_contents, make_earlier
 from tests.pipeline.test_lock import Clock
@@ -218,7 +218,9 @@ class TestVerify:
                 assert re.search(r"zarr.json is damaged; run `dynaprop verify TARGET --repair`", words(failed.err))
             assert "zarr.json is damaged" in dynaprop("datasets").err
             with monkeypatch.context() as patch:
-                patch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded"))
+                patch.setattr(
+                    "dynaprop.pipeline.decoding.pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded")
+                )
                 repaired = dynaprop("verify", "tiny", "--repair")
             assert repaired.code == 0, repaired.err
             assert "was damaged and is written anew" in repaired.out
@@ -249,7 +251,7 @@ def test_what_a_killed_extraction_leaves_is_taken_over_at_once(dynaprop, workpla
         write_video(workplace / "videos" / "a" / f"long{long}.mp4", frames=200, size=(320, 240), seed=long)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "extract", "tiny"], stderr=subprocess.DEVNULL, env=environment
+        [sys.executable, "-m", "dynaprop.flows.cli", "extract", "tiny"], stderr=subprocess.DEVNULL, env=environment
     )
     end = time.monotonic() + 200
     while not list(workplace.rglob("ledger/*/*.parquet")) and process.poll() is None and time.monotonic() < end:

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from flows.table import print_reports
-from flows.terminal import print_table
-from flows.units import RunReport
-from flows.workspace import say_notes
-from heads.results import RunFolder
-from heads.rows import Asked
-from heads.setting import expand
-from pipeline.annotations import Annotations
-from pipeline.errors import DynapropError
+from dynaprop.flows.terminal.printing import print_table
+from dynaprop.flows.terminal.table import print_reports
+from dynaprop.flows.units import RunReport
+from dynaprop.flows.workspace import say_notes
+from dynaprop.heads.model.setting import expand
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.errors import DynapropError
 from tests.heads.run_writer import SETTINGS, tables_of
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.identity import file_identity
+from dynaprop.pipeline.video.identity import file_identity
 from tests.pipeline.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -24,7 +24,9 @@ def manifest(store: Path) -> pd.DataFrame:
 
 def test_copies_are_a_dataset_of_their_own(dynaprop, workplace, monkeypatch):
     # Drawing is tested elsewhere.
-    monkeypatch.setattr("heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png")
+    monkeypatch.setattr(
+        "dynaprop.heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png"
+    )
     early = dynaprop("extract", "tiny:16p")
     assert early.code == 1
     assert "no video of tiny has a copy of short side 16 yet" in early.err

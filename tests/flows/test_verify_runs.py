@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.verify_runs import repair_runs
-from heads.fine_tuned import FineTunedModels
-from heads.results import RunFolder
-from heads.rows import Asked
-from heads.two_stages import Places
-from pipeline.errors import DynapropError
+from dynaprop.flows.commands.verify_runs import repair_runs
+from dynaprop.heads.finetune.tuned_models import FineTunedModels
+from dynaprop.heads.finetune.two_stages import Places
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked
+from dynaprop.pipeline.errors import DynapropError
 from tests.heads.run_writer import SETTINGS, tables_of
 
 

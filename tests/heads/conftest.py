@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from heads.features import FeatureSplit
+from dynaprop.heads.features.loaded import FeatureSplit
 
 
 @pytest.fixture(autouse=True)

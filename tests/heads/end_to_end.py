@@ -12,18 +12,18 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from heads.end_to_end import EndToEndDynamic, FrameEncoder, VideoClassifier
-from heads.finetuning import finetune_stage
-from heads.models import DynamicSTE, FrameClassifier
-from heads.process_group import ProcessGroup, process_group
-from heads.sampling import training_clips
-from heads.training import seeded
-from heads.training_state import EpochLog, TrainingState
-from pipeline.annotations import Video
-from pipeline.decode_pool import DecodePool
-from pipeline.networks import load_network
-from pipeline.training_frames import TrainingFrames, TrainingVideo, probe_videos
-from pipeline.weights import find_weights
+from dynaprop.heads.features.sampling import training_clips
+from dynaprop.heads.finetune.networks import EndToEndDynamic, FrameEncoder, VideoClassifier
+from dynaprop.heads.finetune.processes import ProcessGroup, process_group
+from dynaprop.heads.finetune.stage import finetune_stage
+from dynaprop.heads.finetune.state import EpochLog, TrainingState
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier
+from dynaprop.heads.training.train import seeded
+from dynaprop.pipeline.annotations import Video
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.weights import find_weights
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.training import TrainingFrames, TrainingVideo, probe_videos
 from tests.pipeline.videos import write_video
 
 STUDENT, TEACHER = 32, 48  # pixels

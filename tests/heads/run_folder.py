@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heads.metric import mean_average_precision, multi_hot, per_class, top1
-from heads.rows import SCHEMA_VERSION
-from heads.setting import Setting
-from pipeline.files import publish_parquet
-from pipeline.sealed import publish_record
+from dynaprop.heads.evaluation.metric import mean_average_precision, multi_hot, per_class, top1
+from dynaprop.heads.model.setting import Setting
+from dynaprop.heads.runs.rows import SCHEMA_VERSION
+from dynaprop.pipeline.io.atomic import publish_parquet
+from dynaprop.pipeline.io.sealed import publish_record
 
 GMACS_S, GMACS_T = 0.1, 0.6
 PAPER_S, PAPER_T = 0.1, 1.8

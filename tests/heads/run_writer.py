@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from heads.chance import LEVELS
-from heads.results import RunFolder
-from heads.rows import Asked, Measured, UnitTables
-from heads.setting import Setting, expand
-from pipeline.object_path import storage_path
+from dynaprop.heads.evaluation.chance import LEVELS
+from dynaprop.heads.model.setting import Setting, expand
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import Asked, Measured, UnitTables
+from dynaprop.pipeline.io.paths import storage_path
 
 SETTINGS: tuple[Setting, ...] = tuple(expand(["student", "dynamic"], [(4, 2)]))
 VIDEOS = ("a", "b", "c")

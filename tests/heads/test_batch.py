@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from heads.batch import gather_frames, pad_rows
+from dynaprop.heads.features.batch import gather_frames, pad_rows
 
 ROWS = [np.array([4, 6]), np.array([0]), np.array([1, 2, 9])]
 

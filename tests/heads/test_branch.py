@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from heads.branch import Branch, measure_std
-from pipeline.errors import DynapropError
+from dynaprop.heads.model.branch import Branch, measure_std
+from dynaprop.pipeline.errors import DynapropError
 
 
 def test_measure_std_is_numpys_whatever_the_slices():

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heads.chance import LEVELS, levels
-from heads.constant_answer import against_largest, not_above_in_words
-from heads.metric import mean_average_precision, multi_hot, top1
-from heads.report.runs import Runs
-from heads.results import RunFolder
-from heads.rows import KEY, Asked, UnitTables
-from heads.summary import FEWEST_VIDEOS, summarise
+from dynaprop.heads.evaluation.chance import LEVELS, levels
+from dynaprop.heads.evaluation.constant_answer import against_largest, not_above_in_words
+from dynaprop.heads.evaluation.metric import mean_average_precision, multi_hot, top1
+from dynaprop.heads.evaluation.summary import FEWEST_VIDEOS, summarise
+from dynaprop.heads.report.rows import Runs
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import KEY, Asked, UnitTables
 from tests.heads.run_folder import single, ste, write_run
 
 

@@ -10,11 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from heads.checkpoint import load_checkpoint, save_checkpoint
-from heads.evaluate import predict
-from heads.models import DynamicSTE, FrameClassifier, StaticSTE
-from heads.two_stages import starting_heads
-from pipeline.errors import DynapropError, UsageError
+from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.finetune.two_stages import starting_heads
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier, StaticSTE
+from dynaprop.heads.runs.checkpoint import load_checkpoint, save_checkpoint
+from dynaprop.pipeline.errors import DynapropError, UsageError
 
 FACTS = {
     "class_names": ("a", "b", "c"),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from heads.cost import gflops_paper, gmacs_backbones, gmacs_of
-from heads.models import DynamicSTE, FrameClassifier
-from pipeline.catalog import load_catalog
-from pipeline.networks import gmacs_per_frame
+from dynaprop.heads.model.cost import gflops_paper, gmacs_backbones, gmacs_of
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier
+from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
+from dynaprop.pipeline.catalog.parser import load_catalog
 from tests.conftest import REPOSITORY
 
 CATALOG = load_catalog(REPOSITORY / "catalog.yaml")

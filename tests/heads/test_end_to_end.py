@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from heads.end_to_end import FrameEncoder, student_losses, teacher_losses
-from heads.finetuning import finetune_stage, measure_frames_std
-from heads.training_state import TrainingState
-from pipeline.backbone import FrameBackbone
-from pipeline.decode_pool import DecodePool
-from pipeline.errors import UsageError
-from pipeline.feature_key import feature_key
+from dynaprop.heads.finetune.networks import FrameEncoder, student_losses, teacher_losses
+from dynaprop.heads.finetune.stage import finetune_stage, measure_frames_std
+from dynaprop.heads.finetune.state import TrainingState
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import UsageError
 from tests.heads.end_to_end import (
     PLAIN,
     SIZES,
@@ -112,7 +112,7 @@ def test_training_stage_2_leaves_the_teacher_bitwise_as_it_was(videos, tmp_path,
     moved = changed(whole, model)
     assert any(name.startswith("student.backbone") for name in moved)
     assert any(name.startswith("heads.student") for name in moved)
-    assert any(name.startswith("heads.propagation") for name in moved)
+    assert any(name.startswith("dynaprop.heads.model.propagation") for name in moved)
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from heads.attention import attention_weights
-from heads.branch import Branch
-from heads.fusion import TemporalFusion
-from heads.losses import cosine_loss, frame_loss, student_loss, video_loss
-from heads.models import DynamicSTE, FrameClassifier, StaticSTE, normalised_weights
-from heads.prediction import top_k, video_logits
-from heads.propagation import KnowledgePropagation
+from dynaprop.heads.model.attention import attention_weights
+from dynaprop.heads.model.branch import Branch
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier, StaticSTE, normalised_weights
+from dynaprop.heads.model.fusion import TemporalFusion
+from dynaprop.heads.model.losses import cosine_loss, frame_loss, student_loss, video_loss
+from dynaprop.heads.model.prediction import top_k, video_logits
+from dynaprop.heads.model.propagation import KnowledgePropagation
 
 B, N_S, N_T, D_S, D_T, D_K, C = 3, 9, 4, 5, 7, 6, 8
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}

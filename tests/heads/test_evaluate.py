@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from heads.evaluate import predict
-from heads.models import DynamicSTE, FrameClassifier, StaticSTE
-from heads.sampling import inference_clips
-from pipeline.errors import DynapropError, UsageError
+from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.features.sampling import inference_clips
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier, StaticSTE
+from dynaprop.pipeline.errors import DynapropError, UsageError
 
 
 @pytest.fixture

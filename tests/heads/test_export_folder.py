@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from heads.export_folder import new_export
-from heads.exported import is_export, read_export
-from pipeline import folder_swap, leftovers
-from pipeline.errors import DynapropError, UsageError
+from dynaprop.heads.export.model_folder import is_export, read_export
+from dynaprop.heads.export.new_folder import new_export
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.io import folder_swap, leftovers
 from tests.conftest import REPOSITORY
 from tests.heads.tiny_model import write_tiny
 
@@ -128,7 +128,7 @@ def test_what_a_stopped_process_writes_is_left_alone_and_it_goes_on(exports, tmp
 REPLACE = """
 import shutil, sys
 from pathlib import Path
-from heads.export_folder import new_export
+from dynaprop.heads.export.new_folder import new_export
 from pipeline import folder_swap
 if sys.argv[1] == "two steps":
     folder_swap._exchange = lambda *_: False

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from heads.export_folder import check_place, new_export
-from heads.export_record import ModelRecord
-from heads.exported import read_export
-from heads.onnx_export import require_onnx
-from heads.recogniser import load_export
-from heads.video_scores import score_videos
-from pipeline.backbone import FrameBackbone
-from pipeline.errors import DynapropError, UsageError
-from pipeline.weights import Weights
+from dynaprop.heads.evaluation.video_scores import score_videos
+from dynaprop.heads.export.model_folder import read_export
+from dynaprop.heads.export.new_folder import check_place, new_export
+from dynaprop.heads.export.onnx_files import require_onnx
+from dynaprop.heads.export.record import ModelRecord
+from dynaprop.heads.recognise.recogniser import load_export
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.weights import Weights
+from dynaprop.pipeline.errors import DynapropError, UsageError
 from tests.heads.tiny_model import CLASSES, N_S, N_T, backbone, backbones, heads, write_tiny
 from tests.pipeline.videos import write_video
 
@@ -230,7 +230,7 @@ def test_a_tampered_onnx_file_is_refused(with_onnx, tmp_path):
 
 
 def test_onnx_that_differs_from_torch_is_not_published(with_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr("heads.onnx_export._DIFFERENCE", -1.0)
+    monkeypatch.setattr("dynaprop.heads.export.onnx_files._DIFFERENCE", -1.0)
     with pytest.raises(DynapropError, match=r"student\.onnx computes something else than torch"):
         write_tiny(tmp_path / "model", onnx=True)
     assert list(tmp_path.iterdir()) == []

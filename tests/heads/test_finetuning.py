@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from heads.finetuning import lr_factor
-from heads.process_group import ProcessGroup
-from heads.training_state import TrainingState
-from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.training_frames import FrameBatch, TrainingFrames
-from pipeline.video import VideoError
+from dynaprop.heads.finetune.processes import ProcessGroup
+from dynaprop.heads.finetune.stage import lr_factor
+from dynaprop.heads.finetune.state import TrainingState
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
+from dynaprop.pipeline.frames.training import FrameBatch, TrainingFrames
+from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.heads.end_to_end import (
     STUDENT,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from heads.export_record import ModelRecord
-from heads.exported import read_export
-from heads.recogniser import load_export
-from pipeline.errors import DynapropError
+from dynaprop.heads.export.model_folder import read_export
+from dynaprop.heads.export.record import ModelRecord
+from dynaprop.heads.recognise.recogniser import load_export
+from dynaprop.pipeline.errors import DynapropError
 from tests.heads.test_exported import rewrite
 from tests.heads.tiny_model import write_tiny
 from tests.pipeline.videos import write_video

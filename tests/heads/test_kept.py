@@ -2,10 +2,10 @@
 
 import pytest
 
-from heads.kept import Kept, kept_at
-from heads.results import RunFolder
-from heads.rows import Measured
-from heads.setting import MODELS, expand
+from dynaprop.heads.model.setting import MODELS, expand
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.kept import Kept, kept_at
+from dynaprop.heads.runs.rows import Measured
 
 SETTINGS = expand(MODELS[:-1], [(20, 5)]) + expand(["dynamic"], [(8, 2)], fusion=["none", "teacher"], losses=["vid"])
 

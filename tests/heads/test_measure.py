@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from heads.features import FeatureSplit
-from heads.measure import BranchCost, measure, shuffled_teacher
-from heads.metric import mean_average_precision, multi_hot
-from heads.results import RunFolder
-from heads.rows import KEY, METRICS, Asked
-from heads.setting import MODELS, expand
-from heads.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
-from heads.trained import Options, TrainedModels, Training, trainings
-from pipeline.errors import DynapropError, UsageError
-from pipeline.splits import inner_holdout
+from dynaprop.heads.evaluation.metric import mean_average_precision, multi_hot
+from dynaprop.heads.evaluation.summary import dynamic_minus, paired_difference, setting_label, summarise, whole_seeds
+from dynaprop.heads.experiments.measure import BranchCost, measure, shuffled_teacher
+from dynaprop.heads.features.loaded import FeatureSplit
+from dynaprop.heads.model.setting import MODELS, expand
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import KEY, METRICS, Asked
+from dynaprop.heads.training.trained_models import Options, TrainedModels, Training, trainings
+from dynaprop.pipeline.annotations.splits import inner_holdout
+from dynaprop.pipeline.errors import DynapropError, UsageError
 
 CLASSES = 3
 SETTINGS = expand(MODELS, [(8, 2)])
@@ -355,7 +355,7 @@ def test_units_whose_columns_stand_in_another_order_are_joined(tables, tmp_path)
     run.write("other", replace(tables, predictions=rows[sorted(rows)], results=tables.results.assign(seed=1)))
     run.ask(Asked("a", "x", (0, 1), SETTINGS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("heads.collected._ROWS_AT_ONCE", 100)  # several row groups, written one by one
+        patch.setattr("dynaprop.heads.runs.collected._ROWS_AT_ONCE", 100)  # several row groups, written one by one
         run.collect()
     joined = pd.read_parquet(run.path / "predictions.parquet")
     assert len(joined) == 2 * len(rows)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from heads.metric import (
+from dynaprop.heads.evaluation.metric import (
     ResampledMap,
     average_precision,
     mean_average_precision,
@@ -14,7 +14,7 @@ from heads.metric import (
     per_class,
     top1,
 )
-from pipeline.errors import DynapropError
+from dynaprop.pipeline.errors import DynapropError
 
 
 def test_average_precision_is_scikit_learns_where_every_class_has_a_positive_and_no_scores_tie():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from heads.losses import cosine_loss, frame_loss, student_loss, video_loss
-from heads.models import DynamicSTE, FrameClassifier, StaticSTE
-from heads.prediction import top_k
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier, StaticSTE
+from dynaprop.heads.model.losses import cosine_loss, frame_loss, student_loss, video_loss
+from dynaprop.heads.model.prediction import top_k
 
 D_S, D_T, C = 5, 7, 4
 COUNTS_S, COUNTS_T = [1, 3, 8, 5, 13], [2, 1, 4, 1, 6]  # k = 1, 1, 2, 1, 3

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from heads import near_identical
-from heads.duplicates import find_duplicates
-from heads.features import FeatureSplit
-from heads.near_identical import THRESHOLD, Comparison, clips_compared
-from pipeline.duplicates import MOST_LISTED
+from dynaprop.heads.features import near_identical
+from dynaprop.heads.features.duplicates import find_duplicates
+from dynaprop.heads.features.loaded import FeatureSplit
+from dynaprop.heads.features.near_identical import THRESHOLD, Comparison, clips_compared
+from dynaprop.pipeline.store.duplicates import MOST_LISTED
 
 
 def split_of(videos: list[torch.Tensor]) -> FeatureSplit:

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from heads.published import DATASET_NAMES, published_rows, published_table
-from heads.setting import LOSSES, MODELS
+from dynaprop.heads.evaluation.published import DATASET_NAMES, published_rows, published_table
+from dynaprop.heads.model.setting import LOSSES, MODELS
 
 COSTS = {"EfficientNet": (0.1, 1.8), "ResNet": (0.5, 4.1)}  # section 4.1: GFLOPs a frame of student and teacher
 

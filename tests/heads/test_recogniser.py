@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from heads.cost import gmacs_heads
-from heads.evaluate import predict
-from heads.features import FeatureSplit
-from heads.recogniser import BRANCHES, Recogniser, load_export
-from heads.report.prediction_chart import prediction_chart
-from heads.sampling import inference_clips
-from pipeline.backbone import FrameBackbone
-from pipeline.clips import clip_grid
-from pipeline.decode import resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError, UsageError
-from pipeline.weights import Weights
+from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.features.loaded import FeatureSplit
+from dynaprop.heads.features.sampling import inference_clips
+from dynaprop.heads.model.cost import gmacs_heads
+from dynaprop.heads.recognise.recogniser import BRANCHES, Recogniser, load_export
+from dynaprop.heads.report.prediction_chart import prediction_chart
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.weights import Weights
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.heads.tiny_model import CLASSES, GRID, backbones, counts, heads, write_tiny
 from tests.pipeline.videos import all_frames, write_video
 

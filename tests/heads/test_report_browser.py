@@ -12,7 +12,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from heads.report.page import make_report, write_report
+from dynaprop.heads.report.page import make_report, write_report
 from tests.heads.run_folder import TABLE3, write_run
 
 ODD = ["<script>alert(1)</script>", "日本語", "w" * 300, "$x$", "a", "b"]

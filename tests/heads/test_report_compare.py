@@ -6,12 +6,12 @@ from datetime import datetime
 import pandas as pd
 import pytest
 
-from heads.metric import Interval, mean_interval
-from heads.report.backbones import compare_backbones
-from heads.report.compare import Comparison, EqualCost, compare, equal_cost, in_short
-from heads.report.page import make_report
-from heads.report.runs import Runs
-from heads.setting import Setting
+from dynaprop.heads.evaluation.metric import Interval, mean_interval
+from dynaprop.heads.model.setting import Setting
+from dynaprop.heads.report.backbones import compare_backbones
+from dynaprop.heads.report.compare import Comparison, EqualCost, compare, equal_cost, in_short
+from dynaprop.heads.report.page import make_report
+from dynaprop.heads.report.rows import Runs
 from tests.heads.run_folder import ensembles, single, ste, write_run
 
 

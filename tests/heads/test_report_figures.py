@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from heads.report.chart import Chart, file_stem, plain
-from heads.report.classes import class_chart, class_gains, confused_pairs, confusion, confusion_table
-from heads.report.curve import cost_curve, curve_experiment
-from heads.report.timeline import mean_gains, telling_videos, timeline
+from dynaprop.heads.report.chart import Chart, file_stem, plain
+from dynaprop.heads.report.class_charts import class_chart, class_gains, confused_pairs, confusion, confusion_table
+from dynaprop.heads.report.curve import cost_curve, curve_experiment
+from dynaprop.heads.report.timeline import mean_gains, telling_videos, timeline
 from tests.heads.run_folder import single, ste, write_run
 
 ODD = ["<script>alert(1)</script>", '$x^2$ & "so on" \'', "日本語", "bell\x07", "w" * 500]

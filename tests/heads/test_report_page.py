@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 
-from heads.report.page import make_report, write_report
-from heads.report.runs import Runs
-from heads.report.tables import report_table
-from heads.results import RunFolder
-from heads.summary import summarise
-from pipeline.errors import DynapropError, UsageError
+from dynaprop.heads.evaluation.summary import summarise
+from dynaprop.heads.report.page import make_report, write_report
+from dynaprop.heads.report.rows import Runs
+from dynaprop.heads.report.tables import report_table
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.pipeline.errors import DynapropError, UsageError
 from tests.heads.run_folder import PAPER, TABLE3, single, ste, write_run
 
 ODD = ["<script>alert(1)</script>", "日本語", '$x^2$ & "so on" \'', "w" * 300, "naïve café"]
@@ -26,7 +26,9 @@ SMALL = {"table3": [single("student", 20), single("teacher", 20), *TABLE3[-3:]]}
 @pytest.fixture(autouse=True)
 def blank_charts(monkeypatch):
     """Drawing takes most of the time, and other tests look at the drawings."""
-    monkeypatch.setattr("heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png")
+    monkeypatch.setattr(
+        "dynaprop.heads.report.chart._render", lambda *_, kind, **__: b"<svg/>" if kind == "svg" else b"png"
+    )
 
 
 def page_of(*folders, **options) -> str:

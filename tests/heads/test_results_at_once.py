@@ -18,11 +18,11 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from heads.results import RunFolder
-from heads.rows import ASPECTS, TABLES
-from pipeline.files import parquet_source
-from pipeline.object_path import StoragePath
-from pipeline.sealed import read_record
+from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.rows import ASPECTS, TABLES
+from dynaprop.pipeline.io.atomic import parquet_source
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.io.sealed import read_record
 from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured, tables_of
 
 _SPAWNER = multiprocessing.get_context("forkserver")
@@ -284,7 +284,7 @@ def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
         raise pa.lib.ArrowMemoryError("malloc of size 1 failed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.sealed.pq.read_table", lacking)
+        patch.setattr("dynaprop.pipeline.io.sealed.pq.read_table", lacking)
         with pytest.raises(MemoryError):
             run.measured()
     assert run.measured() == measured(0)

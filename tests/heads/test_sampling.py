@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.sampling import inference_clips, training_clips
-from pipeline.errors import UsageError
+from dynaprop.heads.features.sampling import inference_clips, training_clips
+from dynaprop.pipeline.errors import UsageError
 
 clips = st.integers(1, 400)
 counts = st.integers(1, 100)

@@ -5,10 +5,10 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from heads.setting import LOSSES, MODELS, Fusion, Setting, expand
-from heads.trained import Training, trainings
-from pipeline.errors import UsageError
-from pipeline.specs import SweepRow
+from dynaprop.heads.model.setting import LOSSES, MODELS, Fusion, Setting, expand
+from dynaprop.heads.training.trained_models import Training, trainings
+from dynaprop.pipeline.catalog.datasets import SweepRow
+from dynaprop.pipeline.errors import UsageError
 
 
 def test_every_model_takes_the_frames_of_its_branches():

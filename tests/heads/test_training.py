@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from heads.batch import gather_frames
-from heads.evaluate import predict
-from heads.metric import multi_hot, top1
-from heads.models import FrameClassifier, normalised_weights
-from heads.training import fit_static_weights, train_classifier, train_dynamic
-from pipeline.errors import DynapropError, UsageError
+from dynaprop.heads.evaluation.metric import multi_hot, top1
+from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.features.batch import gather_frames
+from dynaprop.heads.model.ensembles import FrameClassifier, normalised_weights
+from dynaprop.heads.training.train import fit_static_weights, train_classifier, train_dynamic
+from dynaprop.pipeline.errors import DynapropError, UsageError
 
 QUICK = {"n": 6, "epochs": 3, "lr": 1e-3, "key_dim": 4}
 THOROUGH = {"n": 8, "epochs": 40, "lr": 3e-3, "key_dim": 16}
@@ -122,7 +122,7 @@ def test_clips_are_drawn_anew_in_every_epoch_and_are_the_same_for_both_branches(
         return gather_frames(features, rows, **options)
 
     teacher = train_classifier(split, branch="teacher", **QUICK)
-    monkeypatch.setattr("heads.training.gather_frames", spy)
+    monkeypatch.setattr("dynaprop.heads.training.train.gather_frames", spy)
     train_dynamic(split, teacher, n=6, epochs=5, key_dim=4)
     of_student, of_teacher = drawn.values()
     assert of_student == of_teacher and len(of_student) == 5

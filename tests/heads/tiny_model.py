@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from heads.cost import gmacs_heads
-from heads.evaluate import Model
-from heads.export_folder import new_export
-from heads.export_record import ClipRule
-from heads.exported import BackboneToExport, write_export
-from heads.models import DynamicSTE, FrameClassifier, StaticSTE
-from pipeline.feature_key import feature_key
-from pipeline.networks import gmacs_per_frame, load_network
+from dynaprop.heads.evaluation.predict import Model
+from dynaprop.heads.export.model_folder import BackboneToExport, write_export
+from dynaprop.heads.export.new_folder import new_export
+from dynaprop.heads.export.record import ClipRule
+from dynaprop.heads.model.cost import gmacs_heads
+from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier, StaticSTE
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame, load_network
 
 CLASSES = ("jump", "run", "walk")
 GRID = ClipRule(clip_seconds=1.0, min_clips=10, max_clips=40, min_share=0.5)
@@ -54,7 +54,7 @@ def write_tiny(
     with new_export(folder, overwrite=overwrite) as made:
         names: tuple[str, ...] = ()
         if onnx:
-            from heads.onnx_export import export_onnx
+            from dynaprop.heads.export.onnx_files import export_onnx
 
             names = export_onnx(made, model, own, **n)
         write_export(

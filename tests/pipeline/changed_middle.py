@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pandas as pd
 
-from pipeline.store import FeatureStore
+from dynaprop.pipeline.store.feature_store import FeatureStore
 
 EDGE = 2**16  # bytes of head and tail, which earlier versions looked at
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import Annotations, Video
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations import Annotations, Video
+from dynaprop.pipeline.errors import UsageError
 
 BOM = b"\xef\xbb\xbf"
 

@@ -15,13 +15,13 @@ from unittest import mock
 
 import numpy as np
 
-from pipeline.decode import FrameRequest
-from pipeline.decode_pool import DecodeOutcome
-from pipeline.feature_key import FeatureKey
-from pipeline.frame_folder import FrameFolder
-from pipeline.identity import file_identity
-from pipeline.probe import Probe
-from pipeline.video import VideoError
+from dynaprop.pipeline.backbones.feature_key import FeatureKey
+from dynaprop.pipeline.decoding.pool import DecodeOutcome
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest
+from dynaprop.pipeline.video.frame_folder import FrameFolder
+from dynaprop.pipeline.video.identity import file_identity
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.audit import audited, unheard
 
 CHANNELS = 6

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.annotations import Annotations, Video, read_annotations, require_labels
-from pipeline.annotations.folder import read_folder
-from pipeline.annotations.path_list import read_path_lists
-from pipeline.catalog import load_catalog
-from pipeline.errors import UsageError
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, Video, read_annotations, require_labels
+from dynaprop.pipeline.annotations.folder import read_folder
+from dynaprop.pipeline.annotations.path_list import read_path_lists
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import UsageError
 from tests.pipeline.label_files import facts, refused, touch
 
 REPOSITORY = Path(__file__).resolve().parents[2]

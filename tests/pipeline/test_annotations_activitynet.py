@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.annotations import Annotations, require_labels, require_videos
-from pipeline.annotations.activitynet import read_activitynet
-from pipeline.errors import UsageError
+from dynaprop.pipeline.annotations import Annotations, require_labels, require_videos
+from dynaprop.pipeline.annotations.activitynet import read_activitynet
+from dynaprop.pipeline.errors import UsageError
 from tests.pipeline.label_files import BOM, everything, facts, found, refused, touch, write
 
 

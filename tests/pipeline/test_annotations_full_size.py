@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.annotations import Annotations
-from pipeline.annotations.activitynet import read_activitynet
-from pipeline.annotations.frame_list import read_arnet_mini_kinetics
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.annotations.activitynet import read_activitynet
+from dynaprop.pipeline.annotations.frame_list import read_arnet_mini_kinetics
 from tests.pipeline import full_size
 from tests.pipeline.label_files import everything, touch
 

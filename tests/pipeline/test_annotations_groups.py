@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.catalog import folder_dataset
-from pipeline.formats import GroupFile
-from pipeline.specs import DatasetSpec
-from pipeline.splits import given_or_stratified, group_folds
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.annotations.splits import given_or_stratified, group_folds
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.formats import GroupFile
+from dynaprop.pipeline.catalog.parser import folder_dataset
 from tests.pipeline.label_files import BOM, refused, touch, write
 
 VIDEOS = ("kick/a.avi", "kick/b.mp4", "hug/c d.avi", "hug/é.mkv")

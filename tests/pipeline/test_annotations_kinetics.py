@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.annotations import Annotations
-from pipeline.annotations.kinetics import read_kinetics
+from dynaprop.pipeline.annotations import Annotations
+from dynaprop.pipeline.annotations.kinetics import read_kinetics
 from tests.pipeline.label_files import BOM, everything, facts, refused, touch, write
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.annotations.frame_list import read_arnet_activitynet, read_arnet_mini_kinetics
-from pipeline.annotations.mmaction2 import read_mmaction2
-from pipeline.frame_folder import FrameFolder
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.annotations.frame_list import read_arnet_activitynet, read_arnet_mini_kinetics
+from dynaprop.pipeline.annotations.mmaction2 import read_mmaction2
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.label_files import BOM, everything, facts, found, refused, touch, write
 
 

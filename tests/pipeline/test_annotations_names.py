@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from tests.pipeline.label_files import refused, touch, write
 
 

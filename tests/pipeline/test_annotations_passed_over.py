@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.annotations.files import passed_over, video_files
-from pipeline.annotations.folder import read_folder
-from pipeline.annotations.passed_over import VIDEO_SUFFIXES
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.annotations.folder import read_folder
+from dynaprop.pipeline.annotations.passed_over import VIDEO_SUFFIXES
+from dynaprop.pipeline.annotations.video_files import passed_over, video_files
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from tests.pipeline.label_files import facts, found, refused, touch, write
 
 KNOWN = f"(known extensions: {' '.join(VIDEO_SUFFIXES)})"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.annotations.hmdb51 import read_hmdb51
-from pipeline.annotations.ucf101 import read_ucf101
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.annotations.hmdb51 import read_hmdb51
+from dynaprop.pipeline.annotations.ucf101 import read_ucf101
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from tests.pipeline.label_files import BOM, everything, facts, refused, touch, write
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, read_frames
-from pipeline.probe import probe_frame_folder
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from dynaprop.pipeline.video.probe import probe_frame_folder
 from tests.pipeline.label_files import BOM, everything, facts, found, refused, touch, write
 from tests.pipeline.videos import all_frames
 

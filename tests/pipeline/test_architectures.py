@@ -10,13 +10,13 @@ import pytest
 import timm
 import torch
 
-from pipeline.backbone import FrameBackbone
-from pipeline.decode import resize_frame
-from pipeline.errors import UsageError
-from pipeline.feature_key import feature_key
-from pipeline.fit import fit_network
-from pipeline.networks import channels
-from pipeline.torch_network import TorchNetwork
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.backbones.fit import fit_network
+from dynaprop.pipeline.backbones.timm_networks import channels
+from dynaprop.pipeline.backbones.torch_network import TorchNetwork
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.pipeline.videos import all_frames
 
 ANY = """
@@ -58,7 +58,7 @@ LARGE = {*_LARGE.split()}
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch) -> None:
     """A busy machine finds as many sizes as an idle one."""
-    monkeypatch.setattr("pipeline.fit._SEARCH_SECONDS", 60)
+    monkeypatch.setattr("dynaprop.pipeline.backbones.fit._SEARCH_SECONDS", 60)
 
 
 def outcome(model: str, size: int) -> tuple[str, str]:

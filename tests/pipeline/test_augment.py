@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.augment import WHOLE, View, random_view, show
-from pipeline.decode import resize_frame
+from dynaprop.pipeline.frames.augment import WHOLE, View, random_view, show
+from dynaprop.pipeline.video.decoders import resize_frame
 
 
 def frame(side: int, seed: int = 0) -> np.ndarray:

@@ -8,15 +8,15 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pipeline import weights as weights_module
-from pipeline.backbone import FrameBackbone
-from pipeline.decode import resize_frame
-from pipeline.errors import DynapropError, UsageError
-from pipeline.feature_key import feature_key
-from pipeline.fit import build_network
-from pipeline.networks import channels, gmacs_per_frame, load_network
-from pipeline.object_path import storage_path
-from pipeline.weights import find_weights
+from dynaprop.pipeline.backbones import weights as weights_module
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.backbones.fit import build_network
+from dynaprop.pipeline.backbones.timm_networks import channels, gmacs_per_frame, load_network
+from dynaprop.pipeline.backbones.weights import find_weights
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.io.paths import storage_path
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.pipeline.videos import all_frames
 
 LITE0 = {"backbone": "lite0", "model": "tf_efficientnet_lite0", "size": 112}

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.annotations import READERS
-from pipeline.catalog import Catalog, find_catalog, folder_dataset, load_catalog
-from pipeline.errors import UsageError
-from pipeline.formats import AnnotationFormat, FolderFormat, PathListFormat
-from pipeline.specs import DatasetSpec, FinetuneSpec
+from dynaprop.pipeline.annotations import READERS
+from dynaprop.pipeline.catalog.datasets import DatasetSpec, FinetuneSpec
+from dynaprop.pipeline.catalog.formats import AnnotationFormat, FolderFormat, PathListFormat
+from dynaprop.pipeline.catalog.parser import Catalog, find_catalog, folder_dataset, load_catalog
+from dynaprop.pipeline.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clips import clip_grid
+from dynaprop.pipeline.clips import clip_grid
 
 frame_gaps = st.lists(st.floats(0.005, 3.0), min_size=0, max_size=200)
 

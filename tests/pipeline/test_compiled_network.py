@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 
-from pipeline import backbone
-from pipeline.backbone import FrameBackbone
-from pipeline.compiled_network import CompiledNetwork
-from pipeline.feature_key import feature_key
-from pipeline.torch_network import TorchNetwork
+from dynaprop.pipeline.backbones import backbone
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.feature_key import feature_key
+from dynaprop.pipeline.backbones.openvino_network import CompiledNetwork
+from dynaprop.pipeline.backbones.torch_network import TorchNetwork
 
 NORMALISATION = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25)}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cores import most_on_a_core
+from dynaprop.pipeline.machine import most_on_a_core
 
 LEFT, RIGHT = set(range(32)), set(range(32, 64))
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import yaml
 
-from heads.features import load_features
-from pipeline import cached as cached_module
-from pipeline.annotations import read_annotations
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import open_store
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, resize_frame
-from pipeline.decode_pool import DecodeOutcome, DecodePool
-from pipeline.errors import UsageError
-from pipeline.extraction import Extraction
-from pipeline.probe import Probe
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodeOutcome, DecodePool
+from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.store import names as cached_module
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.verify import verify_key
+from dynaprop.pipeline.video.decoders import FrameRequest, resize_frame
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.coded_frames import SIDE, encode, read_number
 from tests.pipeline.corpus import CASES, build_corpus
 from tests.pipeline.videos import all_frames

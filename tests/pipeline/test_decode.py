@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.probe import probe_video
-from pipeline.sound_frames import decode_frames
-from pipeline.video import VideoError, VideoFile
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.video.container import VideoError, VideoFile
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.intact_frames import decode_frames
+from dynaprop.pipeline.video.probe import probe_video
 from tests.pipeline.coded_frames import encode, packet_places
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import decode_process
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError
-from pipeline.frame_folder import FrameFolder
-from pipeline.probe import Probe
-from pipeline.video import VideoError
+from dynaprop.pipeline.decoding import process as decode_process
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.frame_folder import FrameFolder
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.corpus import CASES
 from tests.pipeline.test_decode import request
 from tests.pipeline.videos import write_video
@@ -184,7 +184,9 @@ def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
 
 def test_a_child_that_hangs_ends_with_its_parent(tmp_path):
     """Nobody reads its stdin while a decoder hangs: the closed pipe is not enough."""
-    hanging = "from pipeline.decode_child import end_with_parent; import time; end_with_parent(); time.sleep(600)"
+    hanging = (
+        "from dynaprop.pipeline.decoding.child import end_with_parent; import time; end_with_parent(); time.sleep(600)"
+    )
     code = (
         "import subprocess, sys, time\n"
         f"print(subprocess.Popen([sys.executable, '-c', {hanging!r}]).pid, flush=True); time.sleep(600)"
@@ -202,7 +204,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     """SIGKILL leaves the parent no chance to clean up: the closed pipe must be enough."""
     path = write_video(tmp_path / "a.mp4")
     code = (
-        "from pipeline.decode_pool import DecodePool\n"
+        "from dynaprop.pipeline.decoding.pool import DecodePool\n"
         "import sys, time\n"
         f"pool = DecodePool(workers=2); list(pool.probe([{str(path)!r}] * 4))\n"
         "print(*[child.pid for child in pool._all], flush=True); time.sleep(60)"

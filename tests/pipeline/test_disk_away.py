@@ -10,16 +10,16 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from heads.features import load_features
-from pipeline.annotations import read_annotations
-from pipeline.cached import open_store
-from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.ledger import Ledger
-from pipeline.lock_record import LocalLockRecord
-from pipeline.manifest import Manifest
-from pipeline.specs import DatasetSpec
-from pipeline.store import FeatureStore, remove_damaged_metadata
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.store.feature_store import FeatureStore, remove_damaged_metadata
+from dynaprop.pipeline.store.ledger import Ledger
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.verify import verify_key
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
 from tests.pipeline.test_extraction import extract, spec
 
@@ -33,10 +33,10 @@ def dataset(tmp_path_factory) -> Iterator[DatasetSpec]:
         Content(index, 8).write(root / "a" / f"{index}.mp4", time=index)
     with ExitStack() as patches:
         for target, stand_in in (
-            ("pipeline.extraction.DecodePool", lambda **_: StandInPool()),
-            ("pipeline.extraction._channels", lambda _: CHANNELS),
-            ("pipeline.backbone.FrameBackbone", StandInBackbone),
-            ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
+            ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
+            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
+            ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         ):
             patches.enter_context(mock.patch(target, stand_in))
         extract(spec(root), root.parent)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import duplicates
-from pipeline.annotations import Annotations, Video
-from pipeline.duplicates import contents_of, parts_of, same_files
-from pipeline.identity import file_identity
-from pipeline.manifest import Manifest
-from pipeline.splits import group_folds
+from dynaprop.pipeline.annotations import Annotations, Video
+from dynaprop.pipeline.annotations.splits import group_folds
+from dynaprop.pipeline.store import duplicates
+from dynaprop.pipeline.store.duplicates import contents_of, parts_of, same_files
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.video.identity import file_identity
 
 CONTENTS = {"a": "1", "b": "2", "c": "1", "d": "1", "e": "2", "f": "3"}
 

@@ -8,24 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import plan as plan_module
-from pipeline.annotations import read_annotations
-from pipeline.cached import open_store
-from pipeline.copies import TABLE, CopyTable, annotations_of_copies, copies_folder
-from pipeline.decode_pool import DecodePool
-from pipeline.earlier_rules import READING_RULES, read_alike
-from pipeline.errors import InfrastructureError
-from pipeline.extraction import Extraction
-from pipeline.identity import file_identity
-from pipeline.manifest import Manifest
-from pipeline.outdated import cached_decoders
-from pipeline.plan import apply_changes
-from pipeline.probe import probe_video
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
-from pipeline.transcode import transcode_video
-from pipeline.transcoding import Transcoding, TranscodingSummary
-from pipeline.video import COPY_MARK, VideoError, VideoFile
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.copies.table import TABLE, CopyTable, annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import InfrastructureError
+from dynaprop.pipeline.extract import plan as plan_module
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outdated import cached_decoders
+from dynaprop.pipeline.extract.plan import apply_changes
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.video.container import COPY_MARK, VideoError, VideoFile
+from dynaprop.pipeline.video.earlier_rules import READING_RULES, read_alike
+from dynaprop.pipeline.video.identity import file_identity
+from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.transcode import transcode_video
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.corpus import CASES, OPEN_GOP
 

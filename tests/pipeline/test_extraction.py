@@ -12,21 +12,21 @@ import pandas as pd
 import pytest
 import xarray
 
-from heads.features import load_features
-from pipeline import cached as cached_module
-from pipeline.annotations import Annotations, Video, read_annotations
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import cached_key, open_store
-from pipeline.checksum import checksum, has_checksum
-from pipeline.decode import resize_frame
-from pipeline.device import resolve_device
-from pipeline.errors import DynapropError, UsageError
-from pipeline.extraction import Extraction, ExtractionSummary
-from pipeline.ledger import LedgerRow
-from pipeline.object_path import StoreUnavailable
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore, list_stores
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.device import resolve_device
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.io.paths import StoreUnavailable
+from dynaprop.pipeline.store import names as cached_module
+from dynaprop.pipeline.store.checksum import checksum, has_checksum
+from dynaprop.pipeline.store.feature_store import FeatureStore, list_stores
+from dynaprop.pipeline.store.ledger import LedgerRow
+from dynaprop.pipeline.store.names import cached_key, open_store
+from dynaprop.pipeline.store.verify import verify_key
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.files import publish_parquet, read_parquet
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.io.atomic import publish_parquet, read_parquet
+from dynaprop.pipeline.store.ledger import Ledger
+from dynaprop.pipeline.store.manifest import Manifest
 
 TABLE = pd.DataFrame(
     {

@@ -15,16 +15,16 @@ import pytest
 import timm
 import torch
 
-from pipeline.annotations import read_annotations
-from pipeline.compiled_network import CompiledNetwork
-from pipeline.decode import resize_frame
-from pipeline.errors import DynapropError, UsageError
-from pipeline.extraction import Extraction
-from pipeline.fit import build_network, fit_network
-from pipeline.networks import channels, gmacs_per_frame, load_network
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.torch_network import TorchNetwork
-from pipeline.weights import Weights, find_weights
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.backbones.fit import build_network, fit_network
+from dynaprop.pipeline.backbones.openvino_network import CompiledNetwork
+from dynaprop.pipeline.backbones.timm_networks import channels, gmacs_per_frame, load_network
+from dynaprop.pipeline.backbones.torch_network import TorchNetwork
+from dynaprop.pipeline.backbones.weights import Weights, find_weights
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.video.decoders import resize_frame
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import all_frames, write_video
 
@@ -113,7 +113,7 @@ REFUSED = r"backbone 'heavy': timm's test_maxvit takes no frames of 112 x 112 pi
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch) -> None:
     """A busy machine finds as many sizes as an idle one."""
-    monkeypatch.setattr("pipeline.fit._SEARCH_SECONDS", 60)
+    monkeypatch.setattr("dynaprop.pipeline.backbones.fit._SEARCH_SECONDS", 60)
 
 
 def replaced(spec: BackboneSpec, **values: Any) -> BackboneSpec:
@@ -142,7 +142,7 @@ def videos(tmp_path) -> Path:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_size_that_a_model_lacks_is_known_before_a_video_is_probed(videos, tmp_path, monkeypatch, dry_run):
-    monkeypatch.setattr("pipeline.extraction.DecodePool", lambda **_: pytest.fail("a video is probed"))
+    monkeypatch.setattr("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: pytest.fail("a video is probed"))
     with (
         extraction(videos, tmp_path, STUDENT, TEACHER, dry_run=dry_run) as work,
         pytest.raises(UsageError, match=REFUSED),
@@ -152,7 +152,7 @@ def test_a_size_that_a_model_lacks_is_known_before_a_video_is_probed(videos, tmp
 
 def test_weights_that_cannot_be_used_are_known_before_a_video_is_probed(videos, tmp_path, monkeypatch):
     (tmp_path / "w.pth").write_text("<html>")
-    monkeypatch.setattr("pipeline.extraction.DecodePool", lambda **_: pytest.fail("a video is probed"))
+    monkeypatch.setattr("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: pytest.fail("a video is probed"))
     heavy = replaced(STUDENT, weights=str(tmp_path / "w.pth"))
     with (
         extraction(videos, tmp_path, heavy) as work,
@@ -166,7 +166,9 @@ def test_a_backbone_that_is_added_later_is_checked_alone(videos, tmp_path, monke
     with extraction(videos, tmp_path, STUDENT) as work:
         work.extract_shards(work.plan(work.changes()).shards)
     checked = []
-    monkeypatch.setattr("pipeline.networks.check_backbones", lambda backbones: checked.extend(backbones))
+    monkeypatch.setattr(
+        "dynaprop.pipeline.backbones.timm_networks.check_backbones", lambda backbones: checked.extend(backbones)
+    )
     with extraction(videos, tmp_path, STUDENT, replaced(TEACHER, size=96)) as work:
         work.plan(work.changes())
     assert [key.backbone for key, _ in checked] == ["heavy"]
@@ -206,7 +208,7 @@ def test_commands_say_it_in_one_line(videos, tmp_path, options):
     )
     for number in range(2, 6):  # as many as a split takes
         write_video(videos / "ab"[number % 2] / f"{number}.mp4", frames=20, seed=number)
-    code = "import sys\nfrom flows.cli import main\nsys.exit(main())"
+    code = "import sys\nfrom dynaprop.flows.cli import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, options[0], "tiny", *options[1:]]
     began = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=200)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.annotations import Annotations, Video
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.extraction import Extraction
-from pipeline.frame_folder import FrameFolder, picture_format, read_picture
-from pipeline.identity import folder_identity
-from pipeline.probe import Probe, probe_frame_folder, probe_video
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.video import VideoError
+from dynaprop.pipeline.annotations import Annotations, Video
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.frame_folder import FrameFolder, picture_format, read_picture
+from dynaprop.pipeline.video.identity import folder_identity
+from dynaprop.pipeline.video.probe import Probe, probe_frame_folder, probe_video
 from tests.pipeline.videos import all_frames
 
 FRAMES = FrameFolder(template="image_{:05d}.png", first=1, fps=10.0)

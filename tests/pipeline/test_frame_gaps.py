@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.annotations import Annotations, Video
-from pipeline.decode_pool import DecodePool
-from pipeline.extraction import Extraction, ExtractionSummary
-from pipeline.frame_folder import FrameFolder
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
-from pipeline.training_frames import probe_videos
+from dynaprop.pipeline.annotations import Annotations, Video
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.frames.training import probe_videos
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.test_frame_folder import write_frames
 from tests.pipeline.videos import all_frames
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.annotations import read_annotations
-from pipeline.catalog import load_catalog
-from pipeline.errors import DynapropError
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import DynapropError
 from tests.pipeline.audit import audited
 
 SECONDS = 10  # for one input; in fact the slowest takes a fraction of a second

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.entry_points import closed_groups, may_save
-from pipeline.h264 import DISPOSABLE, INDEPENDENT, H264Stream
-from pipeline.video import VideoFile
+from dynaprop.pipeline.video.container import VideoFile
+from dynaprop.pipeline.video.entry_points import closed_groups, may_save
+from dynaprop.pipeline.video.h264 import DISPOSABLE, INDEPENDENT, H264Stream
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.corpus import OPEN_GOP
 

@@ -13,18 +13,18 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.annotations import read_annotations
-from pipeline.cached import open_store
-from pipeline.catalog import folder_dataset
-from pipeline.copies import CopyTable, annotations_of_copies, copies_folder
-from pipeline.decode_pool import DecodePool
-from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction
-from pipeline.identity import ContentHash, FileIdentity, Source, file_identity, identify_all
-from pipeline.lock import StoreLock
-from pipeline.lock_record import LocalLockRecord
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.transcoding import Transcoding
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.parser import folder_dataset
+from dynaprop.pipeline.copies.table import CopyTable, annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.transcoding import Transcoding
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.video.identity import ContentHash, FileIdentity, Source, file_identity, identify_all
 from tests.pipeline.changed_middle import earlier_content, known_contents, make_earlier, repaint, write_raw
 
 BACKBONE = BackboneSpec(name="s", model="test_efficientnet", size=64, weights="random")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotations import Annotations, SplitName, Video, read_annotations
-from pipeline.catalog import folder_dataset
-from pipeline.label_notes import expected_notes, label_notes
-from pipeline.specs import DatasetSpec
-from pipeline.splits import group_folds, splits_of
+from dynaprop.pipeline.annotations import Annotations, SplitName, Video, read_annotations
+from dynaprop.pipeline.annotations.label_notes import expected_notes, label_notes
+from dynaprop.pipeline.annotations.splits import group_folds, splits_of
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import folder_dataset
 
 
 def annotations(

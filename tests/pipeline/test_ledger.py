@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import DynapropError
-from pipeline.ledger import OUTCOME, Ledger, LedgerRow
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.store.ledger import OUTCOME, Ledger, LedgerRow
 
 
 def row(shard: int, place: int, status: str = "ok") -> LedgerRow:

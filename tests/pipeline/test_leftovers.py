@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import leftovers
-from pipeline.errors import DynapropError
-from pipeline.files import published
-from pipeline.leftovers import (
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.io import leftovers
+from dynaprop.pipeline.io.atomic import published
+from dynaprop.pipeline.io.leftovers import (
     DEAD_AFTER,
     as_known,
     leftovers_of,
@@ -30,7 +30,7 @@ from tests.published_json import publish_json
 WRITER = """
 import sys, time
 from pathlib import Path
-from pipeline.leftovers import temporary_file, temporary_folder
+from dynaprop.pipeline.io.leftovers import temporary_file, temporary_folder
 from tests.published_json import publish_json
 make = {"file": temporary_file, "folder": temporary_folder}[sys.argv[1]]
 with make(Path(sys.argv[2]), "results.parquet") as path:

@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import lock as lock_module
-from pipeline.annotations import Annotations, read_annotations
-from pipeline.cached import open_store, store_path
-from pipeline.errors import DynapropError, InfrastructureError
-from pipeline.extraction import Extraction
-from pipeline.lock import STALE_AFTER, LockOwner, StoreLock
-from pipeline.lock_record import LocalLockRecord
-from pipeline.specs import DatasetSpec
+from dynaprop.pipeline.annotations import Annotations, read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.io import lock as lock_module
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.io.lock import STALE_AFTER, LockOwner, StoreLock
+from dynaprop.pipeline.store.names import open_store, store_path
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
@@ -76,8 +76,8 @@ def hold_elsewhere(record: LocalLockRecord, **fields) -> LockOwner:
 def hold_in_a_process(record: LocalLockRecord) -> subprocess.Popen[str]:
     """A process that takes the lock and keeps it for as long as it lives."""
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.lock import StoreLock\n"
-        "from pipeline.lock_record import LocalLockRecord\n"
+        "import sys, time; from pathlib import Path; from dynaprop.pipeline.io.lock import StoreLock\n"
+        "from dynaprop.pipeline.io.local_lock import LocalLockRecord\n"
         "with StoreLock(LocalLockRecord(Path(sys.argv[1])), name='x'): print('held', flush=True); time.sleep(1000)"
     )
     process = subprocess.Popen(
@@ -172,7 +172,7 @@ class TestOneOwner:
     def test_a_process_that_dies_in_the_middle_of_a_swap_leaves_the_old_record(self, record):
         version = record.swap(b"old", "")
         code = (
-            "import os, sys; from pathlib import Path; from pipeline.lock_record import *\n"
+            "import os, sys; from pathlib import Path; from dynaprop.pipeline.io.local_lock import *\n"
             "Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
             "LocalLockRecord(Path(sys.argv[1])).swap(b'new', sys.argv[2])"
         )
@@ -288,7 +288,9 @@ class TestTakingOver:
 class TestExtraction:
     def test_a_second_extraction_is_refused_before_it_reads_anything(self, dataset, tmp_path, monkeypatch):
         with StoreLock(LocalLockRecord(store_path(dataset, tmp_path)), name="x"):
-            monkeypatch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a probe"))
+            monkeypatch.setattr(
+                "dynaprop.pipeline.decoding.pool.DecodePool.__init__", lambda *_, **__: pytest.fail("a probe")
+            )
             with pytest.raises(DynapropError, match="is in use by process"):
                 extract(dataset, tmp_path)
         assert not open_store(dataset, tmp_path).manifest_path.exists()

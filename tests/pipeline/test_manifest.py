@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clips import ClipGrid
-from pipeline.identity import FileIdentity
-from pipeline.manifest import NO_SHARD, Manifest, ProbedVideo, pack
-from pipeline.probe import Probe
-from pipeline.video import VideoError
+from dynaprop.pipeline.clips import ClipGrid
+from dynaprop.pipeline.store.manifest import NO_SHARD, Manifest, ProbedVideo, pack
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.identity import FileIdentity
+from dynaprop.pipeline.video.probe import Probe
 
 SHARD_ROWS = 50
 

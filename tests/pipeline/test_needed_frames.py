@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.entry_points import closed_groups, may_save
-from pipeline.probe import probe_video
-from pipeline.video import VideoError, VideoFile
+from dynaprop.pipeline.video.container import VideoError, VideoFile
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.entry_points import closed_groups, may_save
+from dynaprop.pipeline.video.probe import probe_video
 from tests.pipeline.coded_frames import SIDE, encode, packet_places, read_number
 from tests.pipeline.shown_frames import shown_frames
 from tests.pipeline.two_descriptions import join

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import object_lock_record
-from pipeline.errors import DynapropError
-from pipeline.lock import LockOwner, StoreLock
-from pipeline.lock_record import LocalLockRecord, LockRecord, lock_record
-from pipeline.object_lock_record import S3LockRecord, UnconditionalLockRecord
-from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.io import object_lock as object_lock_record
+from dynaprop.pipeline.io.local_lock import LocalLockRecord, LockRecord, lock_record
+from dynaprop.pipeline.io.lock import LockOwner, StoreLock
+from dynaprop.pipeline.io.object_lock import S3LockRecord, UnconditionalLockRecord
+from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable
 
 CONTENDERS, ROUNDS = 4, 5
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DynapropError, InfrastructureError, UsageError
-from pipeline.files import file_state, published, read_parquet, remove_folder, writing
-from pipeline.object_path import ObjectPath, StoragePath, StoreUnavailable, reaching, storage_path
-from pipeline.spec_types import expand_variables
+from dynaprop.pipeline.catalog.fields import expand_variables
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
+from dynaprop.pipeline.io.atomic import file_state, published, read_parquet, remove_folder, writing
+from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable, reaching, storage_path
 from tests.published_json import publish_json
 from tests.s3_server import SECRET
 

@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.probe import Probe
-from pipeline.sampled_video import sample_videos
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.sampled import sample_videos
+from dynaprop.pipeline.video.decoders import FrameRequest, resize_frame
+from dynaprop.pipeline.video.probe import Probe
 
 SIZE = 32  # pixels a side at which frames are compared
 CORNERS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}

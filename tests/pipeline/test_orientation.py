@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
-from pipeline.orientation import is_turned, upright
+from dynaprop.pipeline.video.orientation import is_turned, upright
 
 ONE = 1 << 16
 # FFmpeg's filters for the matrices, as its programs insert them; the first two columns of each row of the matrix.

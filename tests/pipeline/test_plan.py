@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.annotations import Video
-from pipeline.decode_pool import DecodePool
-from pipeline.frame_folder import FrameFolder
-from pipeline.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
-from pipeline.plan import Changes, apply_changes, compare
+from dynaprop.pipeline.annotations import Video
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.plan import Changes, apply_changes, compare
+from dynaprop.pipeline.store.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.test_frame_folder import grey, write_frames
 from tests.pipeline.videos import write_video
 
@@ -270,6 +270,6 @@ def test_every_probed_video_is_told_and_time_makes_saves(tmp_path, pool, monkeyp
         manifest, compare(manifest, videos, root=tmp_path), **grid, on_video=lambda: told.append(None)
     )
     assert (len(whole.table), len(told)) == (3, 3)
-    monkeypatch.setattr("pipeline.plan._SECONDS_A_SAVE", 0)
+    monkeypatch.setattr("dynaprop.pipeline.extract.plan._SECONDS_A_SAVE", 0)
     sizes = [len(each.table) for each in apply_changes(manifest, compare(manifest, videos, root=tmp_path), **grid)]
     assert sizes == [1, 2, 3]

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from pipeline.printable import printable, shell_line
+from dynaprop.pipeline.printable import printable, shell_line
 
 _HOSTILE = [
     "\x1b]0;title\x07",

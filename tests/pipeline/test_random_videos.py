@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heads.sampling import inference_clips
-from pipeline.clips import ClipGrid, clip_grid
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.probe import Probe
-from pipeline.sampled_video import SampledVideo, sample_videos
-from pipeline.video import VideoError
+from dynaprop.heads.features.sampling import inference_clips
+from dynaprop.pipeline.clips import ClipGrid, clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.sampled import SampledVideo, sample_videos
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.coded_frames import SIDE, read_number
 from tests.pipeline.random_kinds import KINDS
 from tests.pipeline.random_recipes import ANY_TIME, Recipe, random_recipe

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cached import open_store
-from pipeline.verify import verify_key
-from pipeline.video import VideoError
+from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.verify import verify_key
+from dynaprop.pipeline.video.container import VideoError
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
@@ -101,7 +101,7 @@ def test_a_video_that_is_good_by_now_is_extracted_in_the_rows_it_has(tmp_path, m
         write_video(root / f"{name}.mp4", seed=ord(name[-1]))
     dataset = spec(root)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.decode_pool.DecodePool._stream", _time_out)
+        patch.setattr("dynaprop.pipeline.decoding.pool.DecodePool._stream", _time_out)
         assert {error.kind for error in extract(dataset, tmp_path).failed.values()} == {"timeout"}
     store = open_store(dataset, tmp_path)
     before = sizes(store)

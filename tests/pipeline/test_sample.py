@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import sample
-from pipeline.errors import DynapropError, UsageError
-from pipeline.sample import MARKER, SampleVideo, generate_sample, plan_sample, write_video
-from pipeline.sample_scenes import CLASS_NAMES, DISTRACTORS, PATTERNS, TINTS, draw_shot, draw_sprite, plan_shots
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.sample_dataset import generate as sample
+from dynaprop.pipeline.sample_dataset.generate import MARKER, SampleVideo, generate_sample, plan_sample, write_video
+from dynaprop.pipeline.sample_dataset.scenes import (
+    CLASS_NAMES,
+    DISTRACTORS,
+    PATTERNS,
+    TINTS,
+    draw_shot,
+    draw_sprite,
+    plan_shots,
+)
 
 TINY = {"videos_per_class": 2, "seconds": (1, 2), "workers": 1}
 
@@ -302,6 +310,7 @@ def test_bad_parameters_are_refused_before_anything_is_written(tmp_path: Path, b
 
 def test_workers_stay_lean() -> None:
     """A spawned worker imports this module; torch would cost it seconds and half a gigabyte."""
-    code = "import sys, pipeline.sample; print({'torch', 'zarr', 'pandas', 'prefect', 'decord'} & set(sys.modules))"
+    module = "dynaprop.pipeline.sample_dataset.generate"
+    code = f"import sys, {module}; print({{'torch', 'zarr', 'pandas', 'prefect', 'decord'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

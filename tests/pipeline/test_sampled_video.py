@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.clips import clip_grid
-from pipeline.decode import FrameRequest, resize_frame
-from pipeline.decode_pool import DecodeOutcome, DecodePool
-from pipeline.probe import Probe
-from pipeline.sampled_video import sample_videos
-from pipeline.video import VideoError
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodeOutcome, DecodePool
+from dynaprop.pipeline.frames.sampled import sample_videos
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, resize_frame
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.videos import all_frames, write_video
 
 SIZES = [16, 24]

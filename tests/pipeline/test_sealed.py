@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline.sealed import (
+from dynaprop.pipeline.io.sealed import (
     SealedTable,
     publish_record,
     publish_sealed,

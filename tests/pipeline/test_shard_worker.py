@@ -14,20 +14,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline import shard_worker
-from pipeline.annotations import read_annotations
-from pipeline.backbone import FrameBackbone
-from pipeline.cached import locate_backbone
-from pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
-from pipeline.extract import Extractor, ShardResult
-from pipeline.extraction import Extraction
-from pipeline.fit import build_network
-from pipeline.ledger import Ledger
-from pipeline.lock_record import LocalLockRecord
-from pipeline.remote import RemoteExtraction
-from pipeline.shard_features import ShardFeatures
-from pipeline.store import FeatureStore
-from pipeline.verify import verify_key
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.pipeline.backbones.fit import build_network
+from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
+from dynaprop.pipeline.extract import worker as shard_worker
+from dynaprop.pipeline.extract.batches import ShardFeatures
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.remote import RemoteExtraction
+from dynaprop.pipeline.extract.shard import Extractor, ShardResult
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.ledger import Ledger
+from dynaprop.pipeline.store.names import locate_backbone
+from dynaprop.pipeline.store.verify import verify_key
 from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
 from tests.test_kill import published_files
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.annotations import Annotations, Video, read_annotations
-from pipeline.catalog import load_catalog
-from pipeline.errors import UsageError
-from pipeline.splits import Split, given_or_stratified, group_folds, inner_holdout
+from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
+from dynaprop.pipeline.annotations.splits import Split, given_or_stratified, group_folds, inner_holdout
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -169,7 +169,7 @@ class TestStratified:
         assert given_or_stratified(annotate([0, 1] * 5, groups), 0, 0.4).test == (2, 3, 6, 7)
 
     def test_order_of_files_on_disk(self, tmp_path: Path) -> None:
-        from pipeline.catalog import folder_dataset
+        from dynaprop.pipeline.catalog.parser import folder_dataset
 
         names = [f"{name}/{number}.mp4" for name in ("a", "b") for number in range(10)]
         tests = []

@@ -10,11 +10,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import DynapropError
-from pipeline.fit import build_network, fit_network
-from pipeline.networks import load_network
-from pipeline.state_dict import _is_foreign
-from pipeline.weights import Weights, find_weights
+from dynaprop.pipeline.backbones.fit import build_network, fit_network
+from dynaprop.pipeline.backbones.state_dict import _is_foreign
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.weights import Weights, find_weights
+from dynaprop.pipeline.errors import DynapropError
 
 MODEL = "test_resnet"
 Tensors = dict[str, torch.Tensor]

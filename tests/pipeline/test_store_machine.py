@@ -24,15 +24,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from heads.features import load_features
-from pipeline.annotations import Annotations, Video
-from pipeline.cached import locate_backbone, open_store, store_path
-from pipeline.errors import DynapropError
-from pipeline.extraction import Extraction, ExtractionSummary
-from pipeline.identity import file_identity
-from pipeline.specs import BackboneSpec, DatasetSpec
-from pipeline.store import FeatureStore
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.pipeline.annotations import Annotations, Video
+from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.verify import verify_key
+from dynaprop.pipeline.video.identity import file_identity
 from tests.pipeline.stand_ins import CHANNELS, Content, Killed, Mortal, StandInBackbone, StandInPool
 
 BACKBONES = [
@@ -67,11 +67,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.checked: Any = None
         self.patches = ExitStack()
         for target, stand_in in (
-            ("pipeline.extraction.DecodePool", lambda **_: StandInPool(trouble=self.trouble)),
-            ("pipeline.extraction._channels", lambda _: CHANNELS),
-            ("pipeline.backbone.FrameBackbone", StandInBackbone),
-            ("pipeline.networks.gmacs_per_frame", lambda *_: 0.0),
-            ("pipeline.plan._VIDEOS_A_SAVE", 2),
+            ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool(trouble=self.trouble)),
+            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
+            ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
+            ("dynaprop.pipeline.extract.plan._VIDEOS_A_SAVE", 2),
         ):
             self.patches.enter_context(mock.patch(target, stand_in))
 

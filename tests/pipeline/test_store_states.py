@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from zarr.storage import _local
 
-from heads.features import load_features
-from pipeline.annotations import read_annotations
-from pipeline.cached import open_store, store_path
-from pipeline.errors import DynapropError
-from pipeline.specs import DatasetSpec
-from pipeline.store import FeatureStore, remove_damaged_metadata
-from pipeline.verify import verify_key
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.store.feature_store import FeatureStore, remove_damaged_metadata
+from dynaprop.pipeline.store.names import open_store, store_path
+from dynaprop.pipeline.store.verify import verify_key
 from tests.pipeline.test_extraction import extract, spec
 from tests.pipeline.videos import write_video
 
@@ -138,7 +138,9 @@ class TestReadOnly:
     def test_extraction_is_refused_before_anything_is_decoded(self, dataset, home, monkeypatch):
         extract(dataset, home)
         write_video(home / "videos" / "a" / "new.mp4", seed=9)
-        monkeypatch.setattr("pipeline.decode_pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded"))
+        monkeypatch.setattr(
+            "dynaprop.pipeline.decoding.pool.DecodePool.__init__", lambda *_, **__: pytest.fail("decoded")
+        )
         with (
             read_only(home / "stores"),
             pytest.raises(DynapropError, match=r"cannot be written: Permission denied; make it writable, or set DYN"),

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.clips import clip_grid
-from pipeline.decode_pool import DecodePool
-from pipeline.frame_folder import FrameFolder
-from pipeline.identity import FileIdentity, file_identity
-from pipeline.manifest import Manifest, ProbedVideo
-from pipeline.probe import Probe
-from pipeline.thumbnails import video_thumbnails
+from dynaprop.pipeline.clips import clip_grid
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.thumbnails import video_thumbnails
+from dynaprop.pipeline.store.manifest import Manifest, ProbedVideo
+from dynaprop.pipeline.video.frame_folder import FrameFolder
+from dynaprop.pipeline.video.identity import FileIdentity, file_identity
+from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.videos import write_video
 

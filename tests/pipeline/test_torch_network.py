@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 
-from pipeline.torch_network import TorchNetwork
+from dynaprop.pipeline.backbones.torch_network import TorchNetwork
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 DEVICES = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

