@@ -21,7 +21,7 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
-test-kill: install  ## kill extractions of real videos at random moments and compare what comes out; prints figures
+test-kill: install  ## kill extractions at random moments, and commands that share a run at every step; prints figures
 	$(BIN)/python -m pytest -q -s -m kill
 
 bench: install  ## measure extraction, cache, training, orchestration and decoding as ratios; `make bench QUICK=1` in some 3 minutes

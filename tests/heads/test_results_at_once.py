@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +31,14 @@ _SPAWNER.set_forkserver_preload(["tests.heads.run_writer", "s3fs"])
 _ROWS = {"results": 1, "predictions": len(VIDEOS), "per_class": 2}
 _ENDS = 60.0  # seconds
 _BLOCKED = 0.7  # seconds after which a command that has not ended waits for another one
+
+at_every = pytest.mark.parametrize(
+    "stride",  # odd, as turns are taken
+    [
+        pytest.param(7, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(1, marks=[pytest.mark.kill, pytest.mark.timeout(1800)]),
+    ],
+)
 
 
 class Command:
@@ -59,8 +68,9 @@ class Command:
         while time.monotonic() - begun < _ENDS:
             if not self.process.is_alive():
                 return False
-            if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
-                return True
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                if psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED:
+                    return True
             time.sleep(0.005)
         raise AssertionError("neither stopped nor ended")
 
@@ -147,21 +157,21 @@ def test_a_command_that_stands_still_loses_nobody_anything(tmp_path, kill):
         disturb(tmp_path / f"run-{step}", step, kill=kill, template=template)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@at_every
 @pytest.mark.parametrize("kill", [False, True], ids=["goes on", "killed"])
-def test_at_every_step(tmp_path, kill):
+def test_at_every_step(tmp_path, kill, stride):
     template = tmp_path / "template"
-    for step in range(1, steps_of_a_command(tmp_path / "plain", template=template) + 1):
-        disturb(tmp_path / f"run-{step}", step, kill=kill, template=template)
+    steps = range(1, steps_of_a_command(tmp_path / "plain", template=template) + 1, stride)
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda step: disturb(tmp_path / f"run-{step}", step, kill=kill, template=template), steps))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_three_commands_at_once_stopped_and_killed_anywhere(tmp_path):
     steps = steps_of_a_command(tmp_path / "plain", template=tmp_path / "template")
     rng = random.Random(5)
-    for case in range(40):
+    for case in range(25):
         run = tmp_path / f"run-{case}"
         stop = rng.randint(1, steps)
         with (
@@ -264,15 +274,14 @@ def test_in_an_object_store_too(s3, tmp_path, kill):
         assert disturb_s3(s3, tmp_path, request, kill=kill, lose=False, template=template)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@at_every
 @pytest.mark.parametrize("kill", [False, True], ids=["goes on", "killed"])
-def test_at_every_request(s3, tmp_path, kill):
+def test_at_every_request(s3, tmp_path, kill, stride):
     """A request of a killed command is carried out or not, in turns."""
     template = begun_in_s3(s3, tmp_path)
     request = 1
     while disturb_s3(s3, tmp_path, request, kill=kill, lose=kill and request % 2 == 0, template=template):
-        request += 1
+        request += stride
     assert request > 30
 
 
