@@ -30,8 +30,8 @@ from dynaprop.pipeline.store.names import locate_backbone, open_store, store_pat
 from dynaprop.pipeline.store.verify import verify_key
 from tests import extract_process
 from tests.conftest import REPOSITORY
+from tests.pipeline.extract.test_dataset import STUDENT, TEACHER, extract, spec
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
-from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 MAY_DIFFER = ["attempts", "seconds"]  # of a ledger's row

@@ -1,8 +1,8 @@
 """Safe by construction: what is read cannot run code, and no name or link leads out of the folder it belongs in.
 
-Elsewhere: label lines that are absolute or hold `..` (tests/pipeline/test_annotations*.py), tampered checkpoints
-(tests/heads/test_checkpoint.py), pictures that are links (tests/pipeline/test_frame_folder.py), mutated label files and
-catalogs (tests/pipeline/test_fuzz.py).
+Elsewhere: label lines that are absolute or hold `..` (tests/pipeline/annotations), tampered checkpoints
+(tests/heads/runs/test_checkpoint.py), pictures that are links (tests/pipeline/video/test_frame_folder.py), mutated
+label files and catalogs (tests/pipeline/annotations/test_fuzz.py).
 """
 
 import ast
@@ -26,9 +26,9 @@ from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from tests.pipeline.annotations.test_fuzz import FORMATS
 from tests.pipeline.audit import audited
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
-from tests.pipeline.test_fuzz import FORMATS
 from tests.pipeline.videos import write_video
 
 REPOSITORY = Path(__file__).resolve().parents[1]

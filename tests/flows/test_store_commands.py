@@ -17,7 +17,7 @@ from dynaprop.pipeline.store.checksum import checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from tests.conftest import REPOSITORY
 from tests.pipeline.changed_middle import known_contents, make_earlier
-from tests.pipeline.test_lock import Clock
+from tests.pipeline.io.test_lock import Clock
 from tests.pipeline.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

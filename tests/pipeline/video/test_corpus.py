@@ -25,7 +25,7 @@ from tests.pipeline.coded_frames import SIDE, encode, read_number
 from tests.pipeline.corpus import CASES, build_corpus
 from tests.pipeline.videos import all_frames
 
-EXPECTED = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"))
+EXPECTED = yaml.safe_load(Path(__file__).parents[1].joinpath("corpus.yaml").read_text(encoding="utf-8"))
 MIN_CLIPS = 20
 BACKBONES = (
     BackboneSpec(name="s", model="test_efficientnet", size=32, weights="random"),

@@ -20,8 +20,8 @@ from dynaprop.pipeline.store.ledger import Ledger
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import open_store
 from dynaprop.pipeline.store.verify import verify_key
+from tests.pipeline.extract.test_dataset import extract, spec
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
-from tests.pipeline.test_extraction import extract, spec
 
 
 @pytest.fixture(scope="module")

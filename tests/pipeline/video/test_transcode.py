@@ -19,10 +19,10 @@ from dynaprop.pipeline.video.probe import probe_video
 from dynaprop.pipeline.video.transcode import Transcoded, check_copy, copy_size, transcode_video
 from tests.pipeline.coded_frames import SIDE, draw, encode, packet_places, read_number
 from tests.pipeline.corpus import CASES, build_corpus
-from tests.pipeline.test_decode_pool import fake_children
+from tests.pipeline.decoding.test_pool import fake_children
 from tests.pipeline.videos import all_frames, write_video
 
-EXPECTED = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"))
+EXPECTED = yaml.safe_load(Path(__file__).parents[1].joinpath("corpus.yaml").read_text(encoding="utf-8"))
 LACKING = ("truncated-after-59.mp4", "concatenated.ts")  # usable, as no clip needs the frame that is lost
 
 

@@ -19,7 +19,7 @@ from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_f
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from dynaprop.pipeline.video.probe import Probe
 from tests.pipeline.corpus import CASES
-from tests.pipeline.test_decode import request
+from tests.pipeline.video.test_decoders import request
 from tests.pipeline.videos import write_video
 
 

@@ -21,7 +21,7 @@ from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.store.feature_store import FeatureStore, remove_damaged_metadata
 from dynaprop.pipeline.store.names import open_store, store_path
 from dynaprop.pipeline.store.verify import verify_key
-from tests.pipeline.test_extraction import extract, spec
+from tests.pipeline.extract.test_dataset import extract, spec
 from tests.pipeline.videos import write_video
 
 

@@ -13,7 +13,7 @@ from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
 from dynaprop.pipeline.frames.training import probe_videos
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.video.frame_folder import FrameFolder
-from tests.pipeline.test_frame_folder import write_frames
+from tests.pipeline.video.test_frame_folder import write_frames
 from tests.pipeline.videos import all_frames
 
 FRAMES = FrameFolder(template="{:05d}.png", first=1, fps=10.0, n_frames=100)

@@ -16,7 +16,7 @@ from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.errors import UsageError
 from tests.pipeline.label_files import facts, refused, touch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class TestFolder:

@@ -16,7 +16,7 @@ from dynaprop.heads.export.model_folder import read_export
 from dynaprop.heads.export.record import ModelRecord
 from dynaprop.heads.recognise.recogniser import load_export
 from dynaprop.pipeline.errors import DynapropError
-from tests.heads.test_exported import rewrite
+from tests.heads.export.test_model_folder import rewrite
 from tests.heads.tiny_model import write_tiny
 from tests.pipeline.videos import write_video
 

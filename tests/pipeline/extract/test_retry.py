@@ -7,7 +7,7 @@ import pytest
 from dynaprop.pipeline.store.names import open_store
 from dynaprop.pipeline.store.verify import verify_key
 from dynaprop.pipeline.video.container import VideoError
-from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
+from tests.pipeline.extract.test_dataset import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 

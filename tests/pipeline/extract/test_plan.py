@@ -15,7 +15,7 @@ from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.plan import Changes, apply_changes, compare
 from dynaprop.pipeline.store.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
 from dynaprop.pipeline.video.frame_folder import FrameFolder
-from tests.pipeline.test_frame_folder import grey, write_frames
+from tests.pipeline.video.test_frame_folder import grey, write_frames
 from tests.pipeline.videos import write_video
 
 FRAMES = FrameFolder(template="{:03d}.png", first=1, fps=10.0)

@@ -28,7 +28,7 @@ from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import Ledger
 from dynaprop.pipeline.store.names import locate_backbone
 from dynaprop.pipeline.store.verify import verify_key
-from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec, videos
+from tests.pipeline.extract.test_dataset import STUDENT, TEACHER, extract, spec, videos
 from tests.test_kill import published_files
 
 __all__ = ["videos"]

@@ -17,7 +17,7 @@ from dynaprop.pipeline.catalog.formats import AnnotationFormat, FolderFormat, Pa
 from dynaprop.pipeline.catalog.parser import Catalog, find_catalog, folder_dataset, load_catalog
 from dynaprop.pipeline.errors import UsageError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 SMALL = {
     "datasets": {"birds": {"root": "videos/birds"}},

@@ -15,7 +15,7 @@ from dynaprop.pipeline.annotations.splits import Split, given_or_stratified, gro
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.errors import UsageError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def annotate(labels: Sequence[int | None], groups: Sequence[str | None] | None = None) -> Annotations:

@@ -21,7 +21,7 @@ from dynaprop.pipeline.io.local_lock import LocalLockRecord
 from dynaprop.pipeline.io.lock import STALE_AFTER, LockOwner, StoreLock
 from dynaprop.pipeline.store.names import open_store, store_path
 from tests.conftest import REPOSITORY
-from tests.pipeline.test_extraction import STUDENT, TEACHER, extract, spec
+from tests.pipeline.extract.test_dataset import STUDENT, TEACHER, extract, spec
 from tests.pipeline.videos import write_video
 
 NOTHING = Annotations(videos=(), class_names=())
