@@ -18,9 +18,9 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from dynaprop.flows.units import Units
-from dynaprop.flows.workspace import open_workspace
 from dynaprop.heads.evaluation.summary import PAPER_NAMES, paired_difference, summarise
+from dynaprop.heads.experiments.units import Units
+from dynaprop.pipeline.workspace import open_workspace
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

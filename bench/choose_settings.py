@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dynaprop.flows.units import Units
-from dynaprop.flows.workspace import open_workspace
 from dynaprop.heads.evaluation.metric import multi_hot, top1
 from dynaprop.heads.evaluation.predict import predict
+from dynaprop.heads.experiments.units import Units
 from dynaprop.heads.model.setting import Setting
 from dynaprop.heads.training.trained_models import Options, TrainedModels
 from dynaprop.pipeline.annotations.splits import Split, group_folds
+from dynaprop.pipeline.workspace import open_workspace
 
 DATASET, FOLDS, INNER = "ut-interaction", 5, 3
 DYNAMIC = Setting("dynamic", n_s=16, n_t=4, losses="vid+frm+cos")

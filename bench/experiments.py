@@ -21,10 +21,10 @@ import pandas as pd
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from dynaprop.flows.runs import find_run
-from dynaprop.flows.workspace import home
 from dynaprop.heads.evaluation.summary import PAPER_NAMES
+from dynaprop.heads.runs.names import find_run
 from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.workspace import home
 
 HERE = Path(__file__).resolve().parent
 DATASET, SEEDS = "ut-interaction", 5

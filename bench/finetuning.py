@@ -18,10 +18,10 @@ from typing import Any
 import matplotlib
 import pandas as pd
 
-from dynaprop.flows.workspace import home
 from dynaprop.heads.evaluation.metric import Interval, mean_interval
 from dynaprop.heads.evaluation.summary import paired_difference
 from dynaprop.heads.report.backbones import Tuned
+from dynaprop.pipeline.workspace import home
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

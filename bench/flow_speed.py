@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bench.machine import PeakMemory, median_seconds, run_module, seconds_of
 from dynaprop.flows.extract_features import extract_features
-from dynaprop.flows.extraction import open_extraction
 from dynaprop.flows.server.own_server import prefect_server
-from dynaprop.flows.workspace import open_workspace
+from dynaprop.pipeline.extract.of_workspace import open_extraction
+from dynaprop.pipeline.workspace import open_workspace
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ import torch
 from bench.altered_videos import ALTERATIONS, alter_video
 from bench.machine import describe_machine
 from bench.scale import fill
-from dynaprop.flows.cached_features import require_features
-from dynaprop.flows.workspace import files_home, open_workspace
 from dynaprop.heads.features.loaded import FeatureSplit, load_features
 from dynaprop.heads.features.near_identical import THRESHOLD, Comparison
+from dynaprop.pipeline.extract.required import require_features
 from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.workspace import files_home, open_workspace
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("DYNAPROP_DATA", "data"))

@@ -21,11 +21,11 @@ from prefect import flow
 from bench.machine import seconds_of
 from dynaprop.flows.cluster.connection import Cluster
 from dynaprop.flows.cluster.start import open_cluster
-from dynaprop.flows.cluster.task_runs import run_side_by_side
 from dynaprop.flows.extract_features import extract_shard
 from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.catalog.datasets import ClusterSpec
 from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.side_by_side import run_side_by_side
 
 WORKERS = 2
 WARM_UP = 20  # task runs before it is measured

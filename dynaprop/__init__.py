@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynaprop.flows.models import load
+    from dynaprop.heads.recognise.load import load
     from dynaprop.heads.recognise.prediction import Features, Prediction
     from dynaprop.heads.recognise.recogniser import Recogniser
 
@@ -13,7 +13,7 @@ __all__ = ["Features", "Prediction", "Recogniser", "load"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for: every command and every decode process imports this package."""
     if name == "load":
-        from dynaprop.flows.models import load
+        from dynaprop.heads.recognise.load import load
 
         return load
     if name == "Recogniser":

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynaprop.flows.server.own_server import named_server, prefect_server, without_password
-from dynaprop.flows.terminal.environment import is_first, prepare_environment
+from dynaprop.flows.terminal.environment import prepare_environment
 from dynaprop.flows.terminal.interrupts import interrupted, interruptible
 from dynaprop.flows.terminal.printing import answer, complain, make_harmless
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale
+from dynaprop.pipeline.machine import is_first
 from dynaprop.pipeline.printable import printable, shell_line
 
 if TYPE_CHECKING:
-    from dynaprop.flows.workspace import Workspace
     from dynaprop.pipeline.io.paths import StoragePath
+    from dynaprop.pipeline.workspace import Workspace
 
 app = typer.Typer(
     help="Efficient video action recognition: cache frame features once, then train and measure in minutes.",
@@ -228,9 +230,9 @@ def finetune(
         "catalog": catalog,
     }
     if not is_first():  # of several processes, started by torchrun, the first has the flow run
-        from dynaprop.flows.finetuning import run_finetuning
+        from dynaprop.heads.finetune.run import run_finetuning
 
-        run_finetuning(target, **options)  # type: ignore[arg-type]
+        run_finetuning(target, reporter=TERMINAL, **options)  # type: ignore[arg-type]
         return
     with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
         from dynaprop.flows.finetune import finetune
@@ -380,8 +382,8 @@ def datasets(
         print_duplicates(duplicates, catalog)
         return
     from dynaprop.flows.commands.datasets import collect_garbage, print_datasets
-    from dynaprop.flows.workspace import home
     from dynaprop.pipeline.catalog.parser import load_catalog
+    from dynaprop.pipeline.workspace import home
 
     entries = load_catalog(Path(catalog) if catalog else None)
     if gc:
@@ -407,10 +409,10 @@ def verify(
 ) -> None:
     """Check every cached feature (shard present, features finite, checksum right) and every file of results."""
     from dynaprop.flows.commands.verify import DeepOptions, repair_features, verify_features
-    from dynaprop.flows.workspace import open_workspace
     from dynaprop.pipeline.device import resolve_device
+    from dynaprop.pipeline.workspace import open_workspace
 
-    workspace = open_workspace(target, recipe, catalog)
+    workspace = open_workspace(target, recipe, catalog, reporter=TERMINAL)
     if device != "auto":
         resolve_device(device)  # refused even where it is not needed
     options = DeepOptions(sample=sample, seed=seed, device=device, workers=workers) if deep else None
@@ -480,16 +482,16 @@ def _check(
     target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, cluster: str = "inline"
 ) -> "Workspace":
     """Refuse unknown names before Prefect is imported, which takes seconds."""
-    from dynaprop.flows.workspace import open_workspace
+    from dynaprop.pipeline.workspace import open_workspace
 
-    workspace = open_workspace(target, recipe, catalog, sweep=sweep)
+    workspace = open_workspace(target, recipe, catalog, sweep=sweep, reporter=TERMINAL)
     workspace.catalog.cluster(cluster)
     workspace.require_root()
     return workspace
 
 
 def _check_originals(target: str, catalog: str | None) -> None:
-    from dynaprop.flows.workspace import open_originals
+    from dynaprop.pipeline.workspace import open_originals
 
     dataset = open_originals(target, catalog)
     if dataset.generate is None:

@@ -2,15 +2,16 @@
 
 from prefect import flow
 
-from dynaprop.flows.cached_features import require_features
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.terminal.progress import TERMINAL, say
+from dynaprop.flows.train_heads import train_task
 from dynaprop.flows.ui.sweep import show_results
-from dynaprop.flows.units import RunReport, Units
-from dynaprop.flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
+from dynaprop.heads.experiments.units import RunReport, Units
 from dynaprop.heads.model.setting import Setting, expand
 from dynaprop.pipeline.catalog.datasets import RecipeSpec, SweepSpec
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.extract.required import require_features
+from dynaprop.pipeline.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 
 
 @flow(name="evaluate-sweep", persist_result=False)
@@ -45,7 +46,7 @@ def evaluate_sweep(
     for workspace, sweeps in workspaces(dataset, recipe, sweep, catalog):
         units = Units(workspace, folds=folds, device=device)
         asked = [units.ask(spec.name, settings_of(spec, workspace.recipe), seeds or spec.seeds) for spec in sweeps]
-        reports.append(units.do(asked))
+        reports.append(units.do(asked, train=train_task))
         show_results(
             reports[-1], name=f"{workspace.dataset.name}-{workspace.recipe.name}", metric=workspace.dataset.metric
         )
@@ -60,7 +61,7 @@ def workspaces(
     Raises:
         DynapropError: the features of no recipe are cached.
     """
-    specs = open_workspace(dataset, recipe, catalog, sweep=sweep).catalog.sweeps_of(sweep)
+    specs = open_workspace(dataset, recipe, catalog, sweep=sweep, reporter=TERMINAL).catalog.sweeps_of(sweep)
     wanted: dict[str, list[SweepSpec]] = {}
     for spec in specs:
         for name in (recipe,) if recipe else spec.recipes or (DEFAULT_RECIPE,):
@@ -68,7 +69,7 @@ def workspaces(
     found: list[tuple[Workspace, list[SweepSpec]]] = []
     lacking: dict[str, DynapropError] = {}
     for name, experiments in wanted.items():
-        workspace = open_workspace(dataset, name, catalog)
+        workspace = open_workspace(dataset, name, catalog, reporter=TERMINAL)
         try:
             require_features(workspace)
             found.append((workspace, experiments))

@@ -12,17 +12,17 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.extraction import open_extraction
-from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.terminal.progress import TERMINAL, say, steps
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
-from dynaprop.flows.workspace import open_workspace
-from dynaprop.pipeline.annotations.label_notes import expected_notes
 from dynaprop.pipeline.catalog.datasets import INLINE
-from dynaprop.pipeline.errors import DynapropError, InfrastructureError
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan, ExtractionSummary
-from dynaprop.pipeline.extract.plan import Changes
+from dynaprop.pipeline.errors import InfrastructureError
+from dynaprop.pipeline.extract.account import tell_labels, tell_summary, tell_touched
+from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan
+from dynaprop.pipeline.extract.of_workspace import open_extraction
 from dynaprop.pipeline.extract.shard import ShardResult
 from dynaprop.pipeline.main_guard import require_main_guard
+from dynaprop.pipeline.progress import reading_again
+from dynaprop.pipeline.workspace import open_workspace
 
 
 @flow(name="extract-features", persist_result=False)
@@ -51,7 +51,7 @@ def extract_features(
         cluster: name in the catalog of the workers that do it; ``inline`` for this process.
     """
     enter_flow()
-    workspace = open_workspace(dataset, recipe, catalog)
+    workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
     spec = workspace.catalog.cluster(cluster)
     remote = spec.name != INLINE  # then the device is the workers' own
     if remote and spec.address is None:
@@ -62,9 +62,9 @@ def extract_features(
         rows = extraction.store.shard_rows
         if rows != workspace.dataset.shard_rows:
             say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
-        tell_notes(extraction)
-        changes = extraction.changes(retry_failed=retry_failed, hashing=reading_again)
-        _tell_touched(changes)
+        tell_labels(extraction, TERMINAL)
+        changes = extraction.changes(retry_failed=retry_failed, hashing=partial(reading_again, TERMINAL))
+        tell_touched(changes, TERMINAL)
         if remote and changes.n_probes:
             from dynaprop.flows.cluster.start import require_cluster  # Dask takes a second
 
@@ -92,7 +92,7 @@ def extract_features(
                 extract_here(extraction, plan, on_clips=progress.advance, on_shard=on_shard)
         summary = extraction.summary()
     show_failures(summary, name=name)
-    tell(summary)
+    tell_summary(summary, TERMINAL)
     lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
     return {"usable": summary.usable, **lacking, "decoded": summary.decoded, **summary.keys}
 
@@ -106,11 +106,11 @@ def expect(
     catalog: str | None = None,
 ) -> str:
     """What an extraction would do, in one line; writes nothing but an empty store."""
-    workspace = open_workspace(dataset, recipe, catalog)
+    workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
     with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
-        tell_notes(extraction)
-        changes = extraction.changes(retry_failed=retry_failed, hashing=reading_again)
-        _tell_touched(changes)
+        tell_labels(extraction, TERMINAL)
+        changes = extraction.changes(retry_failed=retry_failed, hashing=partial(reading_again, TERMINAL))
+        tell_touched(changes, TERMINAL)
         with steps("probe", changes.n_probes, "videos") as progress:
             plan = extraction.plan(changes, save=False, on_video=progress.advance)
         seconds = extraction.estimate_seconds(plan)
@@ -136,17 +136,6 @@ def extract_here(
         on_shard(extract_shard(shard, plan.videos_of(shard), extract))
 
 
-def _tell_touched(changes: Changes) -> None:
-    """Say what came of videos that have other times than were noted of them."""
-    if changes.touched:
-        say(f"{len(changes.touched):,} videos have other times and the same bytes: nothing is done for them")
-    if changes.in_doubt:
-        say(
-            f"{len(changes.in_doubt):,} videos, {changes.in_doubt[0]} first, have other times than an earlier version "
-            "noted, which noted too little to tell whether they have changed: they are extracted again"
-        )
-
-
 def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
     """Whether the failure of a shard is worth another try."""
     error = state.data
@@ -170,36 +159,3 @@ def extract_shard(shard: int, videos: int, extract: Callable[[int], ShardResult]
     result = extract(shard)
     log_shard(result)
     return result
-
-
-def tell_notes(extraction: Extraction) -> None:
-    """Say what looks odd about the labels, while they can still be mended."""
-    dataset = extraction.dataset
-    for note in expected_notes(extraction.annotations, seed=dataset.split_seed, test_fraction=dataset.test_fraction):
-        say(f"note: {note}")
-
-
-def tell(summary: ExtractionSummary) -> None:
-    """Say what was done, what failed and what is absent.
-
-    Raises:
-        DynapropError: not one video could be used.
-    """
-    for video, error in list(summary.failed.items())[:5]:
-        say(f"failed: {video}: {error}")
-    if len(summary.failed) > 5:
-        say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets --failed` names them")
-    if summary.partial:
-        video, lack = next(iter(summary.partial.items()))
-        say(f"partial: {len(summary.partial):,} videos are used as far as possible, {video} first: {lack.detail}")
-    if summary.absent:
-        say(
-            f"absent: {len(summary.absent):,} listed videos are not on disk, {summary.absent[0]} first; "
-            f"their ids: {summary.store / 'manifest.parquet'}, error_kind absent"
-        )
-    say(
-        f"features: {summary.usable} of {summary.videos} videos; this run decoded {summary.decoded} videos and ran "
-        f"{summary.forwarded} frames through backbones -> {summary.store}"
-    )
-    if not summary.usable:
-        raise DynapropError(f"none of the {summary.videos} videos could be used; the reasons are above")

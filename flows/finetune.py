@@ -6,8 +6,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.finetuning import run_finetuning
-from dynaprop.flows.units import RunReport
+from dynaprop.flows.terminal.progress import TERMINAL
+from dynaprop.heads.experiments.units import RunReport
+from dynaprop.heads.finetune.run import run_finetuning
 
 
 @flow(name="finetune", persist_result=False)
@@ -54,6 +55,7 @@ def finetune(
         workers=workers,
         deadline=deadline,
         catalog=catalog,
+        reporter=TERMINAL,
         do=finetune_stage,
     )
 

@@ -9,12 +9,13 @@ from dynaprop.flows.commands.report import report
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.evaluate_sweep import evaluate_sweep
 from dynaprop.flows.extract_features import extract_features
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.flows.terminal.table import print_reports
 from dynaprop.flows.train_heads import train_heads
-from dynaprop.flows.workspace import open_workspace
 from dynaprop.pipeline.annotations.splits import splits_of
 from dynaprop.pipeline.catalog.datasets import INLINE
 from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.workspace import open_workspace
 
 
 @flow(name="reproduce", persist_result=False)
@@ -54,7 +55,7 @@ def reproduce(
         The report's page.
     """
     enter_flow()
-    workspace = open_workspace(dataset, recipe, catalog, sweep=sweep)
+    workspace = open_workspace(dataset, recipe, catalog, sweep=sweep, reporter=TERMINAL)
     spec = workspace.dataset
     # Refused now, where no split can be made: hours of extraction come first.
     splits_of(workspace.annotations(), folds=folds, seed=spec.split_seed, test_fraction=spec.test_fraction)

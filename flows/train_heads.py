@@ -1,12 +1,15 @@
 """Flow `train-heads`: cached features in, checkpoints of all models out."""
 
-from prefect import flow
+from collections.abc import Callable
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import say
-from dynaprop.flows.units import RunReport, Units
-from dynaprop.flows.workspace import open_workspace
+from dynaprop.flows.terminal.progress import TERMINAL, say
+from dynaprop.heads.experiments.units import RunReport, Unit, Units, train_unit
 from dynaprop.heads.model.setting import MODELS, expand
+from dynaprop.pipeline.workspace import open_workspace
 
 
 @flow(name="train-heads", persist_result=False)
@@ -35,9 +38,15 @@ def train_heads(
         catalog: path of the catalog file.
     """
     enter_flow()
-    workspace = open_workspace(dataset, recipe, catalog)
+    workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
     units = Units(workspace, folds=folds, device=device)
     frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
-    report = units.do([units.ask("train", expand(models, [frames]), seeds)], keep=True)
+    report = units.do([units.ask("train", expand(models, [frames]), seeds)], keep=True, train=train_task)
     say(f"checkpoints: {units.run.path / 'checkpoints'}")
     return report
+
+
+@task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE, persist_result=False)
+def train_task(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], None]) -> str:
+    """Train and measure one unit; returns its name."""
+    return train_unit(units, unit, keep, on_frames)

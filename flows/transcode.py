@@ -1,15 +1,18 @@
 """Flow `transcode`: small copies of a dataset's videos, which decode many times faster."""
 
+from functools import partial
+
 from prefect import flow
 
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import reading_again, say, steps
-from dynaprop.flows.workspace import files_home, open_originals, read_videos, say_notes
+from dynaprop.flows.terminal.progress import TERMINAL, say, steps
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.progress import reading_again
 from dynaprop.pipeline.video.transcode import SHORT_SIDE
+from dynaprop.pipeline.workspace import files_home, open_originals, read_videos, tell_notes
 
 
 @flow(name="transcode", persist_result=False)
@@ -35,8 +38,8 @@ def transcode(
     spec = open_originals(dataset, catalog)
 
     def read() -> Annotations:
-        annotations = read_videos(spec)
-        say_notes(annotations)
+        annotations = read_videos(spec, reporter=TERMINAL)
+        tell_notes(annotations, TERMINAL)
         return annotations
 
     with Transcoding(
@@ -50,7 +53,7 @@ def transcode(
         wait=wait,
         on_note=say,
     ) as transcoding:
-        videos = transcoding.to_do(hashing=reading_again)
+        videos = transcoding.to_do(hashing=partial(reading_again, TERMINAL))
         with steps("transcode", len(videos), "videos") as progress:
             transcoding.run(videos, on_video=progress.advance)
         summary = transcoding.summary()

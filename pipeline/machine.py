@@ -18,3 +18,8 @@ def most_on_a_core(processes: Iterable[tuple[str, Collection[int] | None]]) -> i
     """
     found = Counter((machine, core) for machine, cores in processes for core in cores or (None,))
     return max((n + (core is not None) * found[machine, None] for (machine, core), n in found.items()), default=1)
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of those that `torchrun` has started: it alone says things."""
+    return os.environ.get("RANK", "0") == "0"

@@ -9,13 +9,13 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
 from dynaprop.flows.cluster.start import open_cluster
-from dynaprop.flows.cluster.task_runs import run_side_by_side
 from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.catalog.datasets import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan
 from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.side_by_side import run_side_by_side
 
 _LEAST_AT_ONCE = 32  # shards handed out: a cluster that grows on demand has to see some
 

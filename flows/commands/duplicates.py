@@ -1,64 +1,21 @@
 """Videos that a dataset holds twice: those on both sides of a run's split, and the listing of `dynaprop datasets`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
-from dynaprop.flows.cached_features import require_features
 from dynaprop.flows.terminal.printing import answer
-from dynaprop.flows.terminal.progress import reading_again, say, steps
-from dynaprop.flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
-from dynaprop.heads.features.duplicates import find_duplicates
-from dynaprop.heads.features.loaded import FeatureSplit, load_features
-from dynaprop.heads.runs.leaks import Leaks, how_looked_for, in_words, read_leaks, write_leaks
-from dynaprop.pipeline.annotations import Annotations
-from dynaprop.pipeline.annotations.splits import Split, given_or_stratified
+from dynaprop.flows.terminal.progress import TERMINAL
+from dynaprop.heads.features.loaded import load_features
+from dynaprop.heads.runs.find_leaks import classes_of, look_for_duplicates
+from dynaprop.heads.runs.leaks import Leaks, how_looked_for, in_words
+from dynaprop.pipeline.annotations.splits import given_or_stratified
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.io.paths import StoragePath
-from dynaprop.pipeline.store.duplicates import Duplicate, Duplicates, contents_of, parts_of
-from dynaprop.pipeline.store.feature_store import FeatureStore
+from dynaprop.pipeline.extract.required import require_features
+from dynaprop.pipeline.progress import reading_again
+from dynaprop.pipeline.store.duplicates import Duplicate, contents_of, parts_of
 from dynaprop.pipeline.store.names import open_store, store_path
-
-
-def keep_leaks(
-    run: StoragePath,
-    annotations: Annotations,
-    splits: Sequence[Split],
-    features: FeatureSplit,
-    *,
-    store: FeatureStore,
-    key: str,
-) -> None:
-    """Look for duplicates across a run's splits, unless it has kept them, and keep them.
-
-    Args:
-        run: the run's folder.
-        annotations: the dataset's videos.
-        splits: of one kind: one split, or all folds.
-        features: of all these videos.
-        store: where they are from.
-        key: the teacher's feature key.
-    """
-    name = splits[0].name
-    if read_leaks(run, name) is not None:
-        return
-    parts = parts_of(annotations, splits)
-    videos = [video for video in annotations.videos if video.id in parts]
-    found = _find(features, contents_of(videos, store.manifest(), hashing=reading_again), parts=parts, key=key)
-    write_leaks(run, name, Leaks(found, _classes(annotations, found)))
-
-
-def say_leaks(run: StoragePath, split: str, workspace: Workspace) -> None:
-    """Say in one line what duplicates lie on both sides of a run's split, if there are any."""
-    leaks = read_leaks(run, split)
-    if leaks is None:
-        return
-    if leaks.count:
-        say(
-            f"{in_words(leaks)} {'lies' if leaks.count == 1 else 'lie'} on both sides of the split: "
-            f"`dynaprop datasets --duplicates {workspace.quoted}` lists them"
-        )
-    if leaks.found.n_near is None:
-        say(how_looked_for(leaks.found))
+from dynaprop.pipeline.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 
 
 def print_duplicates(target: str, catalog: str | None) -> None:
@@ -84,9 +41,9 @@ def print_duplicates(target: str, catalog: str | None) -> None:
             student_key=keys["teacher"],
             teacher_key=keys["teacher"],
         ).split
-    contents = contents_of(annotations.videos, manifest, hashing=reading_again)
-    found = _find(features, contents, parts=None, key=keys["teacher"] if keys else "")
-    leaks = Leaks(found, _classes(annotations, found))
+    contents = contents_of(annotations.videos, manifest, hashing=partial(reading_again, TERMINAL))
+    found = look_for_duplicates(features, contents, parts=None, key=keys["teacher"] if keys else "", reporter=TERMINAL)
+    leaks = Leaks(found, classes_of(annotations, found))
     parts: dict[str, int] = {}
     dataset = workspace.dataset
     with suppress(UsageError):  # without labels there is no split
@@ -99,30 +56,12 @@ def print_duplicates(target: str, catalog: str | None) -> None:
 
 def _extracted(target: str, catalog: str | None) -> tuple[Workspace, dict[str, str] | None]:
     """The dataset with the first recipe whose features are all there, and its keys; none where no recipe's are."""
-    first = open_workspace(target, DEFAULT_RECIPE if catalog is None else None, catalog)
+    first = open_workspace(target, DEFAULT_RECIPE if catalog is None else None, catalog, reporter=TERMINAL)
     for recipe in sorted(first.catalog.recipes, key=lambda name: name != first.recipe.name):
-        workspace = open_workspace(target, recipe, catalog)
+        workspace = open_workspace(target, recipe, catalog, reporter=TERMINAL)
         with suppress(DynapropError):
             return workspace, require_features(workspace)
     return first, None
-
-
-def _find(
-    features: FeatureSplit | None, contents: Mapping[str, str], *, parts: Mapping[str, int] | None, key: str
-) -> Duplicates:
-    with steps("duplicates", 0 if features is None else len(features), "videos") as progress:
-        found = find_duplicates(features, contents, parts=parts, features=key, on_videos=progress.advance)
-        progress.total = progress.done  # videos outside of the split are not compared
-    return found
-
-
-def _classes(annotations: Annotations, found: Duplicates) -> dict[str, tuple[str, ...]]:
-    named = {video for pair in found.listed for video in (pair.first, pair.second)}
-    return {
-        video.id: tuple(annotations.class_names[label] for label in video.labels)
-        for video in annotations.videos
-        if video.id in named
-    }
 
 
 def _across(pair: Duplicate, parts: Mapping[str, int]) -> bool:

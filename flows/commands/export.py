@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from dynaprop.flows.models import RunModel, find_model
-from dynaprop.flows.terminal.progress import say
-from dynaprop.flows.workspace import files_home
+from dynaprop.flows.terminal.progress import say, say_once
 from dynaprop.heads.export.model_card import model_card
 from dynaprop.heads.export.model_folder import write_export
 from dynaprop.heads.export.new_folder import check_place, new_export
 from dynaprop.heads.export.record import OnnxName
 from dynaprop.heads.features.sampling import inference_clips
 from dynaprop.heads.model.cost import gmacs_heads
+from dynaprop.heads.recognise.find_model import RunModel, find_model
 from dynaprop.heads.runs.checkpoint import load_checkpoint
 from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.pipeline.workspace import files_home
 
 
 def export(
@@ -48,7 +48,7 @@ def export(
         from dynaprop.heads.export.onnx_files import require_onnx
 
         require_onnx()
-    found = find_model(run, model=model, n_s=n_s, n_t=n_t, seed=seed, catalog=catalog)
+    found = find_model(run, model=model, n_s=n_s, n_t=n_t, seed=seed, catalog=catalog, on_note=say_once)
     say(found.title)
     folder = Path(output).expanduser() if output else files_home() / "exported" / _name(found)
     check_place(folder, overwrite=force)

@@ -39,13 +39,13 @@ def predict(
     """Recognise videos and print what they show, each as soon as it is known; failures go to stderr.
 
     Args:
-        model: see `dynaprop.flows.models.load`.
+        model: see `dynaprop.heads.recognise.load.load`.
         videos: files, and folders to search for files with the endings of videos.
-        n_s, n_t, seed: which of a run's models; see `dynaprop.flows.models.load`.
+        n_s, n_t, seed: which of a run's models; see `dynaprop.heads.recognise.load.load`.
         top: classes to name.
         as_json: print one object a line, also for videos that failed.
         timeline: PNG file to draw the video in, if it is one alone.
-        device, workers, deadline, catalog: see `dynaprop.flows.models.load`.
+        device, workers, deadline, catalog: see `dynaprop.heads.recognise.load.load`.
 
     Returns:
         How many videos failed.
@@ -60,7 +60,7 @@ def predict(
         raise UsageError(f"--timeline draws one video, these are {asked}: name a single file")
     if timeline is not None and not timeline.lower().endswith(".png"):
         raise UsageError(f"--timeline {timeline}: it is drawn as PNG, so the name should end in .png")
-    from dynaprop.flows.models import load  # imports torch, which takes seconds
+    from dynaprop.heads.recognise.load import load  # imports torch, which takes seconds
     from dynaprop.heads.recognise.prediction import Prediction
 
     nothing = VideoError("no_video", "no videos in this folder")

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from dynaprop.flows.runs import dataset_of, named_run
-from dynaprop.flows.terminal.progress import say, steps
-from dynaprop.flows.workspace import files_home, home
+from dynaprop.flows.terminal.progress import say, say_once, steps
 from dynaprop.heads.report.page import make_report, write_report
 from dynaprop.heads.report.timeline import Picture
 from dynaprop.heads.runs.collected import sources_of
 from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.names import dataset_of, named_run
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.fields import is_folder
 from dynaprop.pipeline.catalog.parser import load_catalog
@@ -20,6 +19,7 @@ from dynaprop.pipeline.frames.thumbnails import video_thumbnails
 from dynaprop.pipeline.io.paths import StoragePath, storage_path
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import store_path
+from dynaprop.pipeline.workspace import files_home, home
 
 _DEADLINE = 20.0  # seconds without a frame: the page can do without a picture
 
@@ -53,7 +53,7 @@ def report(
     datasets = dict(entries.datasets)
     folders = []
     for name in runs:
-        spec, folder = named_run(name, entries)
+        spec, folder = named_run(name, entries, on_note=say_once)
         if spec is not None:
             datasets[spec.name] = spec
         folders.append(folder)

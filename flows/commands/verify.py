@@ -4,23 +4,25 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dynaprop.flows.commands.verify_runs import check_runs, repair_runs
-from dynaprop.flows.extraction import open_extraction
 from dynaprop.flows.terminal.printing import answer
-from dynaprop.flows.terminal.progress import reading_again, say, steps
-from dynaprop.flows.workspace import Workspace
+from dynaprop.flows.terminal.progress import TERMINAL, say, steps
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out
+from dynaprop.pipeline.extract.of_workspace import open_extraction
 from dynaprop.pipeline.extract.plan import shards_to_do
 from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.progress import reading_again
 from dynaprop.pipeline.store.feature_store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
 from dynaprop.pipeline.store.names import cached_key, locate_backbone, open_store, store_path
 from dynaprop.pipeline.store.verify import verify_key
 from dynaprop.pipeline.video.identity import FileIdentity
+from dynaprop.pipeline.workspace import Workspace
 
 _SEEDS = 2**32
 _SHOWN = 20  # problems
@@ -245,7 +247,7 @@ def _recompute(extraction: Extraction, findings: Findings) -> set[int]:
             extraction.check_lock()
             store.ledger(key).withdraw(shard)
     unfinished = set(shards_to_do(store, manifest, keys))  # after the withdrawal: what is bad may be unreadable
-    changes = extraction.changes(retry=again, hashing=reading_again).only(ids)
+    changes = extraction.changes(retry=again, hashing=partial(reading_again, TERMINAL)).only(ids)
     with steps("probe", changes.n_probes, "videos") as progress:
         plan = extraction.plan(changes, on_video=progress.advance)
     to_do = [shard for shard in plan.shards if shard in bad or shard not in unfinished]

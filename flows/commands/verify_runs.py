@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from dynaprop.flows.runs import dataset_of
 from dynaprop.flows.terminal.printing import answer
 from dynaprop.flows.terminal.progress import say
-from dynaprop.flows.units import Units
-from dynaprop.flows.workspace import Workspace
+from dynaprop.heads.experiments.units import Units
 from dynaprop.heads.finetune.tuned_models import fine_tuning_problems
 from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.names import dataset_of
 from dynaprop.heads.runs.rows import Asked
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.io.paths import StoragePath, children
+from dynaprop.pipeline.workspace import Workspace
 
 _SHOWN = 20  # problems
 

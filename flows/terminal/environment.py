@@ -29,8 +29,3 @@ def prepare_environment(*, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", quiet)
     os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", quiet)
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # it has no level of its own on the terminal
-
-
-def is_first() -> bool:
-    """Whether this is the only process, or the first of those that `torchrun` has started: it alone says things."""
-    return os.environ.get("RANK", "0") == "0"

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -92,21 +92,6 @@ def steps(label: str, total: int, unit: str) -> Iterator[Steps]:
     counter.finish(completed=True)
 
 
-@contextmanager
-def reading_again(size: int) -> Iterator[Callable[[int], None]]:
-    """Show how far the reading of files is that have other times than noted; see pipeline/video/identity.py."""
-    with steps("read files of other times", size >> 20, "MiB") as progress:
-        lock, done = threading.Lock(), 0
-
-        def count(n_bytes: int) -> None:
-            nonlocal done
-            with lock:
-                before, done = done, done + n_bytes
-                progress.advance((done >> 20) - (before >> 20))
-
-        yield count
-
-
 def say(message: str) -> None:
     """One line for the user, beside the results, which go to stdout."""
     _said.add(message)
@@ -117,6 +102,17 @@ def say_once(message: str) -> None:
     """The same, unless this process has said so already: one command may be several flows."""
     if message not in _said:
         say(message)
+
+
+class _Terminal:
+    """`dynaprop.pipeline.progress.Reporter` of commands and flows."""
+
+    say = staticmethod(say)
+    say_once = staticmethod(say_once)
+    steps = staticmethod(steps)
+
+
+TERMINAL = _Terminal()
 
 
 def _tell(message: str, log: _Log | None) -> None:

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.table import Table
 
-from dynaprop.flows.commands.duplicates import say_leaks
 from dynaprop.flows.terminal.printing import answer, print_table
+from dynaprop.flows.terminal.progress import say
 from dynaprop.heads.evaluation.chance import level_lines
 from dynaprop.heads.evaluation.constant_answer import against_largest, not_above_in_words
 from dynaprop.heads.evaluation.metric import Interval
 from dynaprop.heads.evaluation.summary import dynamic_minus, setting_label, summarise
 from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.leaks import how_looked_for, in_words, read_leaks
 from dynaprop.heads.runs.rows import Asked, settings_in
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.io.paths import storage_path
 
 if TYPE_CHECKING:
-    from dynaprop.flows.units import RunReport
-    from dynaprop.flows.workspace import Workspace
+    from dynaprop.heads.experiments.units import RunReport
+    from dynaprop.pipeline.io.paths import StoragePath
+    from dynaprop.pipeline.workspace import Workspace
 
 _PREDICTED = ("video_id", "labels", "predicted")  # columns of the predictions that tell top-1
 
@@ -47,11 +49,25 @@ def print_reports(reports: "Sequence[RunReport]", *, folds: int, workspace: "Wor
             print_results(results, title, headline=metric, predictions=predictions)
             notes |= dict.fromkeys(run.notes(asked.split))
         for name in dict.fromkeys(asked.split for asked in report.asked):
-            say_leaks(run.path, name, workspace)
+            _say_leaks(run.path, name, workspace)
         answer(f"results: {report.folder}/results.parquet")
     answer("         predictions.parquet, per_class.parquet and others lie beside it")
     for note in notes:
         answer(f"note: {note}")
+
+
+def _say_leaks(run: "StoragePath", split: str, workspace: "Workspace") -> None:
+    """Say in one line what duplicates lie on both sides of a run's split, if there are any."""
+    leaks = read_leaks(run, split)
+    if leaks is None:
+        return
+    if leaks.count:
+        say(
+            f"{in_words(leaks)} {'lies' if leaks.count == 1 else 'lie'} on both sides of the split: "
+            f"`dynaprop datasets --duplicates {workspace.quoted}` lists them"
+        )
+    if leaks.found.n_near is None:
+        say(how_looked_for(leaks.found))
 
 
 def _require_rows(asked: Asked, results: pd.DataFrame, *, place: str) -> None:

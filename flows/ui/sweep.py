@@ -7,9 +7,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dynaprop.flows.terminal.table import results_table
 from dynaprop.flows.ui.extraction import artifact_key, harmless, table_row, watched
-from dynaprop.flows.units import RunReport
 from dynaprop.heads.evaluation.chance import levels_in_words
 from dynaprop.heads.evaluation.summary import summarise
+from dynaprop.heads.experiments.units import RunReport
 from dynaprop.heads.report.compare import Metric
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.pipeline.io.paths import storage_path

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_a_second_run_goes_on_where_the_first_failed(dynaprop, workplace, monkeypatch):
-    from dynaprop.flows.units import Units
+    from dynaprop.heads.experiments.units import Units
 
     train = Units.train
     failures = [DynapropError("the disk is full")]
@@ -47,7 +47,7 @@ def test_parameters_reach_the_flows(workplace, monkeypatch):
     from prefect import flow
 
     from dynaprop.flows.reproduce import reproduce
-    from dynaprop.flows.units import RunReport
+    from dynaprop.heads.experiments.units import RunReport
 
     called = {}
 

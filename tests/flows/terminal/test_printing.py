@@ -6,14 +6,15 @@ import pytest
 from rich.table import Table
 
 from dynaprop.flows.terminal.printing import print_table
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.flows.terminal.table import print_reports
-from dynaprop.flows.units import RunReport
-from dynaprop.flows.workspace import say_notes
+from dynaprop.heads.experiments.units import RunReport
 from dynaprop.heads.model.setting import expand
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.rows import Asked
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.workspace import tell_notes
 from tests.heads.run_writer import SETTINGS, tables_of
 
 
@@ -47,5 +48,5 @@ def test_models_that_another_command_has_replaced_are_not_left_out_silently(tmp_
 
 def test_notes_are_called_so_and_said_once(capsys):
     for _ in range(2):
-        say_notes(Annotations(videos=(), class_names=(), notes=("2 files are passed over: 2 .gif",)))
+        tell_notes(Annotations(videos=(), class_names=(), notes=("2 files are passed over: 2 .gif",)), TERMINAL)
     assert capsys.readouterr().err == "note: 2 files are passed over: 2 .gif\n"

@@ -1,8 +1,7 @@
 """A workspace's extraction. A module of its own, as it imports the whole cache, for which names are not to wait."""
 
-from dynaprop.flows.terminal.progress import say
-from dynaprop.flows.workspace import Workspace
 from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.workspace import Workspace
 
 
 def open_extraction(
@@ -25,5 +24,5 @@ def open_extraction(
         deadline=deadline,
         dry_run=dry_run,
         wait=wait,
-        on_note=say,
+        on_note=workspace.reporter.say,
     )

@@ -1,11 +1,9 @@
 """Which run a name means."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
-from dynaprop.flows.terminal.progress import say, say_once
-from dynaprop.flows.workspace import files_home, home
 from dynaprop.heads.runs.folder import RunFolder, read_settings
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import Catalog
@@ -13,15 +11,25 @@ from dynaprop.pipeline.copies.table import locate_copies
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
 from dynaprop.pipeline.io.paths import StoragePath, storage_path
 from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.workspace import files_home, home
+
+OnNote = Callable[[str], None]
 
 
-def named_run(name: str, catalog: Catalog, *, keeping: bool = False) -> tuple[DatasetSpec | None, StoragePath]:
+def ignore(_note: str) -> None:
+    """Nobody is told."""
+
+
+def named_run(
+    name: str, catalog: Catalog, *, keeping: bool = False, on_note: OnNote = ignore
+) -> tuple[DatasetSpec | None, StoragePath]:
     """The run that a name means, as `find_run` does, or that of a folder of videos or of transcoded copies.
 
     Args:
         name: as the user gave it.
         catalog: knows the datasets.
         keeping: see ``find_run``.
+        on_note: the same.
 
     Returns:
         The folder's or the copies' dataset, where the name is theirs, and the run's folder.
@@ -31,11 +39,19 @@ def named_run(name: str, catalog: Catalog, *, keeping: bool = False) -> tuple[Da
         with suppress(UsageError):  # then it is no folder, nor are these copies of anything
             spec = locate_copies(catalog.dataset_or_folder(name), files_home())
     datasets = [*catalog.datasets, *([spec.name] if spec else [])]
-    return spec, find_run(spec.name if spec else name, home() / "runs", datasets, shown=name, keeping=keeping)
+    return spec, find_run(
+        spec.name if spec else name, home() / "runs", datasets, shown=name, keeping=keeping, on_note=on_note
+    )
 
 
 def find_run(
-    name: str, folder: StoragePath, datasets: Sequence[str], *, shown: str | None = None, keeping: bool = False
+    name: str,
+    folder: StoragePath,
+    datasets: Sequence[str],
+    *,
+    shown: str | None = None,
+    keeping: bool = False,
+    on_note: OnNote = ignore,
 ) -> StoragePath:
     """The run that a name means: a folder in ``runs/``, that of a dataset with the newest results, or a path.
 
@@ -45,6 +61,7 @@ def find_run(
         datasets: names of the known datasets.
         shown: what the user wrote instead.
         keeping: whether of a dataset's runs only those count that have kept models.
+        on_note: called with a line for people, which they need not read twice.
 
     Raises:
         UsageError: it means nothing.
@@ -52,18 +69,18 @@ def find_run(
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if name in names:
-        return _with_results(folder / name)
-    of_dataset = [folder / run for run in names if _is_of(folder / run, name)]
+        return _with_results(folder / name, on_note)
+    of_dataset = [folder / run for run in names if _is_of(folder / run, name, on_note)]
     if keeping:
         of_dataset = [run for run in of_dataset if RunFolder(run).kept()]
     if of_dataset:
-        return _with_results(max(of_dataset, key=_age))
+        return _with_results(max(of_dataset, key=_age), on_note)
     if name in datasets:
         what, command = ("run that has kept models", "train") if keeping else ("run", "sweep")
         shown = shown or name
         raise DynapropError(f"no {what} of {shown!r} in {folder}; `dynaprop {command} {shell_line(shown)}` makes one")
     if is_run(place := storage_path(name)):
-        return _with_results(place)
+        return _with_results(place, on_note)
     close = get_close_matches(name, [*names, *datasets], n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise UsageError(f"no run {name!r}{hint}: name a run in {folder}, a dataset, or a run's folder")
@@ -74,9 +91,9 @@ def is_run(path: StoragePath) -> bool:
     return (path / "run.json").exists() or (path / "results.parquet").exists()
 
 
-def _with_results(run: StoragePath) -> StoragePath:
+def _with_results(run: StoragePath, on_note: OnNote) -> StoragePath:
     if not (run / "results.parquet").exists():
-        RunFolder(run, on_note=say).refresh()  # a command may have been killed before it joined them
+        RunFolder(run, on_note=on_note).refresh()  # a command may have been killed before it joined them
     if not (run / "results.parquet").exists():
         raise DynapropError(f"{run} holds no results yet; `dynaprop sweep` writes them")
     return run
@@ -90,11 +107,11 @@ def _age(run: StoragePath) -> float:
     return RunFolder(run).last_measured() or results.stat().st_mtime
 
 
-def _is_of(run: StoragePath, dataset: str) -> bool:
+def _is_of(run: StoragePath, dataset: str, on_note: OnNote) -> bool:
     """Whether a run is a dataset's; one that may be, but has a damaged account, is passed over and said."""
     named = dataset_of(run)
     if named is None and run.name.startswith(f"{dataset}-") and (run / "run.json").exists():
-        say_once(f"{run} is passed over: its run.json is damaged; `dynaprop sweep` writes it anew")
+        on_note(f"{run} is passed over: its run.json is damaged; `dynaprop sweep` writes it anew")
     return named == dataset
 
 

@@ -1,13 +1,10 @@
 """Fine-tuned backbones back into the cache: their features extracted under keys of their own, the models measured."""
 
 from dataclasses import replace
+from functools import partial
 
-from dynaprop.flows.extract_features import tell
-from dynaprop.flows.extraction import open_extraction
-from dynaprop.flows.terminal.progress import reading_again, say, steps
-from dynaprop.flows.units import branch_cost
-from dynaprop.flows.workspace import Workspace
 from dynaprop.heads.experiments.measure import measure
+from dynaprop.heads.experiments.units import branch_cost
 from dynaprop.heads.features.loaded import load_features
 from dynaprop.heads.finetune.tuned_models import FineTunedModels, fine_tuned_backbones
 from dynaprop.heads.finetune.two_stages import Places, Stage
@@ -17,7 +14,11 @@ from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.annotations.splits import Split
 from dynaprop.pipeline.catalog.datasets import BackboneSpec
 from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.extract.account import tell_summary
+from dynaprop.pipeline.extract.of_workspace import open_extraction
+from dynaprop.pipeline.progress import Reporter, reading_again
 from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.workspace import Workspace
 
 
 def tuned_backbones(workspace: Workspace, places: Places) -> dict[Stage, BackboneSpec]:
@@ -66,10 +67,10 @@ def measure_finetuned(
         specs = tuned_backbones(workspace, models.places)
         tuned = _with_backbones(workspace, specs)
         with open_extraction(tuned, device=models.device, workers=workers, deadline=deadline, wait=True) as extraction:
-            plan = extraction.plan(extraction.changes(hashing=reading_again))
-            with steps("extract", plan.clips_to_do, "clips") as progress:
+            plan = extraction.plan(extraction.changes(hashing=partial(reading_again, workspace.reporter)))
+            with workspace.reporter.steps("extract", plan.clips_to_do, "clips") as progress:
                 extraction.extract_shards(plan.shards, on_clips=progress.advance)
-            tell(extraction.summary())
+            tell_summary(extraction.summary(), workspace.reporter)
             keys = {branch: extraction.key_names[spec.name] for branch, spec in specs.items()}
         videos = [annotations.videos[video] for video in split.test]
         loaded = load_features(
@@ -106,11 +107,11 @@ def measure_finetuned(
     run.collect()
 
 
-def say_difference(frozen: RunFolder, tuned: RunFolder, row: Measured) -> None:
+def tell_difference(frozen: RunFolder, tuned: RunFolder, row: Measured, reporter: Reporter) -> None:
     """Say what the fine-tuning did for the model that it began with, where both are measured."""
     if row in frozen.measured() & tuned.measured():
         before, after = (run.metrics(row) for run in (frozen, tuned))
-        say(
+        reporter.say(
             f"{row.setting.name}, seed {row.seed}: top-1 {100 * before['top1']:.1f} %, mAP {100 * before['map']:.1f} % "
             f"with the backbones of {frozen.path.name}; "
             f"top-1 {100 * after['top1']:.1f} %, mAP {100 * after['map']:.1f} % fine-tuned"

@@ -1,13 +1,10 @@
 """Task runs side by side in the threads of this process; the first that fails ends them all."""
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
 from typing import Any
-
-from dynaprop.pipeline.errors import DynapropError
 
 
 def run_side_by_side(
@@ -36,36 +33,3 @@ def run_side_by_side(
         raise
     finally:
         threads.shutdown()
-
-
-def train_side_by_side(
-    task: Callable[..., object],
-    jobs: Sequence[dict[str, Any]],
-    *,
-    workers: int,
-    on_frames: Callable[[int], None],
-) -> None:
-    """Run trainings: on matrices as small as the heads' cores do more apart than together.
-
-    Features stay in memory once, whatever the number of cores.
-
-    Args:
-        task: takes ``on_frames``, too, and calls it with the frames newly done.
-        jobs, workers: see ``run_side_by_side``; torch's threads are shared out among them.
-        on_frames: called with what they call theirs with.
-    """
-    import torch  # takes seconds, and shards of a cluster do without
-
-    stopped = threading.Event()
-
-    def advance(frames: int) -> None:
-        if stopped.is_set():
-            raise DynapropError("stopped")
-        on_frames(frames)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // max(1, workers)))
-    try:
-        run_side_by_side(task, [{**job, "on_frames": advance} for job in jobs], workers=workers, stop=stopped.set)
-    finally:
-        torch.set_num_threads(threads)

@@ -13,13 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dynaprop.flows.measure_finetuned import measure_finetuned, say_difference, tuned_backbones
-from dynaprop.flows.runs import is_run
-from dynaprop.flows.terminal.environment import is_first
-from dynaprop.flows.terminal.progress import say, say_once, steps
-from dynaprop.flows.units import RunReport
-from dynaprop.flows.workspace import Workspace, home, open_workspace
+from dynaprop.heads.experiments.units import RunReport
 from dynaprop.heads.features.sampling import training_clips
+from dynaprop.heads.finetune.measure import measure_finetuned, tell_difference, tuned_backbones
 from dynaprop.heads.finetune.processes import ProcessGroup, process_group
 from dynaprop.heads.finetune.state import remove_states
 from dynaprop.heads.finetune.tuned_models import FineTunedModels
@@ -28,6 +24,7 @@ from dynaprop.heads.model.ensembles import DynamicSTE
 from dynaprop.heads.model.setting import Setting, expand
 from dynaprop.heads.runs.checkpoint import load_checkpoint
 from dynaprop.heads.runs.folder import RunFolder
+from dynaprop.heads.runs.names import is_run
 from dynaprop.heads.runs.rows import Asked, Measured
 from dynaprop.pipeline.annotations import Annotations, Video, require_labels
 from dynaprop.pipeline.annotations.label_notes import label_notes
@@ -41,9 +38,11 @@ from dynaprop.pipeline.frames.training import TrainingFrames, TrainingVideo, pro
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import storage_path
-from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.machine import is_first, usable_cores
+from dynaprop.pipeline.progress import Reporter
 from dynaprop.pipeline.store.names import clip_rule, locate_backbone, store_path
 from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.workspace import Workspace, home, open_workspace
 
 Do = Callable[[str, Callable[[], None]], object]
 """Runs a stage, which is named; in a flow as a task of its own."""
@@ -62,10 +61,18 @@ def run_finetuning(
     workers: int | None = None,
     deadline: float = 60.0,
     catalog: str | None = None,
+    reporter: Reporter | None = None,
     do: Do = lambda _stage, train: train(),
 ) -> RunReport:
-    """Fine-tune in this process, which may be one of several; the arguments are the flow's, see ``finetune``."""
-    workspace = open_workspace(target, recipe, catalog)
+    """Fine-tune in this process, which may be one of several.
+
+    Args:
+        target, recipe, init, epochs, seed, n_s, n_t, device, workers, deadline, catalog: as of the flow ``finetune``.
+        reporter: is told; by default nobody.
+        do: runs a stage.
+    """
+    workspace = open_workspace(target, recipe, catalog, reporter=reporter)
+    reporter = workspace.reporter
     device = resolve_device(device)
     annotations = workspace.annotations()
     require_labels(annotations)
@@ -73,7 +80,7 @@ def run_finetuning(
     split = given_or_stratified(annotations, seed=spec.split_seed, test_fraction=spec.test_fraction)
     notes = label_notes(annotations, (split,))
     for note in notes if is_first() else ():
-        say_once(f"note: {note}")
+        reporter.say_once(f"note: {note}")
     options = workspace.recipe.finetune
     if epochs is not None:  # a teacher that the recipe leaves as it is stays so
         stages = {"teacher_epochs": epochs if options.teacher_epochs else 0, "student_epochs": epochs}
@@ -92,7 +99,9 @@ def run_finetuning(
         "frames": frames,
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    run = RunFolder(workspace.home / "runs" / f"{spec.name}-{workspace.recipe.name}-finetune-{digest}", on_note=say)
+    run = RunFolder(
+        workspace.home / "runs" / f"{spec.name}-{workspace.recipe.name}-finetune-{digest}", on_note=reporter.say
+    )
     settings = {
         setting: run.checkpoint(Measured(split.name, split.fold, seed, setting))
         for setting in (_setting("teacher", 0, clips), _setting("dynamic", *frames))
@@ -116,20 +125,22 @@ def run_finetuning(
             do=do,
         )
     elif is_first():
-        say(f"fine-tuned already: {run.path}")
+        reporter.say(f"fine-tuned already: {run.path}")
         remove_states(places.state)  # a kill may have come before
     asked = Asked("finetune", split.name, (seed,), tuple(settings))
     if is_first():
         run.note(split.name, notes)
         for line in _as_backbones(workspace, places, frames):
-            say(line)
+            reporter.say(line)
         models = FineTunedModels(places, settings, resolve_device(device))
         models.check()
         measure_finetuned(
             workspace, annotations, split, models, run=run, asked=asked, workers=workers, deadline=deadline
         )
         if origin is not None:
-            say_difference(origin, run, Measured(split.name, split.fold, seed, _setting("dynamic", *frames)))
+            tell_difference(
+                origin, run, Measured(split.name, split.fold, seed, _setting("dynamic", *frames)), workspace.reporter
+            )
     return RunReport(str(run.path), (asked,))
 
 
@@ -150,7 +161,7 @@ def _fine_tune(
     do: Do,
 ) -> None:
     """Train both stages, as far as they are not."""
-    recipe = workspace.recipe
+    recipe, reporter = workspace.recipe, workspace.reporter
     with ExitStack() as stack:
         group, device = stack.enter_context(process_group(device))
         if group.size > options.batch_size:
@@ -159,7 +170,9 @@ def _fine_tune(
         if group.rank == 0:
             place = run.path / "locks" / f"seed{places.seed}"
             lock = stack.enter_context(
-                StoreLock(lock_record(place), name=f"{run.path.name}, seed {places.seed}", wait=None, on_note=say)
+                StoreLock(
+                    lock_record(place), name=f"{run.path.name}, seed {places.seed}", wait=None, on_note=reporter.say
+                )
             )
         if group.gather(places.done.exists())[0]:
             return  # by somebody who had the lock until now
@@ -227,24 +240,26 @@ def _fine_tune(
             device=device,
             group=group,
             check=None if lock is None else lock.check,
-            on_failure=lambda video, error: say(f"left out: {video}: {error}"),
+            on_failure=lambda video, error: reporter.say(f"left out: {video}: {error}"),
         )
         stage: Stage
         for stage in ("teacher", "student"):
-            do(stage, partial(_run_stage, stages, stage, len(videos), group))
+            do(stage, partial(_run_stage, stages, stage, len(videos), group, reporter))
         stages.finish()
     if is_first():
-        say(f"fine-tuned: {run.path}, loss curve: {places.epochs}")
+        reporter.say(f"fine-tuned: {run.path}, loss curve: {places.epochs}")
 
 
-def _run_stage(stages: TwoStages, stage: Stage, n_videos: int, group: ProcessGroup) -> None:
+def _run_stage(stages: TwoStages, stage: Stage, n_videos: int, group: ProcessGroup, reporter: Reporter) -> None:
     left = stages.epochs[stage] - stages.epochs_done(stage)
     if group.rank > 0:
         stages.run(stage)
         return
     if left < stages.epochs[stage]:
-        say(f"fine-tune {stage}: {stages.epochs_done(stage)} of {stages.epochs[stage]} epochs are there already")
-    with steps(f"fine-tune {stage}", left * n_videos, "videos") as progress:
+        reporter.say(
+            f"fine-tune {stage}: {stages.epochs_done(stage)} of {stages.epochs[stage]} epochs are there already"
+        )
+    with reporter.steps(f"fine-tune {stage}", left * n_videos, "videos") as progress:
         stages.on_videos = progress.advance
         stages.run(stage)
 
@@ -274,7 +289,7 @@ def _probe(workspace: Workspace, videos: list[Video], pool: DecodePool, group: P
     if group.rank > 0:
         own = ask()
     else:
-        with steps("probe", len(part), "videos") as progress:
+        with workspace.reporter.steps("probe", len(part), "videos") as progress:
             own = ask(on_video=progress.advance)
     found: dict[str, TrainingVideo] = {}
     failed: dict[str, VideoError] = {}
@@ -283,7 +298,9 @@ def _probe(workspace: Workspace, videos: list[Video], pool: DecodePool, group: P
         failed |= unusable
     if failed and group.rank == 0:
         first = next(video.id for video in videos if video.id in failed)
-        say(f"left out: {len(failed)} of {len(videos)} training videos, {first} first: {failed[first]}")
+        workspace.reporter.say(
+            f"left out: {len(failed)} of {len(videos)} training videos, {first} first: {failed[first]}"
+        )
     if not found:
         raise DynapropError(f"none of the {len(videos)} training videos can be decoded")
     return [found[video.id] for video in videos if video.id in found]

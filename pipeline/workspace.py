@@ -1,10 +1,10 @@
-"""What every flow starts from: catalog, dataset, recipe and the folder that all output goes to."""
+"""What every command starts from: catalog, dataset, recipe, the folder that all output goes to, and who is told."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from dynaprop.flows.terminal.progress import reading_again, say_once, steps
 from dynaprop.pipeline.annotations import Annotations, read_annotations, require_videos
 from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec, RecipeSpec
 from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
@@ -13,6 +13,7 @@ from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale
 from dynaprop.pipeline.io.paths import StoragePath, storage_path
 from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.progress import Reporter, Silence, reading_again
 from dynaprop.pipeline.sample_dataset.generate import generate_sample
 
 DEFAULT_RECIPE = "lite"
@@ -30,6 +31,7 @@ class Workspace:
     home: StoragePath
     original: DatasetSpec
     """The dataset whose labels are read: the same, unless ``dataset`` consists of its transcoded copies."""
+    reporter: Reporter = field(default_factory=Silence, compare=False)
 
     @property
     def quoted(self) -> str:
@@ -55,11 +57,15 @@ class Workspace:
         """
         side = self.dataset.short_side
         if side is None:
-            return read_videos(self.dataset)
+            return read_videos(self.dataset, reporter=self.reporter)
         target = self._original_target
         table = load_copies(self.dataset.root, target=target, short_side=side)
         return annotations_of_copies(
-            read_videos(self.original), table, target=target, short_side=side, hashing=reading_again
+            read_videos(self.original, reporter=self.reporter),
+            table,
+            target=target,
+            short_side=side,
+            hashing=partial(reading_again, self.reporter),
         )
 
     def require_root(self) -> None:
@@ -79,7 +85,7 @@ class Workspace:
         return self.target.removesuffix(f":{self.dataset.short_side}p")
 
 
-def read_videos(dataset: DatasetSpec) -> Annotations:
+def read_videos(dataset: DatasetSpec, *, reporter: Reporter) -> Annotations:
     """Videos and labels of a dataset that consists of no copies; the sample dataset is generated on first use.
 
     Raises:
@@ -87,7 +93,7 @@ def read_videos(dataset: DatasetSpec) -> Annotations:
     """
     generate = dataset.generate
     if generate is not None:
-        with steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
+        with reporter.steps("generate sample videos", 8 * generate.videos_per_class, "videos") as progress:
             generate_sample(
                 dataset.root,
                 videos_per_class=generate.videos_per_class,
@@ -102,10 +108,10 @@ def read_videos(dataset: DatasetSpec) -> Annotations:
     return annotations
 
 
-def say_notes(annotations: Annotations) -> None:
+def tell_notes(annotations: Annotations, reporter: Reporter) -> None:
     """Say what people should know of how a dataset was read, a line each."""
     for note in annotations.notes:
-        say_once(f"note: {note}")
+        reporter.say_once(f"note: {note}")
 
 
 def home() -> StoragePath:
@@ -163,7 +169,12 @@ def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
 
 
 def open_workspace(
-    target: str, recipe: str | None, catalog: str | None = None, *, sweep: str | None = None
+    target: str,
+    recipe: str | None,
+    catalog: str | None = None,
+    *,
+    sweep: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Workspace:
     """Resolve a dataset (a catalog name, or a folder of videos, or the transcoded copies of one) and a recipe.
 
@@ -172,6 +183,7 @@ def open_workspace(
         recipe: name in the catalog; None for the first recipe of the sweep, else ``lite``.
         catalog: path of the catalog file.
         sweep: name in the catalog.
+        reporter: is told what the work on it has to say; by default nobody.
 
     Raises:
         UsageError: a name or path that does not exist.
@@ -182,4 +194,6 @@ def open_workspace(
     dataset = entries.dataset_or_folder(target)
     original = dataset.original()
     dataset = locate_copies(dataset, files_home())
-    return Workspace(target, entries, dataset, entries.recipe(recipe), home(), original=original)
+    return Workspace(
+        target, entries, dataset, entries.recipe(recipe), home(), original=original, reporter=reporter or Silence()
+    )

@@ -1,9 +1,9 @@
 """Whether the features that a training needs are there."""
 
-from dynaprop.flows.workspace import Workspace
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract.plan import shards_to_do
 from dynaprop.pipeline.store.names import cached_key, open_store, store_path
+from dynaprop.pipeline.workspace import Workspace
 
 
 def require_features(workspace: Workspace) -> dict[str, str]:

@@ -1,27 +1,24 @@
-"""Which trained model a name means, and the recogniser that it makes with its backbones."""
+"""Which of the models that runs have kept a name means."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from dynaprop.flows.runs import named_run
-from dynaprop.flows.terminal.progress import say
 from dynaprop.heads.export.model_folder import BackboneToExport, is_export
 from dynaprop.heads.export.record import Branch, ClipRule
 from dynaprop.heads.model.setting import MODELS
-from dynaprop.heads.recognise.recogniser import BRANCHES, BranchNetwork, Recogniser, load_export, starting_pool
-from dynaprop.heads.runs.checkpoint import CheckpointInfo, load_checkpoint, read_info
+from dynaprop.heads.recognise.recogniser import BRANCHES
+from dynaprop.heads.runs.checkpoint import CheckpointInfo, read_info
 from dynaprop.heads.runs.folder import RunFolder, read_settings
 from dynaprop.heads.runs.kept import Kept, kept_at
-from dynaprop.pipeline.backbones.backbone import FrameBackbone
+from dynaprop.heads.runs.names import OnNote, ignore, named_run
 from dynaprop.pipeline.backbones.feature_key import FeatureKey, feature_key
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame, load_network
 from dynaprop.pipeline.backbones.weights import Weights
 from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError, did_you_mean
 from dynaprop.pipeline.io.paths import StoragePath, matching, storage_path
 from dynaprop.pipeline.io.sealed import read_record
@@ -57,60 +54,6 @@ class RunModel:
         }
 
 
-def load(
-    model: str | Path,
-    *,
-    n_s: int | None = None,
-    n_t: int | None = None,
-    seed: int | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    deadline: float = 60.0,
-    catalog: str | None = None,
-    on_note: Callable[[str], None] | None = None,
-) -> Recogniser:
-    """Load a model that recognises videos.
-
-    Args:
-        model: the folder of an exported model; or a run (its name or folder), a dataset or folder of videos (its newest
-            run), of which Dynamic-STE is taken; or one checkpoint of a run.
-        n_s, n_t, seed: which of a run's models; by default the recipe's frames and the lowest seed that was kept.
-        device: auto, cpu, cuda or cuda:N.
-        workers: decode processes; one a core by default.
-        deadline: seconds without a new frame after which a video is given up.
-        catalog: path of the catalog file, which an exported model does not need.
-        on_note: called with lines for people: which model of a run it is, and where a backbone runs slower than it
-            might.
-
-    Raises:
-        UsageError: there is no such model.
-        DynapropError: its files are damaged or do not belong together, or its backbones are not here.
-    """
-    if is_export(folder := Path(model).expanduser()):
-        if given := _frames(n_s, n_t) or ("" if seed is None else f"--seed {seed}"):
-            raise UsageError(f"{folder} is an exported model, which is one alone: leave out {given}")
-        return load_export(folder, device=device, workers=workers, deadline=deadline, on_note=on_note)
-    found = find_model(str(model), n_s=n_s, n_t=n_t, seed=seed, catalog=catalog)
-    if on_note is not None:
-        on_note(found.title)
-    device = resolve_device(device)
-    with starting_pool(workers=workers, deadline=deadline) as pool:
-        branches = {}
-        for branch, (key, weights) in found.backbones.items():
-            backbone = FrameBackbone(key=key, weights=weights, device=device, on_note=on_note)
-            branches[branch] = BranchNetwork(backbone, gmacs_per_frame(key.model, key.size))
-        return Recogniser(
-            load_checkpoint(found.kept.path).model,
-            class_names=found.info.class_names,
-            n_s=found.info.n_s,
-            n_t=found.info.n_t,
-            branches=branches,
-            **found.grid.model_dump(),
-            device=device,
-            pool=pool,
-        )
-
-
 def find_model(
     name: str,
     *,
@@ -119,6 +62,7 @@ def find_model(
     n_t: int | None = None,
     seed: int | None = None,
     catalog: str | None = None,
+    on_note: OnNote = ignore,
 ) -> RunModel:
     """Find a model that a run has kept.
 
@@ -126,6 +70,7 @@ def find_model(
         name: a run, a dataset or folder of videos (its newest run), or the checkpoint itself.
         model, n_s, n_t, seed: which one of the run's; by default the frames are the recipe's, the seed is the lowest.
         catalog: path of the catalog file, which knows the backbones.
+        on_note: called with a line for people.
 
     Raises:
         UsageError: no such run, or the run has not kept the model.
@@ -139,10 +84,12 @@ def find_model(
     kept = _checkpoint(name)
     if kept is None:
         try:
-            run = named_run(name, entries, keeping=True)[1]
+            run = named_run(name, entries, keeping=True, on_note=on_note)[1]
         except UsageError as error:
             raise UsageError(f"{error}; or an exported model's") from None
         kept = _choose(RunFolder(run), model, n_s, n_t, seed)
+        if kept.fold is not None:
+            on_note(f"{kept.name} of fold {kept.fold} of {kept.split}, which was trained on a part of the videos")
     else:
         run = kept.path.parents[2]
         if n_s not in (None, kept.n_s) or n_t not in (None, kept.n_t) or seed not in (None, kept.seed):
@@ -179,7 +126,7 @@ def _choose(run: RunFolder, model: str, n_s: int | None, n_t: int | None, seed: 
     settings = read_settings(run.path)
     recipe = settings.get("recipe", {})
     if not wanted:
-        asked = " ".join(filter(None, [_frames(n_s, n_t), "" if seed is None else f"at seed {seed}"]))
+        asked = " ".join(filter(None, [frames_as_options(n_s, n_t), "" if seed is None else f"at seed {seed}"]))
         raise UsageError(
             f"{run.path} has not kept {model} {asked}{' ' * bool(asked)}({_there(every)}); "
             f"`{_command(settings, n_s, n_t, seed)}` keeps it"
@@ -189,13 +136,10 @@ def _choose(run: RunFolder, model: str, n_s: int | None, n_t: int | None, seed: 
     if len({one.name for one in wanted}) > 1:
         own = [one for one in wanted if (one.n_s, one.n_t) == (recipe.get("n_s"), recipe.get("n_t"))]
         if not own:
-            frames = " or ".join(sorted({_frames(one.n_s, one.n_t) for one in wanted}))
+            frames = " or ".join(sorted({frames_as_options(one.n_s, one.n_t) for one in wanted}))
             raise UsageError(f"{run.path} has kept {model} with several numbers of frames; say which: {frames}")
         wanted = own
-    chosen = min(wanted, key=lambda one: (one.fold is not None, one.fold or 0, one.split))
-    if chosen.fold is not None:
-        say(f"{chosen.name} of fold {chosen.fold} of {chosen.split}, which was trained on a part of the videos")
-    return chosen
+    return min(wanted, key=lambda one: (one.fold is not None, one.fold or 0, one.split))
 
 
 def _command(settings: dict[str, Any], n_s: int | None, n_t: int | None, seed: int | None) -> str:
@@ -204,11 +148,11 @@ def _command(settings: dict[str, Any], n_s: int | None, n_t: int | None, seed: i
     command, option = (
         ("finetune", f"--seed {seed}") if "finetune" in settings else ("train", f"--seeds {(seed or 0) + 1}")
     )
-    parts = [f"dynaprop {command} TARGET --recipe {name}", _frames(n_s, n_t), option if seed else ""]
+    parts = [f"dynaprop {command} TARGET --recipe {name}", frames_as_options(n_s, n_t), option if seed else ""]
     return " ".join(filter(None, parts))
 
 
-def _frames(n_s: int | None, n_t: int | None) -> str:
+def frames_as_options(n_s: int | None, n_t: int | None) -> str:
     """As options say it; without what is not asked for, or not there."""
     return " ".join(f"--{name} {n}" for name, n in (("n-s", n_s), ("n-t", n_t)) if n)
 

@@ -7,18 +7,13 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
-from dynaprop.flows.cached_features import require_features
-from dynaprop.flows.cluster.task_runs import train_side_by_side
-from dynaprop.flows.commands.duplicates import keep_leaks
-from dynaprop.flows.terminal.progress import say, say_once, steps
-from dynaprop.flows.workspace import Workspace
 from dynaprop.heads.experiments.measure import BranchCost, measure
+from dynaprop.heads.experiments.side_by_side import train_side_by_side
 from dynaprop.heads.features.loaded import FeatureSplit, load_features
 from dynaprop.heads.model.setting import Setting
 from dynaprop.heads.runs.checkpoint import check_checkpoint, save_checkpoint
+from dynaprop.heads.runs.find_leaks import keep_leaks
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.rows import Asked, Measured
 from dynaprop.heads.training.trained_models import Options, TrainedModels
@@ -29,8 +24,10 @@ from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
 from dynaprop.pipeline.catalog.datasets import BackboneSpec
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
+from dynaprop.pipeline.extract.required import require_features
 from dynaprop.pipeline.machine import usable_cores
 from dynaprop.pipeline.store.names import clip_rule, open_store
+from dynaprop.pipeline.workspace import Workspace
 
 _FEW_STEPS = 60  # the paper trains for thousands; the sample dataset needs 80
 
@@ -56,6 +53,16 @@ class RunReport:
     """What the flow was asked for; the folder may hold more."""
 
 
+TrainUnit = Callable[..., str]
+"""Takes ``units``, ``unit``, ``keep`` and ``on_frames``, as `train_unit` does; threads call it."""
+
+
+def train_unit(units: "Units", unit: Unit, keep: bool, on_frames: Callable[[int], None]) -> str:
+    """Train and measure one unit; returns its name."""
+    units.train(unit, keep=keep, on_frames=on_frames)
+    return unit.name
+
+
 class Units:
     """Everything that the trainings of one run share: features in memory, splits, hyper-parameters and the run folder.
 
@@ -70,6 +77,7 @@ class Units:
 
     def __init__(self, workspace: Workspace, *, folds: int = 0, device: str = "auto") -> None:
         self.workspace = workspace
+        self._reporter = workspace.reporter
         self.device = resolve_device(device)
         self.annotations: Annotations = workspace.annotations()
         require_labels(self.annotations)
@@ -79,7 +87,7 @@ class Units:
         )
         notes = label_notes(self.annotations, self.splits)
         for note in notes:
-            say_once(f"note: {note}")
+            self._reporter.say_once(f"note: {note}")
         self.options = Options(**{field.name: getattr(recipe, field.name) for field in fields(Options)})
         self.keys = require_features(workspace)
         store = open_store(dataset, workspace.home, read_only=True)
@@ -94,7 +102,9 @@ class Units:
         self._store = store
         missing = loaded.missing + self.annotations.missing
         if missing:
-            say(f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ...")
+            self._reporter.say(
+                f"{len(missing)} of {len(self.features) + len(missing)} videos have no features: {missing[0]}, ..."
+            )
         self._group_of = {video.id: video.group for video in self.annotations.videos}
         self._index = {video: index for index, video in enumerate(self.features.video_ids)}
         # All that decides the outcome of a unit: whatever of it changes begins another run.
@@ -110,7 +120,9 @@ class Units:
             "published": [workspace.student.gflops_paper, workspace.teacher.gflops_paper],
         }
         digest = _digest(identity)
-        self.run = RunFolder(workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}", on_note=say)
+        self.run = RunFolder(
+            workspace.home / "runs" / f"{dataset.name}-{recipe.name}-{digest}", on_note=self._reporter.say
+        )
         self._notes = notes
         self._about = {
             "dataset": dataset.name,
@@ -126,12 +138,13 @@ class Units:
         """What an experiment consists of on this run's splits."""
         return Asked(experiment, self.splits[0].name, tuple(seeds), tuple(settings))
 
-    def do(self, asked: Sequence[Asked], *, keep: bool = False) -> RunReport:
+    def do(self, asked: Sequence[Asked], *, keep: bool = False, train: TrainUnit = train_unit) -> RunReport:
         """Train and measure what is asked for and not there yet, and join the run's files.
 
         Args:
             asked: from ``ask``; what several experiments share is trained once.
             keep: write the trained models as checkpoints.
+            train: does one unit; `train_unit`, or what wraps it.
         """
         self.run.describe(self._about)
         self.run.note(self.splits[0].name, self._notes)
@@ -142,21 +155,22 @@ class Units:
             self.features,
             store=self._store,
             key=self.keys["teacher"],
+            reporter=self._reporter,
         )
         for one in asked:
             self.run.ask(one, adding=keep)  # a training with other frames takes nothing from those before
         wanted = self._wanted(asked)
         done = {row for row in self.run.measured() & wanted if not keep or self._is_kept(row)}
         if done:
-            say(f"train: {len(done)} of {len(wanted)} results are there already")
+            self._reporter.say(f"train: {len(done)} of {len(wanted)} results are there already")
         units = self._units(wanted - done, first_seed=min((row.seed for row in wanted), default=0))
         if units:
             self._warn_of_few_steps()
         try:
-            with steps("train", self._frames(units), "frames") as progress:
+            with self._reporter.steps("train", self._frames(units), "frames") as progress:
                 jobs = [{"units": self, "unit": unit, "keep": keep} for unit in units]
                 workers = min(usable_cores(), len(units)) if self.device == "cpu" else 1
-                train_side_by_side(train_unit, jobs, workers=workers, on_frames=progress.advance)
+                train_side_by_side(train, jobs, workers=workers, on_frames=progress.advance)
         finally:
             self.run.collect()
         return RunReport(str(self.run.path), tuple(asked))
@@ -165,7 +179,7 @@ class Units:
         videos = min(len(split.train) for split in self.splits)
         steps = -(-videos // self.options.batch_size) * self.options.epochs
         if steps < _FEW_STEPS:
-            say(
+            self._reporter.say(
                 f"train: {videos} training videos in batches of {self.options.batch_size} make {steps} steps, which "
                 "hardly train a model: take a recipe of smaller batches (lite-small) or more epochs"
             )
@@ -278,16 +292,9 @@ class Units:
         except InfrastructureError:
             raise
         except DynapropError as error:
-            say(f"train: {error}; it is trained again")
+            self._reporter.say(f"train: {error}; it is trained again")
             return False
         return True
-
-
-@task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE, persist_result=False)
-def train_unit(units: Units, unit: Unit, keep: bool, on_frames: Callable[[int], None]) -> str:
-    """Train and measure one unit; returns its name."""
-    units.train(unit, keep=keep, on_frames=on_frames)
-    return unit.name
 
 
 def _digest(value: object) -> str:
