@@ -4,7 +4,7 @@ from dynaprop.flows.server.own_server import prefect_server
 
 
 def main() -> None:
-    with prefect_server(lambda: None):
+    with prefect_server():
         from prefect import flow
 
         @flow

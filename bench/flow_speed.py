@@ -45,7 +45,7 @@ def measure_flow(
     """Extract a dataset of the catalog into new stores, as functions and as a flow in turns."""
     names = dataset, recipe, str(catalog)
     functions, flow = [], []
-    with prefect_server(lambda: None):
+    with prefect_server():
         for repetition in range(-1, repetitions):  # the first time, networks are counted and the server starts
             os.environ["DYNAPROP_HOME"] = str(scratch / f"functions{repetition}")
             plainly = seconds_of(lambda: _extract(*names, device))

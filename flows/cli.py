@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dynaprop.flows.server.named import names_server
 from dynaprop.flows.server.own_server import named_server, prefect_server, without_password
 from dynaprop.flows.terminal.environment import prepare_environment
 from dynaprop.flows.terminal.interrupts import interrupted, interruptible
@@ -78,22 +79,28 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """The whole way: extract features, train the heads, sweep, print the results and write the report."""
-    with prefect_server(lambda: _check(target, recipe, catalog, sweep, cluster)):
-        from dynaprop.flows.reproduce import reproduce
-        from dynaprop.pipeline.io.paths import storage_path
+    workspace = _check(target, recipe, catalog, sweep, cluster)
+    from dynaprop.pipeline.io.paths import storage_path
 
-        page = reproduce(
-            target,
-            recipe=recipe,
-            sweep=sweep,
-            folds=folds,
-            seeds=_seeds(seeds),
-            device=device,
-            workers=workers,
-            wait=wait,
-            cluster=cluster,
-            catalog=catalog,
-        )
+    options: dict[str, Any] = {
+        "recipe": recipe,
+        "folds": folds,
+        "seeds": _seeds(seeds),
+        "device": device,
+        "workers": workers,
+        "wait": wait,
+        "cluster": cluster,
+        "catalog": catalog,
+    }
+    if names_server():
+        with prefect_server():
+            from dynaprop.flows.reproduce import reproduce
+
+            page = reproduce(target, sweep=sweep, **options)
+    else:
+        from dynaprop.flows.commands.run import run as go_the_way
+
+        page = go_the_way(workspace, experiment=sweep, **options)
     _say_page(storage_path(page))
 
 
@@ -112,16 +119,28 @@ def extract(
     verbose: Verbose = False,
 ) -> None:
     """Decode every video once and cache its frame features; goes on where it was interrupted."""
+    workspace = _check(target, recipe, catalog, cluster=cluster)
     if dry_run:
-        _check(target, recipe, catalog)
-        from dynaprop.flows.extract_features import expect
+        from dynaprop.flows.commands.extract import expect
 
-        answer(expect(target, recipe, device, retry_failed, workers, catalog))
-    else:
-        with prefect_server(lambda: _check(target, recipe, catalog, cluster=cluster)):
+        answer(expect(workspace, device=device, retry_failed=retry_failed, workers=workers))
+    elif names_server():
+        with prefect_server():
             from dynaprop.flows.extract_features import extract_features
 
             extract_features(target, recipe, device, retry_failed, workers, deadline, catalog, wait, cluster)
+    else:
+        from dynaprop.flows.commands.extract import extract as extract_here
+
+        extract_here(
+            workspace,
+            device=device,
+            retry_failed=retry_failed,
+            workers=workers,
+            deadline=deadline,
+            wait=wait,
+            cluster=cluster,
+        )
 
 
 @app.command()
@@ -137,10 +156,24 @@ def transcode(
     verbose: Verbose = False,
 ) -> None:
     """Copy every video once at a small size, to decode faster; the copies are used as TARGET:256p."""
-    with prefect_server(lambda: _check_originals(target, catalog)):
-        from dynaprop.flows.transcode import transcode
+    _check_originals(target, catalog)
+    if names_server():
+        with prefect_server():
+            from dynaprop.flows.transcode import transcode
 
-        transcode(target, short_side, workers, deadline, catalog, wait)
+            transcode(target, short_side, workers, deadline, catalog, wait)
+    else:
+        from dynaprop.flows.commands.transcode import transcode as copy_videos
+
+        copy_videos(
+            target,
+            short_side=short_side,
+            workers=workers,
+            deadline=deadline,
+            catalog=catalog,
+            wait=wait,
+            reporter=TERMINAL,
+        )
 
 
 @app.command()
@@ -156,20 +189,25 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train all models on cached features and keep them as checkpoints."""
-    with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
-        from dynaprop.flows.terminal.table import print_reports
-        from dynaprop.flows.train_heads import train_heads
+    workspace = _check(target, recipe, catalog)
+    options: dict[str, Any] = {
+        "seeds": _seeds(seeds) or (0,),
+        "folds": folds,
+        "n_s": n_s,
+        "n_t": n_t,
+        "device": device,
+    }
+    if names_server():
+        with prefect_server():
+            from dynaprop.flows.train_heads import train_heads
 
-        report = train_heads(
-            target,
-            recipe,
-            _seeds(seeds) or (0,),
-            folds=folds,
-            n_s=n_s,
-            n_t=n_t,
-            device=device,
-            catalog=catalog,
-        )
+            report = train_heads(target, recipe, catalog=catalog, **options)
+    else:
+        from dynaprop.flows.commands.train import train as train_here
+
+        report = train_here(workspace, **options)
+    from dynaprop.flows.terminal.table import print_reports
+
     print_reports([report], folds=folds, workspace=workspace)
 
 
@@ -185,11 +223,19 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Train and measure every model of a sweep on cached features; goes on where it was interrupted."""
-    with prefect_server(lambda: _check(target, recipe, catalog, sweep)) as workspace:
-        from dynaprop.flows.evaluate_sweep import evaluate_sweep
-        from dynaprop.flows.terminal.table import print_reports
+    workspace = _check(target, recipe, catalog, sweep)
+    options: dict[str, Any] = {"recipe": recipe, "folds": folds, "seeds": _seeds(seeds), "device": device}
+    if names_server():
+        with prefect_server():
+            from dynaprop.flows.evaluate_sweep import evaluate_sweep
 
-        reports = evaluate_sweep(target, recipe, sweep, folds, _seeds(seeds), device, catalog)
+            reports = evaluate_sweep(target, sweep=sweep, catalog=catalog, **options)
+    else:
+        from dynaprop.flows.commands.sweep import sweep as sweep_here
+
+        reports = sweep_here(workspace, experiment=sweep, **options)
+    from dynaprop.flows.terminal.table import print_reports
+
     print_reports(reports, folds=folds, workspace=workspace)
 
 
@@ -217,7 +263,7 @@ def finetune(
 
     On several GPUs: torchrun --nproc-per-node N -m dynaprop.flows.cli finetune TARGET ...
     """
-    options = {
+    options: dict[str, Any] = {
         "recipe": recipe,
         "init": init,
         "epochs": epochs,
@@ -232,13 +278,20 @@ def finetune(
     if not is_first():  # of several processes, started by torchrun, the first has the flow run
         from dynaprop.heads.finetune.run import run_finetuning
 
-        run_finetuning(target, reporter=TERMINAL, **options)  # type: ignore[arg-type]
+        run_finetuning(target, reporter=TERMINAL, **options)
         return
-    with prefect_server(lambda: _check(target, recipe, catalog)) as workspace:
-        from dynaprop.flows.finetune import finetune
-        from dynaprop.flows.terminal.table import print_reports
+    workspace = _check(target, recipe, catalog)
+    if names_server():
+        with prefect_server():
+            from dynaprop.flows.finetune import finetune
 
-        report = finetune(target, **options)  # type: ignore[arg-type]
+            report = finetune(target, **options)
+    else:
+        from dynaprop.heads.finetune.run import run_finetuning
+
+        report = run_finetuning(target, reporter=TERMINAL, **options)
+    from dynaprop.flows.terminal.table import print_reports
+
     print_reports([report], folds=0, workspace=workspace)
 
 
@@ -257,7 +310,7 @@ def serve(
             f"--port {port} is of a server of its own, and PREFECT_API_URL names {without_password(url)}: leave one of "
             "them out"
         )
-    with prefect_server(lambda: None, port=4200 if port is None else port, lasting=True):
+    with prefect_server(port=4200 if port is None else port, lasting=True):
         from dynaprop.flows.serve import serve_flows
 
         code = serve_flows(limit=limit)
@@ -481,7 +534,7 @@ def _one_line(error: Exception) -> str:
 def _check(
     target: str, recipe: str | None, catalog: str | None, sweep: str | None = None, cluster: str = "inline"
 ) -> "Workspace":
-    """Refuse unknown names before Prefect is imported, which takes seconds."""
+    """Refuse unknown names before anything is imported that takes seconds."""
     from dynaprop.pipeline.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, sweep=sweep, reporter=TERMINAL)

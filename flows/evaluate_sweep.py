@@ -2,16 +2,13 @@
 
 from prefect import flow
 
+from dynaprop.flows.commands.sweep import sweep as run_sweep
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import TERMINAL, say
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.flows.train_heads import train_task
 from dynaprop.flows.ui.sweep import show_results
-from dynaprop.heads.experiments.units import RunReport, Units
-from dynaprop.heads.model.setting import Setting, expand
-from dynaprop.pipeline.catalog.datasets import RecipeSpec, SweepSpec
-from dynaprop.pipeline.errors import DynapropError, InfrastructureError
-from dynaprop.pipeline.extract.required import require_features
-from dynaprop.pipeline.workspace import DEFAULT_RECIPE, Workspace, open_workspace
+from dynaprop.heads.experiments.units import RunReport
+from dynaprop.pipeline.workspace import Workspace, open_workspace
 
 
 @flow(name="evaluate-sweep", persist_result=False)
@@ -42,54 +39,18 @@ def evaluate_sweep(
         DynapropError: the features of no recipe are cached.
     """
     enter_flow()
-    reports = []
-    for workspace, sweeps in workspaces(dataset, recipe, sweep, catalog):
-        units = Units(workspace, folds=folds, device=device)
-        asked = [units.ask(spec.name, settings_of(spec, workspace.recipe), seeds or spec.seeds) for spec in sweeps]
-        reports.append(units.do(asked, train=train_task))
-        show_results(
-            reports[-1], name=f"{workspace.dataset.name}-{workspace.recipe.name}", metric=workspace.dataset.metric
-        )
-    return reports
+    return run_sweep(
+        open_workspace(dataset, recipe, catalog, sweep=sweep, reporter=TERMINAL),
+        recipe=recipe,
+        experiment=sweep,
+        folds=folds,
+        seeds=seeds,
+        device=device,
+        unit=train_task,
+        on_report=_show,
+    )
 
 
-def workspaces(
-    dataset: str, recipe: str | None, sweep: str, catalog: str | None
-) -> list[tuple[Workspace, list[SweepSpec]]]:
-    """The recipes that a sweep is run for, each with its experiments; says which lack features.
-
-    Raises:
-        DynapropError: the features of no recipe are cached.
-    """
-    specs = open_workspace(dataset, recipe, catalog, sweep=sweep, reporter=TERMINAL).catalog.sweeps_of(sweep)
-    wanted: dict[str, list[SweepSpec]] = {}
-    for spec in specs:
-        for name in (recipe,) if recipe else spec.recipes or (DEFAULT_RECIPE,):
-            wanted.setdefault(name, []).append(spec)
-    found: list[tuple[Workspace, list[SweepSpec]]] = []
-    lacking: dict[str, DynapropError] = {}
-    for name, experiments in wanted.items():
-        workspace = open_workspace(dataset, name, catalog, reporter=TERMINAL)
-        try:
-            require_features(workspace)
-            found.append((workspace, experiments))
-        except InfrastructureError:
-            raise
-        except DynapropError as error:
-            lacking[name] = error
-    if not found:
-        raise next(iter(lacking.values()))
-    for name, reason in lacking.items():
-        say(f"left out: {', '.join(spec.name for spec in wanted[name])} with recipe {name}: {reason}")
-    return found
-
-
-def settings_of(sweep: SweepSpec, recipe: RecipeSpec) -> tuple[Setting, ...]:
-    """The lines of a sweep's table."""
-    own = ((recipe.n_s, recipe.n_t),)
-    settings = [
-        setting
-        for row in sweep.rows
-        for setting in expand(row.models, row.frames or own, fusion=row.fusion, losses=row.losses)
-    ]
-    return tuple(dict.fromkeys(settings))
+def _show(workspace: Workspace, report: RunReport) -> None:
+    name = f"{workspace.dataset.name}-{workspace.recipe.name}"
+    show_results(report, name=name, metric=workspace.dataset.metric)

@@ -1,27 +1,23 @@
 """Flow `extract-features`: videos in, frame features of both branches in the store."""
 
-from collections.abc import Callable
-from datetime import timedelta
-from functools import partial
-from itertools import zip_longest
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import exponential_backoff
 
+from dynaprop.flows.commands.extract import DELAYS, RunShard, extract
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import TERMINAL, say, steps
+from dynaprop.flows.terminal.progress import TERMINAL, say
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
 from dynaprop.pipeline.catalog.datasets import INLINE
 from dynaprop.pipeline.errors import InfrastructureError
-from dynaprop.pipeline.extract.account import tell_labels, tell_summary, tell_touched
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan
-from dynaprop.pipeline.extract.of_workspace import open_extraction
+from dynaprop.pipeline.extract.dataset import ExtractionPlan, ExtractionSummary
 from dynaprop.pipeline.extract.shard import ShardResult
-from dynaprop.pipeline.main_guard import require_main_guard
-from dynaprop.pipeline.progress import reading_again
+from dynaprop.pipeline.progress import Reporter, Steps
 from dynaprop.pipeline.workspace import open_workspace
 
 
@@ -52,88 +48,16 @@ def extract_features(
     """
     enter_flow()
     workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
-    spec = workspace.catalog.cluster(cluster)
-    remote = spec.name != INLINE  # then the device is the workers' own
-    if remote and spec.address is None:
-        require_main_guard()  # before hours of planning
-    with open_extraction(
-        workspace, device="auto" if remote else device, workers=workers, deadline=deadline, wait=wait
-    ) as extraction:
-        rows = extraction.store.shard_rows
-        if rows != workspace.dataset.shard_rows:
-            say(f"the store keeps its {rows} rows a shard; shard_rows in the catalog is for new stores")
-        tell_labels(extraction, TERMINAL)
-        changes = extraction.changes(retry_failed=retry_failed, hashing=partial(reading_again, TERMINAL))
-        tell_touched(changes, TERMINAL)
-        if remote and changes.n_probes:
-            from dynaprop.flows.cluster.start import require_cluster  # Dask takes a second
-
-            require_cluster(spec)
-        with steps("probe", changes.n_probes, "videos") as progress:
-            plan = extraction.plan(changes, on_video=progress.advance)
-        if changes.outdated:
-            say(
-                f"{len(changes.outdated):,} videos were cached by an earlier version; {plan.reread:,} of them are read "
-                "otherwise today and extracted again"
-            )
-        name = f"{workspace.dataset.name}-{workspace.recipe.name}"
-        sizes = {shard: plan.videos_of(shard) for shard in plan.shards}
-        with (
-            steps("extract", plan.clips_to_do, "clips") as progress,
-            progress_artifact(progress, plan, sizes, name=name) as on_shard,
-        ):
-            if remote and plan.shards:
-                from dynaprop.flows.cluster.extraction import extract_on_cluster  # Dask takes a second
-
-                extract_on_cluster(
-                    extract_shard, extraction, plan, spec, device=device, on_clips=progress.advance, on_shard=on_shard
-                )
-            else:
-                extract_here(extraction, plan, on_clips=progress.advance, on_shard=on_shard)
-        summary = extraction.summary()
-    show_failures(summary, name=name)
-    tell_summary(summary, TERMINAL)
-    lacking = {name: len(getattr(summary, name)) for name in ("failed", "partial", "absent")}
-    return {"usable": summary.usable, **lacking, "decoded": summary.decoded, **summary.keys}
-
-
-def expect(
-    dataset: str,
-    recipe: str = "lite",
-    device: str = "auto",
-    retry_failed: bool = False,
-    workers: int | None = None,
-    catalog: str | None = None,
-) -> str:
-    """What an extraction would do, in one line; writes nothing but an empty store."""
-    workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
-    with open_extraction(workspace, device=device, workers=workers, dry_run=True) as extraction:
-        tell_labels(extraction, TERMINAL)
-        changes = extraction.changes(retry_failed=retry_failed, hashing=partial(reading_again, TERMINAL))
-        tell_touched(changes, TERMINAL)
-        with steps("probe", changes.n_probes, "videos") as progress:
-            plan = extraction.plan(changes, save=False, on_video=progress.advance)
-        seconds = extraction.estimate_seconds(plan)
-    otherwise = f", {plan.reread:,} videos read otherwise than by an earlier version" if plan.reread else ""
-    return (
-        f"{plan.videos} videos, {plan.clips} clips{otherwise}; "
-        f"to do: {plan.clips_to_do} clips in {len(plan.shards)} shards, "
-        f"{plan.bytes_to_write / 2**20:.0f} MiB, about {timedelta(seconds=round(seconds))} h on {extraction.device}"
+    return extract(
+        workspace,
+        device=device,
+        retry_failed=retry_failed,
+        workers=workers,
+        deadline=deadline,
+        wait=wait,
+        cluster=cluster,
+        runs=_TaskRuns(),
     )
-
-
-def extract_here(
-    extraction: Extraction,
-    plan: ExtractionPlan,
-    *,
-    on_clips: Callable[[int], None],
-    on_shard: Callable[[ShardResult], None],
-) -> None:
-    """Extract all shards of a plan in this process, each decoded while the one before is written."""
-    shards = list(plan.shards)
-    for shard, then in zip_longest(shards, shards[1:]):
-        extract = partial(extraction.extract_shard, then=then, on_clips=on_clips)
-        on_shard(extract_shard(shard, plan.videos_of(shard), extract))
 
 
 def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
@@ -148,8 +72,8 @@ def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> 
 @task(
     name="extract-shard",
     task_run_name="extract shard {shard:04d} ({videos} videos)",
-    retries=5,  # in a minute: so long network file systems may remember what was before
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retries=len(DELAYS),
+    retry_delay_seconds=list(DELAYS),
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,
     persist_result=False,
@@ -159,3 +83,27 @@ def extract_shard(shard: int, videos: int, extract: Callable[[int], ShardResult]
     result = extract(shard)
     log_shard(result)
     return result
+
+
+class _TaskRuns:
+    """Shards as task runs, artifacts and lines of the log."""
+
+    def run(self, reporter: Reporter) -> RunShard:
+        return extract_shard
+
+    def until(self, stopped: threading.Event, reporter: Reporter) -> RunShard:
+        """Prefect sleeps through a delay, come what may: the condition waits instead."""
+
+        def try_again(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
+            may = not stopped.is_set() and _may_help(task, run, state)
+            return may and not stopped.wait(DELAYS[run.run_count - 1])
+
+        return extract_shard.with_options(retry_delay_seconds=0, retry_condition_fn=try_again)
+
+    def progress(
+        self, steps: Steps, plan: ExtractionPlan, sizes: Mapping[int, int], *, name: str
+    ) -> AbstractContextManager[Callable[[ShardResult], None]]:
+        return progress_artifact(steps, plan, sizes, name=name)
+
+    def show(self, summary: ExtractionSummary, *, name: str) -> None:
+        show_failures(summary, name=name)

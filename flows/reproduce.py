@@ -6,15 +6,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from dynaprop.flows.commands.report import report
+from dynaprop.flows.commands.run import Way, go
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.evaluate_sweep import evaluate_sweep
 from dynaprop.flows.extract_features import extract_features
 from dynaprop.flows.terminal.progress import TERMINAL
-from dynaprop.flows.terminal.table import print_reports
 from dynaprop.flows.train_heads import train_heads
-from dynaprop.pipeline.annotations.splits import splits_of
 from dynaprop.pipeline.catalog.datasets import INLINE
-from dynaprop.pipeline.printable import shell_line
 from dynaprop.pipeline.workspace import open_workspace
 
 
@@ -56,42 +54,30 @@ def reproduce(
     """
     enter_flow()
     workspace = open_workspace(dataset, recipe, catalog, sweep=sweep, reporter=TERMINAL)
-    spec = workspace.dataset
-    # Refused now, where no split can be made: hours of extraction come first.
-    splits_of(workspace.annotations(), folds=folds, seed=spec.split_seed, test_fraction=spec.test_fraction)
-    extract_features(
-        dataset,
-        recipe=recipe,
-        device=device,
-        retry_failed=retry_failed,
-        workers=workers,
-        deadline=deadline,
-        wait=wait,
-        cluster=cluster,
-        catalog=catalog,
+    way = Way(
+        extract=lambda: extract_features(
+            dataset,
+            recipe=recipe,
+            device=device,
+            retry_failed=retry_failed,
+            workers=workers,
+            deadline=deadline,
+            wait=wait,
+            cluster=cluster,
+            catalog=catalog,
+        ),
+        train=lambda first: train_heads(
+            dataset, recipe=recipe, seeds=tuple(first), folds=folds, device=device, catalog=catalog
+        ),
+        sweep=lambda: evaluate_sweep(
+            dataset, recipe=recipe, sweep=sweep, folds=folds, seeds=seeds, device=device, catalog=catalog
+        ),
+        report=lambda runs, command: write_report(runs, catalog=catalog, command=command),
     )
-    first_seed = workspace.catalog.sweeps_of(sweep)[0].seeds[:1]
-    train_heads(dataset, recipe=recipe, seeds=first_seed, folds=folds, device=device, catalog=catalog)
-    reports = evaluate_sweep(
-        dataset, recipe=recipe, sweep=sweep, folds=folds, seeds=seeds, device=device, catalog=catalog
-    )
-    print_reports(reports, folds=folds, workspace=workspace)
-    seeds = seeds if seeds == tuple(range(len(seeds or ()))) else None  # others have no option
-    command = _command(dataset, recipe=recipe, experiment=sweep, folds=folds, seeds=len(seeds or ()), catalog=catalog)
-    return write_report([one.folder for one in reports], catalog=catalog, command=command)
+    return go(way, workspace, experiment=sweep, folds=folds, seeds=seeds, catalog=catalog)
 
 
 @task(name="write-report", task_run_name="write report", cache_policy=NO_CACHE, persist_result=False)
 def write_report(runs: Sequence[str], catalog: str | None, command: str) -> str:
     """Write the page of some run folders; returns its file."""
     return str(report(runs, catalog=catalog, command=command))
-
-
-def _command(dataset: str, **options: str | int | None) -> str:
-    """What makes the same page, for the page: the options that decide what is on it and are not the default."""
-    defaults = {"recipe": "lite", "experiment": "default"}
-    words = ["dynaprop", "run", dataset]
-    for name, value in options.items():
-        if value and value != defaults.get(name):
-            words += [f"--{name}", str(value)]
-    return shell_line(*words)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from dynaprop.flows.commands.train import train
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import TERMINAL, say
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.heads.experiments.units import RunReport, Unit, Units, train_unit
-from dynaprop.heads.model.setting import MODELS, expand
+from dynaprop.heads.model.setting import MODELS
 from dynaprop.pipeline.workspace import open_workspace
 
 
@@ -39,11 +40,7 @@ def train_heads(
     """
     enter_flow()
     workspace = open_workspace(dataset, recipe, catalog, reporter=TERMINAL)
-    units = Units(workspace, folds=folds, device=device)
-    frames = (n_s or workspace.recipe.n_s, n_t or workspace.recipe.n_t)
-    report = units.do([units.ask("train", expand(models, [frames]), seeds)], keep=True, train=train_task)
-    say(f"checkpoints: {units.run.path / 'checkpoints'}")
-    return report
+    return train(workspace, seeds=seeds, folds=folds, n_s=n_s, n_t=n_t, models=models, device=device, unit=train_task)
 
 
 @task(name="train-heads", task_run_name="train {unit.name}", cache_policy=NO_CACHE, persist_result=False)

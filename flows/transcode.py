@@ -1,18 +1,11 @@
 """Flow `transcode`: small copies of a dataset's videos, which decode many times faster."""
 
-from functools import partial
-
 from prefect import flow
 
+from dynaprop.flows.commands.transcode import transcode as copy_videos
 from dynaprop.flows.entry import enter_flow
-from dynaprop.flows.terminal.progress import TERMINAL, say, steps
-from dynaprop.pipeline.annotations import Annotations
-from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
-from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.printable import shell_line
-from dynaprop.pipeline.progress import reading_again
+from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.pipeline.video.transcode import SHORT_SIDE
-from dynaprop.pipeline.workspace import files_home, open_originals, read_videos, tell_notes
 
 
 @flow(name="transcode", persist_result=False)
@@ -23,7 +16,7 @@ def transcode(
     deadline: float = 60.0,
     catalog: str | None = None,
     wait: bool = False,
-) -> dict[str, object]:
+) -> dict[str, int]:
     """Copy every video of a dataset once, at a small size; goes on where it was interrupted.
 
     Args:
@@ -35,56 +28,12 @@ def transcode(
         wait: wait while another process transcodes this dataset, instead of refusing.
     """
     enter_flow()
-    spec = open_originals(dataset, catalog)
-
-    def read() -> Annotations:
-        annotations = read_videos(spec, reporter=TERMINAL)
-        tell_notes(annotations, TERMINAL)
-        return annotations
-
-    with Transcoding(
-        dataset=spec,
-        annotations=read,
-        home=files_home(),
-        target=dataset,
+    return copy_videos(
+        dataset,
         short_side=short_side,
         workers=workers,
         deadline=deadline,
+        catalog=catalog,
         wait=wait,
-        on_note=say,
-    ) as transcoding:
-        videos = transcoding.to_do(hashing=partial(reading_again, TERMINAL))
-        with steps("transcode", len(videos), "videos") as progress:
-            transcoding.run(videos, on_video=progress.advance)
-        summary = transcoding.summary()
-    tell(summary, target=f"{dataset}:{short_side}p")
-    return {"made": summary.made, "found": summary.found, "there": summary.there, "failed": len(summary.failed)}
-
-
-def tell(summary: TranscodingSummary, *, target: str) -> None:
-    """Say what was done, what failed, and what to do next.
-
-    Args:
-        summary: of the transcoding.
-        target: what stands for the copies.
-
-    Raises:
-        DynapropError: not one video could be copied.
-    """
-    if summary.failed:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.kinds.items())
-        video, error = next(iter(summary.failed.items()))
-        say(f"failed: {len(summary.failed):,} videos ({kinds}), {video} first: {error}")
-    found = f", {summary.found:,} of an interrupted run were verified" if summary.found else ""
-    say(
-        f"copies: {summary.videos - len(summary.failed):,} of {summary.videos:,} videos; this run made "
-        f"{summary.made:,}{found}, {summary.there:,} were there; {_size(summary.original_bytes)} of videos, "
-        f"{_size(summary.copy_bytes)} of copies -> {summary.folder}"
+        reporter=TERMINAL,
     )
-    if len(summary.failed) == summary.videos:
-        raise DynapropError(f"none of the {summary.videos:,} videos could be copied; the first one's reason is above")
-    say(f"next: dynaprop extract {shell_line(target)}")
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"

@@ -1,6 +1,7 @@
 """Progress: how work tells whoever asked for it how far it is, and what there is to know about it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
@@ -11,6 +12,8 @@ class Steps(Protocol):
 
     total: int
     done: int
+    began: float
+    """By ``time.monotonic``."""
 
     def advance(self, steps: int = 1) -> None:
         """Count some steps as done; may be called from several threads."""
@@ -33,6 +36,7 @@ class _Uncounted:
     def __init__(self, total: int) -> None:
         self.total = total
         self.done = 0
+        self.began = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
         self.done += steps

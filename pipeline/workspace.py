@@ -1,7 +1,7 @@
 """What every command starts from: catalog, dataset, recipe, the folder that all output goes to, and who is told."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +67,10 @@ class Workspace:
             short_side=side,
             hashing=partial(reading_again, self.reporter),
         )
+
+    def with_recipe(self, name: str) -> "Workspace":
+        """The same dataset with another recipe of the catalog."""
+        return replace(self, recipe=self.catalog.recipe(name))
 
     def require_root(self) -> None:
         """Check that there is something to read, without reading it.

@@ -1,12 +1,8 @@
-"""Extraction by the workers of a cluster: each shard a task run here that waits for a task there."""
+"""Extraction by the workers of a cluster: each shard a call here that waits for a task there."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-
-from prefect import Task
-from prefect.client.schemas.objects import State, TaskRun
 
 from dynaprop.flows.cluster.start import open_cluster
 from dynaprop.flows.terminal.progress import say
@@ -21,7 +17,7 @@ _LEAST_AT_ONCE = 32  # shards handed out: a cluster that grows on demand has to 
 
 
 def extract_on_cluster(
-    task: Task[..., ShardResult],
+    until: Callable[[threading.Event], Callable[..., ShardResult]],
     extraction: Extraction,
     plan: ExtractionPlan,
     spec: ClusterSpec,
@@ -33,7 +29,8 @@ def extract_on_cluster(
     """Extract the shards of a saved plan.
 
     Args:
-        task: takes ``shard``, ``videos`` and ``extract``, which it calls with the shard.
+        until: gives what runs a shard and tries it again until the event is set; that takes ``shard``, ``videos`` and
+            ``extract``, which it calls with the shard.
         extraction: holds the store's lock.
         plan: what is to do.
         spec: the cluster.
@@ -71,7 +68,7 @@ def extract_on_cluster(
             stopped.set()
             cluster.stop(*goodbye)
 
-        run_side_by_side(_until(stopped, task), jobs, workers=at_once, stop=stop)
+        run_side_by_side(until(stopped), jobs, workers=at_once, stop=stop)
         cluster.run_everywhere(*goodbye)
 
 
@@ -88,15 +85,3 @@ def _no_strays(extraction: Extraction) -> Iterator[None]:
             extraction.remove_strays()
         raise
     extraction.remove_strays()
-
-
-def _until(stopped: threading.Event, task: Task[..., ShardResult]) -> Task[..., ShardResult]:
-    """The same task, which is not tried again once all is stopped: Prefect sleeps through a delay, come what may."""
-    may_help, delays = task.retry_condition_fn, task.retry_delay_seconds
-    assert may_help is not None and isinstance(delays, list)
-
-    def try_again(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> bool:
-        may = not stopped.is_set() and bool(may_help(task, run, state))
-        return may and not stopped.wait(delays[run.run_count - 1])
-
-    return task.with_options(retry_delay_seconds=0, retry_condition_fn=try_again)

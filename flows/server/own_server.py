@@ -10,14 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from urllib.parse import urlsplit
 
 from dynaprop.pipeline.child_python import child_command
 from dynaprop.pipeline.errors import DynapropError
-
-T = TypeVar("T")
 
 _passing: set[str] = set()  # URLs of servers that end with this process's command
 # Where task runs are recorded one by one, they come faster than that, and those that wait too long are forgotten.
@@ -29,45 +27,41 @@ _RECORDER = {
 
 
 @contextmanager
-def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool = False) -> Iterator[T]:
+def prefect_server(*, port: int = 0, lasting: bool = False) -> Iterator[None]:
     """Let the flows of the body use the API that Prefect's settings name, else a server of their own on loopback.
 
     Args:
-        meanwhile: called while the server starts, which takes seconds; the body gets what it returns.
         port, lasting: of its own server, see ``OwnServer``.
 
     Raises:
         DynapropError: no server answers.
     """
-    named = named_server() if lasting else os.environ.get("PREFECT_API_URL")  # who waits for it has no second to spare
-    own = None if named else OwnServer(port=port, lasting=lasting)
-    try:
-        result = meanwhile()
-        from prefect.settings import (  # its import takes a second, in which the server starts, too
-            PREFECT_API_AUTH_STRING,
-            PREFECT_API_URL,
-            PREFECT_HOME,
-            PREFECT_SERVER_API_AUTH_STRING,
-            temporary_settings,
-        )
+    if url := named_server():
+        _reach_loopback(url)
+        try:
+            yield
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise no_answer(url) from error
+        return
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_SERVER_API_AUTH_STRING,
+        temporary_settings,
+    )
 
-        if url := PREFECT_API_URL.value():
-            if own:  # Prefect's profile names one
-                own.end()
-            try:
-                yield result
-            except RuntimeError as error:
-                if "Failed to reach API" not in str(error):
-                    raise
-                raise no_answer(url) from error
-            return
-        own = own or OwnServer(port=port, lasting=lasting)
+    own = OwnServer(port=port, lasting=lasting)
+    try:
+        _reach_loopback(own.url)
         if not lasting:
             _passing.add(own.url)
         auth = PREFECT_SERVER_API_AUTH_STRING.value()
         try:
             with temporary_settings({PREFECT_API_URL: own.url, **({PREFECT_API_AUTH_STRING: auth} if auth else {})}):
-                yield result
+                yield
         except Exception as error:
             if own.process.poll() is None or isinstance(error, DynapropError):
                 raise
@@ -76,8 +70,16 @@ def prefect_server(meanwhile: Callable[[], T], *, port: int = 0, lasting: bool =
                 f"disk full; look at {PREFECT_HOME.value()}, or set PREFECT_HOME to an empty folder"
             ) from error
     finally:
-        if own:
-            own.end()
+        own.end()
+
+
+def _reach_loopback(url: str) -> None:
+    """Let no proxy stand between this machine and itself: neither here nor in the processes of flow runs."""
+    host = urlsplit(url).hostname
+    if host in ("127.0.0.1", "localhost", "::1"):
+        for name in ("no_proxy", "NO_PROXY"):
+            hosts = [one for one in os.environ.get(name, "").split(",") if one]
+            os.environ[name] = ",".join(dict.fromkeys([*hosts, host]))
 
 
 def named_server() -> str | None:

@@ -281,7 +281,7 @@ def test_the_server_of_a_killed_command_ends():
         "prepare_environment(verbose=False)\n"
         "import time\n"
         "from dynaprop.flows.server.own_server import prefect_server\n"
-        "with prefect_server(lambda: None):\n"
+        "with prefect_server():\n"
         "    from prefect import get_client\n"
         "    with get_client(sync_client=True) as client:\n"
         "        print(client.api_healthcheck(), flush=True)\n"
