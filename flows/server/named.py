@@ -40,6 +40,6 @@ def _file_may() -> bool:
             text = Path(name).read_text(encoding="utf-8", errors="replace").lower()
         except OSError:
             continue
-        if "prefect" in text and ("api_url" in text or "api" in text and name != ".env"):
+        if "api" in text and (name == "prefect.toml" or "prefect" in text):
             return True
     return False

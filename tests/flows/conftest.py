@@ -69,13 +69,15 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def dynaprop(workplace, monkeypatch, capsys) -> Command:
-    """Run the command line as `main` does, in this process."""
+def dynaprop(workplace, monkeypatch, capsys, request) -> Command:
+    """Run the command line as `main` does, in this process; as flows where the test has a Prefect server."""
 
     prepare_environment(verbose=False)
-    from prefect.settings import PREFECT_API_URL
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    if "prefect_server" in request.fixturenames:
+        from prefect.settings import PREFECT_API_URL
 
-    if url := PREFECT_API_URL.value():  # the session's server: commands need not start one of their own
+        url = PREFECT_API_URL.value()
         monkeypatch.setenv("PREFECT_API_URL", url)
         monkeypatch.setattr("dynaprop.flows.server.own_server._passing", {url})  # and show as little in its UI as there
 

@@ -18,8 +18,6 @@ from tests.conftest import REPOSITORY
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def counts(text: str) -> tuple[int, int]:
     """(videos decoded, frames through backbones) as the output says."""

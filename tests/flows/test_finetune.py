@@ -31,8 +31,6 @@ from dynaprop.pipeline.video.decoders import resize_frame
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import all_frames
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture(autouse=True)
 def one_thread():

@@ -12,8 +12,6 @@ import pytest
 
 from dynaprop.pipeline.io import atomic as files
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @contextmanager
 def files_of_at_most(n_bytes: int) -> Iterator[None]:

@@ -7,8 +7,6 @@ import unicodedata
 import pandas as pd
 import pytest
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 ACCENT = unicodedata.normalize("NFC", "étreinte")
 
 

@@ -37,7 +37,7 @@ def unseen(text: str) -> set[str]:
     return {character for character in text if not character.isprintable() and character != "\n"}
 
 
-def test_no_command_prints_a_name_raw(dynaprop, prefect_server, hostile):
+def test_no_command_prints_a_name_raw(dynaprop, hostile):
     for arguments, code, said in (
         (("extract", "videos", "--dry-run"), 0, "18 videos"),
         (("extract", "videos"), 0, r"failed: a\x1b]0;title\x07/bad\x1b[31m\x07\x7f\x9b\u2066\nfeatures: all\x08.mp4: "),
@@ -97,7 +97,7 @@ def test_a_table_keeps_the_lines_of_its_caption_and_its_sections(capsys):
     assert "chance" in lines[row + 2]
 
 
-def test_a_terminal_gets_no_more_than_what_progress_is_drawn_with(dynaprop, prefect_server, hostile):
+def test_a_terminal_gets_no_more_than_what_progress_is_drawn_with(dynaprop, hostile):
     assert dynaprop("extract", "videos").code == 0
     for arguments in (("datasets", "--failed"), ("verify", "videos"), ("extract", "videos", "mo\x1b]0;title\x07re")):
         parent, child = pty.openpty()
@@ -129,7 +129,7 @@ def test_a_terminal_gets_no_more_than_what_progress_is_drawn_with(dynaprop, pref
 _C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 
 
-def test_no_locale_and_no_encoding_loses_work(dynaprop, prefect_server, workplace):
+def test_no_locale_and_no_encoding_loses_work(dynaprop, workplace):
     """Class names are of a list, in UTF-8; file names are ASCII."""
     names = ("Füße", "走る", "c")
     lines = [f"{label}/{n}.mp4 {names['abc'.index(label)]}" for label in "abc" for n in range(5)]

@@ -11,8 +11,6 @@ import pytest
 from tests.flows.test_finetune import add_to_catalog
 from tests.s3_server import SECRET
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture
 def home(workplace, s3, monkeypatch) -> str:

@@ -11,8 +11,6 @@ from dynaprop.heads.runs.checkpoint import load_checkpoint
 from dynaprop.heads.runs.folder import RunFolder, read_settings
 from dynaprop.heads.runs.rows import TABLES
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture
 def run(workplace, dynaprop) -> Path:

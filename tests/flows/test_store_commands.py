@@ -20,8 +20,6 @@ from tests.pipeline.changed_middle import known_contents, make_earlier
 from tests.pipeline.io.test_lock import Clock
 from tests.pipeline.videos import write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def words(text: str) -> str:
     return " ".join(text.split())

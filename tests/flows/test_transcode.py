@@ -10,8 +10,6 @@ import pytest
 from dynaprop.pipeline.video.identity import file_identity
 from tests.pipeline.videos import write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 def flat(text: str) -> str:
     return " ".join(text.split())

@@ -22,8 +22,6 @@ from dynaprop.pipeline.store.duplicates import parts_of
 from dynaprop.pipeline.store.names import open_store
 from tests.heads.run_folder import single, write_run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 CATALOG = """
 datasets:
   real: {root: real, min_clips: 6, max_clips: 6}

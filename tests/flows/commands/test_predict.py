@@ -18,8 +18,6 @@ from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.pipeline.videos import write_video
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
-
 
 @pytest.fixture
 def trained(dynaprop, workplace, data_root):

@@ -99,7 +99,6 @@ def test_a_dataset_without_runs(dynaprop, workplace):
     assert re.fullmatch(r"error: no run of 'tiny' in \S+/runs; `dynaprop sweep tiny` makes one\n", outcome.err)
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_after_a_real_run_there_are_thumbnails(dynaprop, workplace):
     assert dynaprop("run", "tiny", "--seeds", "1").code == 0
     outcome = dynaprop("report", "tiny")
