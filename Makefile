@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-kill bench bench-growth bench-scale lint install clean
+.PHONY: demo test test-slow test-kill bench bench-start bench-growth bench-scale lint install clean
 
 install: .venv/installed
 
@@ -27,6 +27,9 @@ test-kill: install  ## kill extractions at random moments, and commands that sha
 bench: install  ## measure extraction, cache, training, orchestration and decoding as ratios; `make bench QUICK=1` in some 3 minutes
 	$(BIN)/python -m bench.speed $(if $(QUICK),--quick)
 	$(BIN)/python -m bench.decode_speed $(if $(QUICK),--quick)
+
+bench-start: install  ## how long commands take to start, as ratios to `import torch`
+	$(BIN)/python -m bench.start
 
 bench-growth: install  ## cost of planning, resuming, verifying and listing with up to a million videos
 	$(BIN)/python -m bench.growth
