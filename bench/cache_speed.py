@@ -15,7 +15,8 @@ from dynaprop.heads.features.sampling import training_clips
 from dynaprop.heads.training.train import train_classifier, train_dynamic
 from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.plan import Changes, apply_changes
 from dynaprop.pipeline.extract.shard import frame_request

@@ -19,7 +19,8 @@ from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.backbones.timm_networks import load_network
 from dynaprop.pipeline.backbones.weights import Weights
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.shard import Extractor
 

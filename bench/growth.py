@@ -25,7 +25,8 @@ from bench.machine import describe_machine
 from bench.synthetic import ProbesAtOnce, fill_store, synthetic_videos
 from dynaprop.flows.commands.datasets import print_datasets
 from dynaprop.pipeline.annotations import Annotations
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.dataset import Extraction

@@ -24,7 +24,7 @@ from dynaprop.flows.cluster.start import open_cluster
 from dynaprop.flows.cluster.task_runs import run_side_by_side
 from dynaprop.flows.extract_features import extract_shard
 from dynaprop.flows.terminal.progress import say
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.extract.shard import ShardResult
 
 WORKERS = 2

@@ -9,7 +9,8 @@ from dynaprop.flows.ui.sweep import show_results
 from dynaprop.flows.units import RunReport, Units
 from dynaprop.flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
 from dynaprop.heads.model.setting import Setting, expand
-from dynaprop.pipeline.catalog.datasets import RecipeSpec, SweepSpec
+from dynaprop.pipeline.catalog.recipes import RecipeSpec
+from dynaprop.pipeline.catalog.sweeps import SweepSpec
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 
 

@@ -17,7 +17,7 @@ from dynaprop.flows.terminal.progress import reading_again, say, steps
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
 from dynaprop.flows.workspace import open_workspace
 from dynaprop.pipeline.annotations.label_notes import expected_notes
-from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan, ExtractionSummary
 from dynaprop.pipeline.extract.plan import Changes

@@ -15,7 +15,7 @@ from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.rows import Asked, Measured
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.annotations.splits import Split
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.store.names import open_store
 

@@ -13,7 +13,7 @@ from dynaprop.flows.terminal.table import print_reports
 from dynaprop.flows.train_heads import train_heads
 from dynaprop.flows.workspace import open_workspace
 from dynaprop.pipeline.annotations.splits import splits_of
-from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.printable import shell_line
 
 

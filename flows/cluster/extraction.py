@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from dynaprop.flows.cluster.start import open_cluster
 from dynaprop.flows.cluster.task_runs import run_side_by_side
 from dynaprop.flows.terminal.progress import say
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan

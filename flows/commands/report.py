@@ -12,12 +12,11 @@ from dynaprop.heads.report.timeline import Picture
 from dynaprop.heads.runs.collected import sources_of
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.catalog.fields import is_folder
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.copies.table import locate_copies
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.frames.thumbnails import video_thumbnails
-from dynaprop.pipeline.io.paths import StoragePath, storage_path
+from dynaprop.pipeline.io.paths import StoragePath, is_folder, storage_path
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import store_path
 

@@ -12,7 +12,8 @@ from typing import Self
 
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError

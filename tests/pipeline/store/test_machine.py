@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 
 from dynaprop.heads.features.loaded import load_features
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
 from dynaprop.pipeline.store.feature_store import FeatureStore

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from dynaprop.pipeline.annotations import read_annotations
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.copies.table import TABLE, CopyTable, annotations_of_copies, copies_folder
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.decoding.pool import DecodePool

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
 from dynaprop.pipeline.frames.training import probe_videos
