@@ -19,10 +19,10 @@ from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.plan import Changes, apply_changes
-from dynaprop.pipeline.extract.shard import frame_request
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import locate_backbone, open_store
+from dynaprop.pipeline.store.recorded import frame_request
 
 _VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 25, 80, 1280  # UT-Interaction's clips in shards of the default size
 _EPOCHS = 40  # the recipe's

@@ -17,8 +17,9 @@ from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.deep_check import DeepCheck, SampledVideos, compare_features, sample_videos, sort_out
 from dynaprop.pipeline.extract.plan import shards_to_do
 from dynaprop.pipeline.io.paths import StoragePath
-from dynaprop.pipeline.store.feature_store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import cached_key, locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.repair import find_strays, remove_damaged_metadata, remove_strays
 from dynaprop.pipeline.store.verify import verify_key
 from dynaprop.pipeline.video.identity import FileIdentity
 

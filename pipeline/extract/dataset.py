@@ -24,9 +24,10 @@ from dynaprop.pipeline.extract.shard import Extractor, ShardResult, array_attrib
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import StoragePath
-from dynaprop.pipeline.store.feature_store import FeatureStore, find_strays, remove_strays
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.repair import find_strays, remove_strays
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.decoders import require_decoder
 from dynaprop.pipeline.video.earlier_rules import READING_RULES

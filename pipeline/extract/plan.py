@@ -15,7 +15,9 @@ from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.changed_files import find_changed, known_videos
 from dynaprop.pipeline.extract.outdated import look_again, other_content, same_places
 from dynaprop.pipeline.store.feature_store import FeatureStore
-from dynaprop.pipeline.store.manifest import ABSENT, NO_SHARD, Manifest, ProbedVideo, pictures_of
+from dynaprop.pipeline.store.manifest import ABSENT, Manifest, ProbedVideo
+from dynaprop.pipeline.store.packing import NO_SHARD
+from dynaprop.pipeline.store.recorded import pictures_of
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.earlier_rules import READING_RULES
 from dynaprop.pipeline.video.frame_folder import picture_numbers

@@ -20,13 +20,14 @@ from dynaprop.pipeline.extract.batches import ShardFeatures
 from dynaprop.pipeline.store.checksum import checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import LedgerRow
-from dynaprop.pipeline.store.manifest import decoder_of, frame_folder, recorded, stream_and_size
+from dynaprop.pipeline.store.recorded import decoder_of, recorded
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest
 from dynaprop.pipeline.video.probe import share_there
 
 if TYPE_CHECKING:
     from dynaprop.pipeline.backbones.backbone import FrameBackbone  # imports torch, which what is cached does not need
+
+from dynaprop.pipeline.store.recorded import frame_request
 
 
 @dataclass(frozen=True)
@@ -286,19 +287,6 @@ class _ShardInWork:
     """Its videos, rows of the manifest."""
     streams: Iterator[DecodedVideo]
     """Their frames."""
-
-
-def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
-    """The frames of all clips of a manifest's row; paths are relative to the root."""
-    return FrameRequest(
-        path=str(Path(root, record["path"])),
-        frames=np.asarray(record["frames"]),
-        timestamps=np.asarray(record["timestamps"]),
-        start=record["start"],
-        estimated=record["estimated"],
-        folder=frame_folder(record),
-        **stream_and_size(record),
-    )
 
 
 def array_attributes(key: FeatureKey) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from PIL import Image
 from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.plan import Changes, apply_changes, compare
-from dynaprop.pipeline.store.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
+from dynaprop.pipeline.store.manifest import ABSENT, Manifest
+from dynaprop.pipeline.store.packing import NO_SHARD
+from dynaprop.pipeline.store.recorded import frame_folder
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.video.test_frame_folder import grey, write_frames
 from tests.pipeline.videos import write_video
