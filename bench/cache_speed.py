@@ -18,7 +18,8 @@ from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.plan import Changes, apply_changes
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.changes import Changes
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import locate_backbone, open_store

@@ -25,7 +25,7 @@ from dynaprop.flows.cluster.task_runs import run_side_by_side
 from dynaprop.flows.extract_features import extract_shard
 from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.catalog.clusters import ClusterSpec
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.outcomes import ShardResult
 
 WORKERS = 2
 WARM_UP = 20  # task runs before it is measured

@@ -19,9 +19,11 @@ from dynaprop.flows.workspace import open_workspace
 from dynaprop.pipeline.annotations.label_notes import expected_notes
 from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan, ExtractionSummary
-from dynaprop.pipeline.extract.plan import Changes
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.changes import Changes
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.main_guard import require_main_guard
 
 

@@ -14,8 +14,9 @@ from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract import worker as shard_worker
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
 
 _LEAST_AT_ONCE = 32  # shards handed out: a cluster that grows on demand has to see some
 

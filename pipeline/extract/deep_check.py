@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.extract.plan import compare
+from dynaprop.pipeline.extract.changes import compare
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.recorded import identity_of

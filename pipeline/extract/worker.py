@@ -19,8 +19,9 @@ import torch
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.remote import RemoteExtraction
-from dynaprop.pipeline.extract.shard import Extractor, ShardResult
+from dynaprop.pipeline.extract.shard import Extractor
 from dynaprop.pipeline.io.atomic import reading
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import LockOwner

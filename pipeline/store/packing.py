@@ -1,6 +1,8 @@
 """Where videos lie in the rows of a store."""
 
 NO_SHARD = -1
+PLACE = ["shard", "video_id", "row"]
+"""Columns of the manifest and of ledgers that say where a video lies."""
 
 
 def pack(counts: list[int], *, first_shard: int, shard_rows: int) -> list[tuple[int, int]]:

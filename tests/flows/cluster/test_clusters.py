@@ -22,8 +22,8 @@ from distributed import Client, Worker
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.remote import RemoteExtraction
-from dynaprop.pipeline.extract.shard import ShardResult
 from dynaprop.pipeline.io.atomic import published
 from dynaprop.pipeline.io.reaching import StoreUnavailable
 from tests.conftest import REPOSITORY

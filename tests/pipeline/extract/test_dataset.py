@@ -19,7 +19,8 @@ from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.io.reaching import StoreUnavailable
 from dynaprop.pipeline.store import names as cached_module
 from dynaprop.pipeline.store.checksum import checksum, has_checksum
