@@ -15,13 +15,15 @@ from dynaprop.heads.features.sampling import training_clips
 from dynaprop.heads.training.train import train_classifier, train_dynamic
 from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.plan import Changes, apply_changes
-from dynaprop.pipeline.extract.shard import frame_request
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.changes import Changes
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import locate_backbone, open_store
+from dynaprop.pipeline.store.recorded import frame_request
 
 _VIDEOS_A_SHARD, _CLIPS, _CHANNELS = 25, 80, 1280  # UT-Interaction's clips in shards of the default size
 _EPOCHS = 40  # the recipe's

@@ -19,8 +19,10 @@ from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.backbones.timm_networks import load_network
 from dynaprop.pipeline.backbones.weights import Weights
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.estimate import decode_seconds_per_clip, seconds_per_frame
 from dynaprop.pipeline.extract.shard import Extractor
 
 PARTS = ("decode", "student", "teacher", "write", "extraction")
@@ -112,14 +114,14 @@ def measure_extraction(
         )
         networks = [FrameBackbone(key=key, weights=weights, device=extraction.device) for key, weights in keys]
         for key, _ in keys:
-            extractor.seconds_per_frame(key.name)  # loads the network and warms it up
+            seconds_per_frame(extractor, key.name)  # loads the network and warms it up
         start = time.perf_counter() - began
         plain = _PlainLoop(keys, clips=dataset.max_clips, device=extraction.device)
         for shard in plan.shards:
             table = plan.manifest.shard(shard)
             n_clips = int(table["n_clips"].sum())
             steps: dict[str, Callable[[], object]] = {
-                "decode": partial(extractor.decode_seconds_per_clip, table),
+                "decode": partial(decode_seconds_per_clip, extractor, table),
                 "student": partial(_forward, networks[0], extractor.batch_size, n_clips),
                 "teacher": partial(_forward, networks[1], extractor.batch_size, n_clips),
                 "extraction": partial(extractor.extract_shard, shard),

@@ -12,10 +12,11 @@ from bench.machine import median_seconds
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.backbones.timm_networks import load_network
 from dynaprop.pipeline.backbones.torch_network import TorchNetwork
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.shard import frame_request
 from dynaprop.pipeline.store.names import locate_backbone, open_store
+from dynaprop.pipeline.store.recorded import frame_request
 
 _BATCH = 32  # as in extraction
 

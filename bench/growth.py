@@ -25,11 +25,14 @@ from bench.machine import describe_machine
 from bench.synthetic import ProbesAtOnce, fill_store, synthetic_videos
 from dynaprop.flows.commands.datasets import print_datasets
 from dynaprop.pipeline.annotations import Annotations
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.changes import compare
 from dynaprop.pipeline.extract.dataset import Extraction
-from dynaprop.pipeline.extract.plan import apply_changes, compare, shards_to_do
+from dynaprop.pipeline.extract.plan import shards_to_do
 from dynaprop.pipeline.store.names import open_store
 from dynaprop.pipeline.store.verify import verify_key
 

@@ -14,7 +14,8 @@ from typing import cast
 from bench.synthetic import ProbesAtOnce, synthetic_videos
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.plan import apply_changes, compare
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.changes import compare
 from dynaprop.pipeline.store.manifest import Manifest
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from bench.manifest_size import ManifestSize, extrapolate
 from dynaprop.pipeline.backbones.timm_networks import channels, gmacs_per_frame
+from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.catalog.parser import Catalog
-from dynaprop.pipeline.store.manifest import pack
+from dynaprop.pipeline.store.packing import pack
 
 SHARD_ROWS = (2048, 16_384, 65_536)
 RATE = 1000  # clips a second, for the reader's own GPUs

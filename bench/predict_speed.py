@@ -20,7 +20,7 @@ from dynaprop.heads.model.ensembles import DynamicSTE, FrameClassifier
 from dynaprop.heads.recognise.recogniser import BranchNetwork, Recogniser
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool

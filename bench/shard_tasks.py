@@ -23,8 +23,8 @@ from dynaprop.flows.cluster.connection import Cluster
 from dynaprop.flows.cluster.start import open_cluster
 from dynaprop.flows.extract_features import extract_shard
 from dynaprop.flows.terminal.progress import say
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.side_by_side import run_side_by_side
 
 WORKERS = 2

@@ -8,7 +8,7 @@ import numpy as np
 
 from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
-from dynaprop.pipeline.extract.shard import array_attributes
+from dynaprop.pipeline.extract.arrays import array_attributes
 from dynaprop.pipeline.store.checksum import checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import LedgerRow

@@ -13,10 +13,11 @@ from dynaprop.flows.commands.extract import DELAYS, RunShard, extract
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.terminal.progress import TERMINAL, say
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
-from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.errors import InfrastructureError
-from dynaprop.pipeline.extract.dataset import ExtractionPlan, ExtractionSummary
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.progress import Reporter, Steps
 from dynaprop.pipeline.workspace import open_workspace
 

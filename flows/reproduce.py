@@ -12,7 +12,7 @@ from dynaprop.flows.evaluate_sweep import evaluate_sweep
 from dynaprop.flows.extract_features import extract_features
 from dynaprop.flows.terminal.progress import TERMINAL
 from dynaprop.flows.train_heads import train_heads
-from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.workspace import open_workspace
 
 

@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from dynaprop.pipeline.annotations import Annotations, read_annotations, require_videos
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec, RecipeSpec
-from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.catalog import Catalog
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.parser import load_catalog
+from dynaprop.pipeline.catalog.recipes import RecipeSpec
 from dynaprop.pipeline.copies.table import annotations_of_copies, load_copies, locate_copies
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale

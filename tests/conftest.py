@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from dynaprop.pipeline.io.paths import forget_connections
+from dynaprop.pipeline.io.connections import forget_connections
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from dynaprop.pipeline.annotations import read_annotations
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.io.paths import storage_path
 

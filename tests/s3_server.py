@@ -11,7 +11,7 @@ import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from dynaprop.pipeline.io.paths import ObjectPath
+from dynaprop.pipeline.io.object_path import ObjectPath
 
 BUCKET = "features"
 SECRET = "secret-of-the-test"

@@ -15,7 +15,8 @@ from bench.plan import DatasetSize, plans
 from bench.predict_speed import measure_predict
 from bench.scale import fill, measure_tasks
 from bench.shard_tasks import WARM_UP
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from tests.pipeline.videos import write_video
 
 CLIPS = 20

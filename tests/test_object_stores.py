@@ -24,9 +24,12 @@ from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.io.atomic import parquet_source, published
-from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable
-from dynaprop.pipeline.store.feature_store import find_strays, list_stores, remove_damaged_metadata
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.io.reaching import StoreUnavailable
+from dynaprop.pipeline.store.feature_store import list_stores
 from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.repair import find_strays, remove_damaged_metadata
 from dynaprop.pipeline.store.verify import verify_key
 from tests import extract_process
 from tests.conftest import REPOSITORY

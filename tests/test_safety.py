@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from dynaprop.heads.report.chart import file_stem
 from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
 from dynaprop.pipeline.backbones.feature_key import feature_key
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.extract.dataset import Extraction

@@ -6,11 +6,12 @@ from contextlib import contextmanager, suppress
 
 from dynaprop.flows.cluster.start import open_cluster
 from dynaprop.flows.terminal.progress import say
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract import worker as shard_worker
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
 from dynaprop.pipeline.side_by_side import run_side_by_side
 
 _LEAST_AT_ONCE = 32  # shards handed out: a cluster that grows on demand has to see some

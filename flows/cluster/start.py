@@ -17,7 +17,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from dynaprop.flows.cluster.connection import ANSWER, FIRST_WORKER, GOODBYE, Cluster, close, fit_workers
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.main_guard import failed_for_want_of_guard, require_main_guard
 

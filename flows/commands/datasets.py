@@ -7,10 +7,10 @@ from rich.table import Table
 from dynaprop.flows.terminal.printing import answer, print_table
 from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.annotations.video_files import passed_over
+from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.catalog.parser import Catalog
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.extract.plan import failed_videos, partial_videos
+from dynaprop.pipeline.extract.summary import failed_videos, partial_videos
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import StoragePath

@@ -8,12 +8,14 @@ from functools import partial
 from itertools import zip_longest
 from typing import Protocol
 
-from dynaprop.pipeline.catalog.datasets import INLINE, ClusterSpec
+from dynaprop.pipeline.catalog.clusters import INLINE, ClusterSpec
 from dynaprop.pipeline.errors import InfrastructureError
 from dynaprop.pipeline.extract.account import tell_labels, tell_summary, tell_touched
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionPlan, ExtractionSummary
+from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.of_workspace import open_extraction
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.main_guard import require_main_guard
 from dynaprop.pipeline.progress import Reporter, Steps, reading_again
 from dynaprop.pipeline.workspace import Workspace

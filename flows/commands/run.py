@@ -10,7 +10,7 @@ from dynaprop.flows.commands.train import train
 from dynaprop.flows.terminal.table import print_reports
 from dynaprop.heads.experiments.units import RunReport
 from dynaprop.pipeline.annotations.splits import splits_of
-from dynaprop.pipeline.catalog.datasets import INLINE
+from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.printable import shell_line
 from dynaprop.pipeline.workspace import Workspace
 

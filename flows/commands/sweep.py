@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from dynaprop.heads.experiments.units import RunReport, TrainUnit, Units, train_unit
 from dynaprop.heads.model.setting import Setting, expand
-from dynaprop.pipeline.catalog.datasets import RecipeSpec, SweepSpec
+from dynaprop.pipeline.catalog.recipes import RecipeSpec
+from dynaprop.pipeline.catalog.sweeps import SweepSpec
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.extract.required import require_features
 from dynaprop.pipeline.workspace import DEFAULT_RECIPE, Workspace

@@ -18,8 +18,9 @@ from dynaprop.pipeline.extract.of_workspace import open_extraction
 from dynaprop.pipeline.extract.plan import shards_to_do
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.progress import reading_again
-from dynaprop.pipeline.store.feature_store import FeatureStore, find_strays, remove_damaged_metadata, remove_strays
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import cached_key, locate_backbone, open_store, store_path
+from dynaprop.pipeline.store.repair import find_strays, remove_damaged_metadata, remove_strays
 from dynaprop.pipeline.store.verify import verify_key
 from dynaprop.pipeline.video.identity import FileIdentity
 from dynaprop.pipeline.workspace import Workspace

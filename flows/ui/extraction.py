@@ -21,8 +21,9 @@ from prefect.settings import PREFECT_API_URL
 
 from dynaprop.flows.server.own_server import can_be_looked_at
 from dynaprop.flows.terminal.progress import clock, per_second
-from dynaprop.pipeline.extract.dataset import ExtractionPlan, ExtractionSummary
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.plan import ExtractionPlan
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.printable import printable
 from dynaprop.pipeline.progress import Steps
 from dynaprop.pipeline.store.manifest import ABSENT

@@ -21,7 +21,7 @@ from dynaprop.pipeline.annotations import Annotations, require_labels
 from dynaprop.pipeline.annotations.label_notes import label_notes
 from dynaprop.pipeline.annotations.splits import Split, splits_of
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
 from dynaprop.pipeline.extract.required import require_features

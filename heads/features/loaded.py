@@ -11,7 +11,7 @@ import torch
 
 from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.io.paths import side_by_side
+from dynaprop.pipeline.io.side_by_side import side_by_side
 from dynaprop.pipeline.store.checksum import has_checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import USABLE

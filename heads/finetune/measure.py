@@ -12,7 +12,7 @@ from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.rows import Asked, Measured
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.annotations.splits import Split
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract.account import tell_summary
 from dynaprop.pipeline.extract.of_workspace import open_extraction

@@ -30,7 +30,7 @@ from dynaprop.pipeline.annotations import Annotations, Video, require_labels
 from dynaprop.pipeline.annotations.label_notes import label_notes
 from dynaprop.pipeline.annotations.splits import Split, given_or_stratified
 from dynaprop.pipeline.backbones.timm_networks import check_backbones
-from dynaprop.pipeline.catalog.datasets import FinetuneSpec
+from dynaprop.pipeline.catalog.recipes import FinetuneSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError

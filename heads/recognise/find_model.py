@@ -18,7 +18,8 @@ from dynaprop.heads.runs.names import OnNote, ignore, named_run
 from dynaprop.pipeline.backbones.feature_key import FeatureKey, feature_key
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame, load_network
 from dynaprop.pipeline.backbones.weights import Weights
-from dynaprop.pipeline.catalog.parser import Catalog, load_catalog
+from dynaprop.pipeline.catalog.catalog import Catalog
+from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.errors import DynapropError, UsageError, did_you_mean
 from dynaprop.pipeline.io.paths import StoragePath, matching, storage_path
 from dynaprop.pipeline.io.sealed import read_record

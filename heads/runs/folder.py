@@ -40,8 +40,9 @@ from dynaprop.heads.runs.rows import (
 from dynaprop.heads.runs.unit_folder import DamagedUnit, UnitFolder, finished_units, remove_forgotten, write_unit
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.io.leftovers import remove_leftovers
-from dynaprop.pipeline.io.paths import StoragePath, matching, side_by_side
+from dynaprop.pipeline.io.paths import StoragePath, matching
 from dynaprop.pipeline.io.sealed import publish_record, read_notes, read_record, read_sealed, write_record
+from dynaprop.pipeline.io.side_by_side import side_by_side
 from dynaprop.pipeline.io.update import update_file
 
 

@@ -5,8 +5,8 @@ from contextlib import suppress
 from difflib import get_close_matches
 
 from dynaprop.heads.runs.folder import RunFolder, read_settings
+from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.catalog.parser import Catalog
 from dynaprop.pipeline.copies.table import locate_copies
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
 from dynaprop.pipeline.io.paths import StoragePath, storage_path

@@ -7,8 +7,8 @@ from pathlib import Path
 from dynaprop.pipeline.annotations.listing import Row
 from dynaprop.pipeline.annotations.types import Annotations
 from dynaprop.pipeline.annotations.video_files import is_file
-from dynaprop.pipeline.catalog.fields import is_folder
 from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.io.paths import is_folder
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _LOOKED_AT = 8  # folders: what is wrong is wrong with all

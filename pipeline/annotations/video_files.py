@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dynaprop.pipeline.annotations.passed_over import describe_passed, is_passed_folder, is_video_name, passed_kind
-from dynaprop.pipeline.catalog.fields import is_folder
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale
+from dynaprop.pipeline.io.paths import is_folder
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 

@@ -12,7 +12,8 @@ from urllib.parse import urlparse
 from dynaprop.pipeline.backbones.weights_file import WEIGHT_SUFFIXES, is_weights_file
 from dynaprop.pipeline.errors import DynapropError, UsageError, did_you_mean
 from dynaprop.pipeline.io.atomic import published, writing
-from dynaprop.pipeline.io.paths import ObjectPath, storage_path
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.paths import storage_path
 from dynaprop.pipeline.video.identity import Stamp, file_stamp
 
 _IN_PACKAGES = (".safetensors", ".pth", ".pt")  # a .bin may be anything there

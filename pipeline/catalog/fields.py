@@ -41,14 +41,6 @@ def expand_variables(text: str) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False too where looking fails (above it, a folder that is closed to us)."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def _expanded_path(value: Any) -> Any:
     if not isinstance(value, str):
         return value  # for pydantic to judge

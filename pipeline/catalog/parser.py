@@ -4,149 +4,28 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from dynaprop.pipeline.catalog.datasets import (
-    INLINE,
-    BackboneSpec,
-    ClusterSpec,
-    DatasetSpec,
-    Entry,
-    RecipeSpec,
-    SweepSpec,
-)
-from dynaprop.pipeline.catalog.fields import is_folder
-from dynaprop.pipeline.catalog.formats import GroupFile
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.catalog import Catalog
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
+from dynaprop.pipeline.catalog.entry import Entry
+from dynaprop.pipeline.catalog.messages import explain, one_line, short
+from dynaprop.pipeline.catalog.recipes import RecipeSpec
+from dynaprop.pipeline.catalog.sweeps import SweepSpec
 from dynaprop.pipeline.errors import UsageError, did_you_mean
-
-__all__ = [
-    "BackboneSpec",
-    "Catalog",
-    "ClusterSpec",
-    "DatasetSpec",
-    "RecipeSpec",
-    "SweepSpec",
-    "find_catalog",
-    "folder_dataset",
-    "load_catalog",
-]
 
 E = TypeVar("E", bound=Entry)
 
-_COPIES = re.compile(r"(?P<original>.+):(?P<short_side>[1-9][0-9]{0,3})p", re.DOTALL)
 _MOST_NODES = 100_000  # of the document, aliases written out
-GROUPS = "groups.csv"
-"""In a folder of videos without an entry: the group of each video."""
 
 _SECTIONS = ("datasets", "backbones", "recipes", "sweeps", "clusters")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Catalog:
-    """The entries of one catalog file by name."""
-
-    path: Path
-    datasets: Mapping[str, DatasetSpec]
-    backbones: Mapping[str, BackboneSpec]
-    recipes: Mapping[str, RecipeSpec]
-    sweeps: Mapping[str, SweepSpec]
-    clusters: Mapping[str, ClusterSpec]
-
-    def dataset(self, name: str) -> DatasetSpec:
-        """Raises UsageError if there is none of this name, as the other look-ups do."""
-        return _look_up(self.path, "dataset", self.datasets, name)
-
-    def backbone(self, name: str) -> BackboneSpec:
-        return _look_up(self.path, "backbone", self.backbones, name)
-
-    def recipe(self, name: str) -> RecipeSpec:
-        return _look_up(self.path, "recipe", self.recipes, name)
-
-    def sweep(self, name: str) -> SweepSpec:
-        return _look_up(self.path, "sweep", self.sweeps, name)
-
-    def cluster(self, name: str) -> ClusterSpec:
-        """``inline`` is there without an entry, too."""
-        if name == INLINE:
-            return ClusterSpec(name=INLINE)
-        spec = _look_up(self.path, "cluster", self.clusters, name)
-        spec.scheduler()  # refused before the work begins
-        return spec
-
-    def sweeps_of(self, name: str) -> tuple[SweepSpec, ...]:
-        """The sweep of this name, or those that it includes."""
-        sweep = self.sweep(name)
-        return tuple(self.sweeps[included] for included in sweep.include) or (sweep,)
-
-    def dataset_or_folder(self, name_or_path: str | Path) -> DatasetSpec:
-        """Return the entry of this name or at this root, else a spec for the folder of videos there.
-
-        A name wins over a folder of the same name; ``./name`` is always the folder. Either one followed by ``:256p``
-        stands for its transcoded copies of short side 256: a dataset of its own, named ``name.256p``, with its own
-        store and results, so that features of copies and of originals never mix. Its ``root`` here is still that of the
-        labels; ``dynaprop.pipeline.copies.table`` knows where the copies are.
-
-        Raises:
-            UsageError: neither an entry nor a folder.
-        """
-        name = str(name_or_path)
-        if (spec := self._find(name)) is not None:
-            return spec
-        if (copies := _COPIES.fullmatch(name)) is not None:
-            name = copies["original"]
-            if (spec := self._find(name)) is not None:
-                return self._copies(spec, int(copies["short_side"]))
-        what = "a file, not a folder" if os.access(Path(name), os.F_OK) else "no folder"
-        raise UsageError(
-            f"{name!r}: {what}, and no dataset of {self.path} has this name{did_you_mean(name, list(self.datasets))}"
-        )
-
-    def copies_named(self, name: str) -> DatasetSpec | None:
-        """The transcoded copies of an entry that have this name as a dataset (``weizmann.256p``); None if none have."""
-        original, _, side = name.rpartition(".")
-        copies = _COPIES.fullmatch(f"{original}:{side}")
-        if copies is None or name in self.datasets or original not in self.datasets:
-            return None
-        return self.datasets[original].copies(int(copies["short_side"]))
-
-    def _find(self, name: str) -> DatasetSpec | None:
-        if name in self.datasets:
-            return self.datasets[name]
-        path = Path(name)
-        if not name or not is_folder(path):
-            return None
-        root = os.path.realpath(path)
-        at_root = (spec for spec in self.datasets.values() if os.path.realpath(spec.root) == root)
-        return next(at_root, None) or folder_dataset(path)
-
-    def _copies(self, spec: DatasetSpec, short_side: int) -> DatasetSpec:
-        copies = spec.copies(short_side)
-        taken = {name.casefold() for name in self.datasets}
-        if copies.name.casefold() in taken:
-            raise UsageError(
-                f"{self.path}: dataset {copies.name!r} has the name that the copies of {spec.name!r} would have; "
-                "rename one of the two"
-            )
-        return copies
-
-
-def folder_dataset(path: Path) -> DatasetSpec:
-    """Return a spec for any folder of videos by class; its name differs from that of every other folder.
-
-    A ``groups.csv`` in it names the groups, without being asked for: it would be forgotten with one command of several.
-    """
-    root = path.resolve()
-    slug = re.sub(r"[^a-z0-9]+", "-", root.name.lower())[:40].strip("-") or "folder"
-    groups = GroupFile(file=Path(GROUPS)) if os.path.lexists(root / GROUPS) else None
-    return DatasetSpec(name=f"{slug}-{sha256(os.fsencode(root)).hexdigest()[:8]}", root=root, groups=groups)
 
 
 def find_catalog(path: Path | None = None) -> Path:
@@ -178,7 +57,7 @@ def load_catalog(path: Path | None = None) -> Catalog:
     for section in document:
         if section not in _SECTIONS:
             hint = did_you_mean(section, list(_SECTIONS)) if isinstance(section, str) else ""
-            raise UsageError(f"{file}: unknown section {_short(section)}{hint}")
+            raise UsageError(f"{file}: unknown section {short(section)}{hint}")
     catalog = Catalog(
         path=file,
         datasets=_entries(file, document, "datasets", DatasetSpec),
@@ -238,14 +117,12 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = ", ".join(filter(None, (error.context, error.problem)))
-        raise UsageError(f"{file}{line}: {_one_line(problem)}") from None
+        raise UsageError(f"{file}{line}: {one_line(problem)}") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML's own constructors raise these for values such as the date 2020-99-99 or `!!int ''`.
-        raise UsageError(f"{file}: not YAML ({_one_line(error)})") from None
+        raise UsageError(f"{file}: not YAML ({one_line(error)})") from None
     if not isinstance(document, dict):
-        raise UsageError(
-            f"{file}: should be a mapping with the sections {', '.join(_SECTIONS)}, not {_short(document)}"
-        )
+        raise UsageError(f"{file}: should be a mapping with the sections {', '.join(_SECTIONS)}, not {short(document)}")
     return document
 
 
@@ -271,7 +148,7 @@ def _entries(file: Path, document: dict[Any, Any], section: str, kind: type[E]) 
     if entries is None:
         return MappingProxyType({})
     if not isinstance(entries, dict):
-        raise UsageError(f"{file}: section {section!r} should be a mapping of names to entries, not {_short(entries)}")
+        raise UsageError(f"{file}: section {section!r} should be a mapping of names to entries, not {short(entries)}")
     seen: dict[str, str] = {}
     for name in entries:
         if isinstance(name, str) and (other := seen.setdefault(name.casefold(), name)) != name:
@@ -283,9 +160,9 @@ def _entries(file: Path, document: dict[Any, Any], section: str, kind: type[E]) 
 
 
 def _entry(file: Path, name: Any, entry: Any, kind: type[E]) -> E:
-    where = f"{file}: {kind.noun} {_short(name)}"
+    where = f"{file}: {kind.noun} {short(name)}"
     if not isinstance(entry, dict):
-        raise UsageError(f"{where}: should be a mapping of keys, not {_short(entry)}")
+        raise UsageError(f"{where}: should be a mapping of keys, not {short(entry)}")
     for key in sorted(kind.given_by_parser & entry.keys()):
         why = (
             "the target NAME:256p stands for copies" if key == "short_side" else "an entry is named by where it stands"
@@ -294,71 +171,10 @@ def _entry(file: Path, name: Any, entry: Any, kind: type[E]) -> E:
     try:
         return kind.model_validate({**entry, "name": name, "source": str(file)})
     except ValidationError as error:
-        raise UsageError(f"{where}{_explain(error.errors()[0])}") from None
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "tuple_type": "a list",
-    "model_type": "a mapping of keys",
-    "model_attributes_type": "a mapping of keys",
-    "path_type": "a path",
-    "is_instance_of": "a path",
-}
-
-
-def _explain(error: ErrorDetails) -> str:
-    """Return ``, key 'k': what is wrong``, for the first problem that pydantic found in an entry."""
-    kind, value, context = error["type"], error["input"], error.get("ctx", {})
-    place = list(error["loc"])
-    if len(place) > 1 and place[0] == "annotations":
-        del place[1]  # pydantic names the format there, which is no key
-    if kind == "missing" and isinstance(place[-1], str):
-        missing = place.pop()
-        problem = f"needs the key {missing!r}"
-    elif kind in ("missing", "too_long", "too_short"):
-        place = place[:-1] if kind == "missing" else place
-        problem = f"has the wrong number of values: {_short(value)}"
-    elif kind == "union_tag_not_found":
-        problem = "needs the key 'format'"
-    elif kind == "union_tag_invalid":
-        known = re.findall(r"'([^']*)'", context["expected_tags"])
-        problem = f"unknown format {context['tag']!r}{did_you_mean(context['tag'], known)}"
-    elif kind == "literal_error":
-        hint = did_you_mean(value, re.findall(r"'([^']*)'", context["expected"])) if isinstance(value, str) else ""
-        problem = f"should be {context['expected']}, not {_short(value)}{hint if 'mean' in hint else ''}"
-    elif kind == "refused":
-        problem = error["msg"]
-    elif kind in _EXPECTED:
-        problem = f"should be {_EXPECTED[kind]}, not {_short(value)}"
-    else:
-        problem = f"{error['msg'].replace('Input should', 'should')}, not {_short(value)}"
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    return _one_line(f", key {path!r}: {problem}" if path else f": {problem}")
-
-
-def _look_up(file: Path, noun: str, entries: Mapping[str, E], name: str) -> E:
-    if name not in entries:
-        raise UsageError(f"{file}: no {noun} {name!r}{did_you_mean(name, list(entries))}")
-    return entries[name]
+        raise UsageError(f"{where}{explain(error.errors()[0])}") from None
 
 
 def _existing(file: Path, remedy: str) -> Path:
     if not file.is_file():
         raise UsageError(f"{file}: no such catalog; {remedy}")
     return file
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def _short(value: object) -> str:
-    try:
-        text = "nothing" if value is None else repr(value)
-    except ValueError:  # Python writes no decimal number of more than 4300 digits
-        text = "a huge number"
-    return text if len(text) <= 60 else f"{text[:57]}..."

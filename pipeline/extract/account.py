@@ -2,8 +2,9 @@
 
 from dynaprop.pipeline.annotations.label_notes import expected_notes
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
-from dynaprop.pipeline.extract.plan import Changes
+from dynaprop.pipeline.extract.changes import Changes
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.progress import Reporter
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dynaprop.pipeline.annotations import Video
-from dynaprop.pipeline.store.manifest import ABSENT, Manifest, frame_folder, identity_of, pictures_of
+from dynaprop.pipeline.store.manifest import ABSENT, Manifest
+from dynaprop.pipeline.store.recorded import frame_folder, identity_of, pictures_of
 from dynaprop.pipeline.video.identity import (
     UNKNOWN,
     FileIdentity,

@@ -1,83 +1,38 @@
 """One dataset's extraction from beginning to end: plan, shards, and what came of it."""
 
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.arrays import gone_arrays, make_arrays
+from dynaprop.pipeline.extract.changes import Changes, compare
+from dynaprop.pipeline.extract.estimate import estimate_seconds
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.outdated import cached_decoders, count_moved
-from dynaprop.pipeline.extract.plan import Changes, apply_changes, compare, failed_videos, partial_videos, shards_to_do
+from dynaprop.pipeline.extract.plan import ExtractionPlan, plan_of, require_room, shards_to_do
 from dynaprop.pipeline.extract.remote import RemoteExtraction
-from dynaprop.pipeline.extract.shard import Extractor, ShardResult, array_attributes
+from dynaprop.pipeline.extract.shard import Extractor
+from dynaprop.pipeline.extract.summary import ExtractionSummary, failed_videos, published, summarise
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import StoragePath
-from dynaprop.pipeline.store.feature_store import FeatureStore, find_strays, remove_strays
-from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
-from dynaprop.pipeline.video.container import VideoError
+from dynaprop.pipeline.store.repair import find_strays, remove_strays
 from dynaprop.pipeline.video.decoders import require_decoder
 from dynaprop.pipeline.video.earlier_rules import READING_RULES
 from dynaprop.pipeline.video.identity import FileIdentity, Hashing
-
-_DISK_RESERVE = 64 * 2**20  # bytes left free for ledgers, manifest and everybody else
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """What an extraction has to do."""
-
-    manifest: Manifest
-    videos: int
-    """Videos on disk; absent ones are not counted."""
-    clips: int
-    """Clips of all videos."""
-    shards: dict[int, tuple[str, ...]]
-    """Shards that are not done, with the names of the feature keys that they lack."""
-    clips_to_do: int
-    bytes_to_write: int
-    reread: int = 0
-    """Videos that an earlier version cached other frames of than are read today."""
-
-    def videos_of(self, shard: int) -> int:
-        """Videos of a shard."""
-        return len(self.manifest.shard(shard))
-
-    def clips_of(self, shard: int) -> int:
-        """Clips of a shard's videos."""
-        return int(self.manifest.shard(shard)["n_clips"].sum())
-
-
-@dataclass(frozen=True)
-class ExtractionSummary:
-    """What an extraction left in the store."""
-
-    videos: int
-    """Videos on disk; absent ones are not counted."""
-    usable: int
-    failed: dict[str, VideoError]
-    partial: dict[str, VideoError]
-    """Usable videos of which something is missing, and what."""
-    absent: tuple[str, ...]
-    """Ids of the videos that the dataset lists and the disk lacks."""
-    decoded: int
-    """Videos that this run decoded, failed ones included."""
-    forwarded: int
-    """Frames that went through a backbone in this run, all branches together."""
-    keys: dict[str, str]
-    """Name of the feature key by backbone."""
-    store: StoragePath
 
 
 class Extraction:
@@ -193,6 +148,10 @@ class Extraction:
         """Name of the feature key by backbone."""
         return {name: key.name for name, (key, _) in self.backbones.items()}
 
+    @property
+    def _keys(self) -> list[FeatureKey]:
+        return [key for key, _ in self.backbones.values()]
+
     def learn(self, identities: Mapping[str, FileIdentity]) -> None:
         """Note what the files of some videos are, by id, of which an earlier version noted less."""
         manifest = self.store.manifest()
@@ -204,8 +163,8 @@ class Extraction:
 
     def restore_arrays(self) -> list[str]:
         """Describe anew the arrays that are gone while their ledgers are not; returns the names of their keys."""
-        gone = self._gone_arrays()
-        self._describe(gone)
+        gone = gone_arrays(self.store, self._keys)
+        make_arrays(self.store, gone, check=self.check_lock)
         return [key.name for key in gone]
 
     def changes(
@@ -245,7 +204,7 @@ class Extraction:
             DynapropError: the disk has too little room for the features, an array is gone or damaged, or a backbone's
                 weights cannot be used.
         """
-        if gone := self._gone_arrays():
+        if gone := gone_arrays(self.store, self._keys):
             raise DynapropError(
                 f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
             )
@@ -276,32 +235,15 @@ class Extraction:
         shards = dict(sorted(shards.items()))
         if not changes.n_probes:
             self._check_backbones(set().union(*shards.values()))
-        plan = ExtractionPlan(
-            manifest=manifest,
-            videos=len(manifest.current()) - len(manifest.absent()),
-            clips=int(manifest.current()["n_clips"].sum()),
-            shards=shards,
-            clips_to_do=int(sum(manifest.shard(shard)["n_clips"].sum() for shard in shards)),
-            bytes_to_write=self._bytes_to_write(shards, manifest),
-            reread=count_moved(changes.outdated, before, manifest) if changes.outdated else 0,
-        )
+        reread = count_moved(changes.outdated, before, manifest) if changes.outdated else 0
+        plan = plan_of(self.store, manifest, shards, self._keys, reread=reread)
         if save:
-            self._check_room(plan.bytes_to_write)
+            require_room(self.store.root, plan.bytes_to_write)
         return plan
 
     def estimate_seconds(self, plan: ExtractionPlan) -> float:
         """Measure decoding on a few videos and each backbone on two batches, and scale to the plan."""
-        if not plan.shards:
-            return 0.0
-        extractor = self._open_extractor()
-        shard_clips = {shard: plan.clips_of(shard) for shard in plan.shards}
-        seconds = 0.0
-        for key in {key for missing in plan.shards.values() for key in missing}:
-            clips = sum(shard_clips[shard] for shard, missing in plan.shards.items() if key in missing)
-            seconds += clips * extractor.seconds_per_frame(key)
-        table = plan.manifest.current()
-        sample = table[table["shard"].isin(list(plan.shards))].head(2 * self.pool.workers)
-        return seconds + plan.clips_to_do * extractor.decode_seconds_per_clip(sample)
+        return estimate_seconds(self._open_extractor(), plan) if plan.shards else 0.0
 
     def extract_shard(
         self, shard: int, *, then: int | None = None, on_clips: Callable[[int], None] | None = None
@@ -326,22 +268,7 @@ class Extraction:
 
     def published(self, shard: int) -> ShardResult:
         """What the ledgers say of a shard that somebody has extracted whose own answer was lost."""
-        frames, failed, partial = 0, dict[str, VideoError](), dict[str, VideoError]()
-        for key in self.key_names.values():
-            rows = self.store.ledger(key).read_shard(shard)
-            frames += int(rows.loc[rows["status"] != "failed", "n_clips"].sum())
-            for status, errors in (("failed", failed), ("partial", partial)):
-                for row in rows[rows["status"] == status].itertuples():
-                    errors[row.video_id] = VideoError(row.error_kind, row.error_detail)
-        videos = self.store.manifest().shard(shard)
-        return ShardResult(
-            shard,
-            videos=len(videos),
-            clips=int(videos["n_clips"].sum()),
-            frames=frames,
-            failed=failed,
-            partial={video: lack for video, lack in partial.items() if video not in failed},
-        )
+        return published(self.store, list(self.key_names.values()), shard)
 
     def remove_strays(self) -> None:
         """Delete temporary files of workers that were lost; only when no other one works."""
@@ -358,7 +285,7 @@ class Extraction:
         """
         if self._lock is None:
             raise RuntimeError("a dry run does not write")
-        self._describe([key for key, _ in self.backbones.values()])
+        make_arrays(self.store, self._keys, check=self.check_lock)
         return RemoteExtraction(
             store=str(self.store.root),
             root=str(self.dataset.root),
@@ -390,22 +317,7 @@ class Extraction:
 
     def summary(self) -> ExtractionSummary:
         """What is in the store now, and what this run did for it."""
-        keys = self.key_names
-        failed = failed_videos(self.store, list(keys.values()))
-        manifest = self.store.manifest()
-        absent = tuple(manifest.absent()["video_id"])
-        videos = len(manifest.current()) - len(absent)
-        return ExtractionSummary(
-            videos=videos,
-            usable=videos - len(failed),
-            failed=failed,
-            partial=partial_videos(self.store, list(keys.values())),
-            absent=absent,
-            decoded=sum(result.videos for result in self._results),
-            forwarded=sum(result.frames for result in self._results),
-            keys=keys,
-            store=self.store.root,
-        )
+        return summarise(self.store, self.key_names, self._results)
 
     def _close_pool(self) -> None:
         if self._pool is not None:
@@ -430,28 +342,6 @@ class Extraction:
             )
         return self._extractor
 
-    def _describe(self, keys: Iterable[FeatureKey]) -> None:
-        """Create or grow the arrays of keys."""
-        for key in keys:
-            self.check_lock()
-            self.store.ensure_array(
-                key,
-                channels=_channels(key),
-                n_shards=self.store.manifest().n_shards,
-                attributes=array_attributes(key),
-            )
-
-    def _gone_arrays(self) -> list[FeatureKey]:
-        """Keys that have ledgers and no array; raises where one is damaged."""
-        there = self.store.keys()
-        keys = [key for key, _ in self.backbones.values()]
-        return [key for key in keys if key.name not in there and self.store.ledger(key.name).published()]
-
-    def _bytes_to_write(self, shards: dict[int, tuple[str, ...]], manifest: Manifest) -> int:
-        missing_keys = set().union(*shards.values())
-        width = {key.name: _channels(key) for key, _ in self.backbones.values() if key.name in missing_keys}
-        return sum(self.store.shard_rows * width[key] * 2 for missing in shards.values() for key in missing)
-
     def _check_backbones(self, keys: Collection[str]) -> None:
         """Make sure that the backbones of these keys can be built, before the work begins that is for them."""
         if keys:
@@ -460,19 +350,3 @@ class Extraction:
             )
 
             check_backbones([one for one in self.backbones.values() if one[0].name in keys])
-
-    def _check_room(self, needed: int) -> None:
-        if not isinstance(self.store.root, Path):
-            return  # an object store does not say
-        free = shutil.disk_usage(self.store.root).free
-        if needed + _DISK_RESERVE > free:
-            raise DynapropError(
-                f"{self.store.root}: the features need {needed / 2**30:.2f} GiB and only {free / 2**30:.2f} GiB are "
-                "free; make room or set DYNAPROP_HOME to a larger disk"
-            )
-
-
-def _channels(key: FeatureKey) -> int:
-    from dynaprop.pipeline.backbones.timm_networks import channels  # takes seconds, and what is cached needs no network
-
-    return channels(key.model, key.size)

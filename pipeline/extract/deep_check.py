@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.extract.plan import compare
+from dynaprop.pipeline.extract.changes import compare
 from dynaprop.pipeline.store.feature_store import FeatureStore
-from dynaprop.pipeline.store.manifest import Manifest, identity_of
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.recorded import identity_of
 from dynaprop.pipeline.video.identity import FileIdentity
 
 MIN_COSINE = 0.999  # other machines, thread counts and neighbours in a batch give other last bits, and not more

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,36 +15,17 @@ from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.backbones.weights import Weights
 from dynaprop.pipeline.decoding.pool import DecodedVideo, DecodeOutcome, DecodePool
 from dynaprop.pipeline.errors import InfrastructureError
+from dynaprop.pipeline.extract.arrays import array_attributes
 from dynaprop.pipeline.extract.batches import ShardFeatures
+from dynaprop.pipeline.extract.outcomes import ShardResult, errors_of, failure, ledger_row
 from dynaprop.pipeline.store.checksum import checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import LedgerRow
-from dynaprop.pipeline.store.manifest import decoder_of, frame_folder, recorded, stream_and_size
+from dynaprop.pipeline.store.recorded import decoder_of, frame_request, recorded
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest
-from dynaprop.pipeline.video.probe import share_there
 
 if TYPE_CHECKING:
     from dynaprop.pipeline.backbones.backbone import FrameBackbone  # imports torch, which what is cached does not need
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What one shard took."""
-
-    shard: int
-    videos: int = 0
-    """Videos decoded; 0 when the shard was already published."""
-    clips: int = 0
-    """Clips that went through at least one backbone."""
-    frames: int = 0
-    """Frames that went through a backbone, all branches together."""
-    failed: Mapping[str, VideoError] = field(default_factory=dict)
-    """Videos that cannot be used, by id."""
-    partial: Mapping[str, VideoError] = field(default_factory=dict)
-    """Usable videos of which something is missing, and what."""
-    seconds: float = 0.0
-    """From the first frame that was waited for to the last ledger."""
 
 
 class Extractor:
@@ -91,11 +71,11 @@ class Extractor:
         self.pool = pool
         self.batch_size = batch_size
         self.min_share = min_share
-        self._decoder = decoder
+        self.decoder = decoder
         self._videos_of = videos_of
         self._n_shards = n_shards
         self._weights = {key.name: weights for key, weights in backbones}
-        self._root = root
+        self.root = root
         self._check = check
         self._device = device
         self._on_note = on_note
@@ -158,29 +138,10 @@ class Extractor:
             videos=len(records),
             clips=sum(record["n_clips"] for record in records),
             frames=sum(branch.forwarded for branch in branches),
-            failed=(failed := _errors(rows, "failed")),
-            partial={video: lack for video, lack in _errors(rows, "partial").items() if video not in failed},
+            failed=(failed := errors_of(rows, "failed")),
+            partial={video: lack for video, lack in errors_of(rows, "partial").items() if video not in failed},
             seconds=time.monotonic() - began,
         )
-
-    def seconds_per_frame(self, key: str) -> float:
-        """Measured time of one frame through the backbone of a key: the second of two batches."""
-        backbone = self._backbone(next(candidate for candidate in self.keys if candidate.name == key))
-        frames = np.zeros((self.batch_size, backbone.key.size, backbone.key.size, 3), np.uint8)
-        backbone.features(frames)
-        began = time.perf_counter()
-        backbone.features(frames)
-        return (time.perf_counter() - began) / self.batch_size
-
-    def decode_seconds_per_clip(self, videos: pd.DataFrame) -> float:
-        """Measured time of decoding one clip with all children at work, on rows of a manifest."""
-        records = videos.to_dict("records")
-        sizes = sorted({key.size for key in self.keys})
-        began = time.perf_counter()
-        requests = [frame_request(record, self._root) for record in records]
-        for stream in self.pool.decode(requests, sizes, [decoder_of(record, self._decoder) for record in records]):
-            deque(stream, maxlen=0)
-        return (time.perf_counter() - began) / max(1, sum(record["n_clips"] for record in records))
 
     def _begin(self, shard: int) -> "_ShardInWork | None":
         """Let the decode children begin with a shard; None where nothing is to be done."""
@@ -190,11 +151,11 @@ class Extractor:
             return None
         self._check()
         sizes = sorted({key.size for key in keys})
-        requests = [frame_request(record, self._root) for record in records]
-        streams = self.pool.decode(requests, sizes, [decoder_of(record, self._decoder) for record in records])
+        requests = [frame_request(record, self.root) for record in records]
+        streams = self.pool.decode(requests, sizes, [decoder_of(record, self.decoder) for record in records])
         return _ShardInWork(shard, keys, sizes, records, chain([next(streams)], streams))  # they begin with the first
 
-    def _backbone(self, key: FeatureKey) -> "FrameBackbone":
+    def backbone(self, key: FeatureKey) -> "FrameBackbone":
         from dynaprop.pipeline.backbones.backbone import FrameBackbone
 
         if key.name not in self._loaded:
@@ -204,7 +165,7 @@ class Extractor:
         return self._loaded[key.name]
 
     def _branch(self, key: FeatureKey) -> ShardFeatures:
-        backbone = self._backbone(key)
+        backbone = self.backbone(key)
         if key.name not in self._described:  # for all shards at once
             self.store.ensure_array(
                 key,
@@ -229,7 +190,7 @@ class Extractor:
         for record, outcome in zip(records, outcomes, strict=True):
             features = branch.features[record["row"] - first_row :][: record["n_clips"]]
             there = np.setdiff1d(np.arange(record["n_clips"]), outcome.missing)
-            error = self._failure(record, outcome)
+            error = failure(record, outcome, min_share=self.min_share)
             if error is None and not np.isfinite(features[there]).all():
                 error = VideoError("not_finite", "a feature is not a finite half-precision number")
             if error is not None:
@@ -237,7 +198,7 @@ class Extractor:
             else:
                 features[: len(there)] = features[there]
                 features[len(there) :] = np.nan
-            rows.append(_ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
+            rows.append(ledger_row(record, outcome, there, error, None if error else checksum(features[: len(there)])))
         key = branch.backbone.key.name
         ledger = self.store.ledger(key)
         self._check()
@@ -253,24 +214,18 @@ class Extractor:
 
     def _require_videos(self, records: list[dict[Any, Any]]) -> None:
         """Refuse to call all videos of a shard failed where it is their disk that has gone."""
-        if not any(Path(self._root, record["path"]).exists() for record in records):
+        if not any(Path(self.root, record["path"]).exists() for record in records):
             raise InfrastructureError(
-                f"{self._root} on {socket.gethostname()}: none of a shard's {len(records)} videos is there any more; "
+                f"{self.root} on {socket.gethostname()}: none of a shard's {len(records)} videos is there any more; "
                 "is their disk still mounted?"
             )
 
     def _of_the_same_file(self, record: dict[Any, Any], outcome: DecodeOutcome) -> DecodeOutcome:
         """The outcome, or ``changed``: what was decoded need not be what was probed, perhaps days before."""
-        source, known = recorded(record, self._root)
+        source, known = recorded(record, self.root)
         if source.is_still(known):
             return outcome
         return replace(outcome, error=VideoError("changed", "since it was probed; the next extraction looks again"))
-
-    def _failure(self, record: dict[Any, Any], outcome: DecodeOutcome) -> VideoError | None:
-        """What makes a video unusable: an error, or that too little of it is there."""
-        if outcome.error or _share(record, outcome) >= self.min_share:
-            return outcome.error
-        return VideoError("missing_frames", f"{_what_is_missing(record, outcome)}; min_share is {self.min_share:g}")
 
 
 @dataclass(frozen=True)
@@ -286,80 +241,3 @@ class _ShardInWork:
     """Its videos, rows of the manifest."""
     streams: Iterator[DecodedVideo]
     """Their frames."""
-
-
-def frame_request(record: Mapping[Any, Any], root: str | Path) -> FrameRequest:
-    """The frames of all clips of a manifest's row; paths are relative to the root."""
-    return FrameRequest(
-        path=str(Path(root, record["path"])),
-        frames=np.asarray(record["frames"]),
-        timestamps=np.asarray(record["timestamps"]),
-        start=record["start"],
-        estimated=record["estimated"],
-        folder=frame_folder(record),
-        **stream_and_size(record),
-    )
-
-
-def array_attributes(key: FeatureKey) -> dict[str, Any]:
-    """What the array of a key says about itself."""
-    from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
-
-    return {**asdict(key), "gmacs_per_frame": gmacs_per_frame(key.model, key.size)}
-
-
-def _errors(rows: Sequence[LedgerRow], status: str) -> dict[str, VideoError]:
-    found = (row for row in rows if row.status == status)
-    return {row.video_id: VideoError(str(row.error_kind), str(row.error_detail)) for row in found}
-
-
-def _share(record: dict[Any, Any], outcome: DecodeOutcome) -> float:
-    """The part of a video that is there."""
-    return share_there(record["share"], 1 - len(outcome.missing) / record["n_clips"], record["decoder"])
-
-
-def _what_is_missing(record: dict[Any, Any], outcome: DecodeOutcome) -> str:
-    parts = []
-    if outcome.missing:
-        seconds = record["timestamps"][outcome.missing[0]]
-        parts.append(f"{len(outcome.missing)} of {record['n_clips']} clips cannot be decoded, first at {seconds:.2f} s")
-    if record["share"] < 1 and record["decoder"] == "frames":
-        parts.append(record["note"])
-    elif record["share"] < 1:
-        parts.append(f"the file holds {record['share']:.1%} of the frames that it announces")
-    return "; ".join(parts)
-
-
-def _ledger_row(
-    record: dict[Any, Any], outcome: DecodeOutcome, there: np.ndarray, error: VideoError | None, digest: str | None
-) -> LedgerRow:
-    """One video's row; ``there`` are the clips that were decoded."""
-    if error:
-        status, kind, detail = "failed", error.kind, error.detail
-        there = np.arange(record["n_clips"])
-    elif lack := _what_is_missing(record, outcome):
-        status, kind, detail = "partial", "missing_frames", lack
-    else:
-        status, kind, detail = "ok", None, None
-    return LedgerRow(
-        video_id=record["video_id"],
-        size=record["size"],
-        mtime_ns=record["mtime_ns"],
-        content=record["content"],
-        status=status,
-        error_kind=kind,
-        error_detail=detail,
-        shard=record["shard"],
-        row=record["row"],
-        n_clips=len(there),
-        n_missing=record["n_clips"] - len(there),
-        timestamps=np.asarray(record["timestamps"])[there],
-        timestamps_source="estimated" if record["estimated"] else "measured",
-        checksum=digest,
-        decoder=outcome.decoder,
-        width=record["width"],
-        height=record["height"],
-        note=record["note"] or None,
-        attempts=outcome.attempts,
-        seconds=outcome.seconds,
-    )

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.store.manifest import Manifest, decoder_of, frame_folder, stream_and_size
+from dynaprop.pipeline.store.manifest import Manifest
+from dynaprop.pipeline.store.recorded import decoder_of, frame_folder, stream_and_size
 from dynaprop.pipeline.video.decoders import FrameRequest
 
 _QUALITY = 80  # of 100, JPEG

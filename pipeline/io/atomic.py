@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.io.leftovers import as_known, temporary_file
-from dynaprop.pipeline.io.paths import StoragePath, reaching
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.io.reaching import reaching
 
 _ROWS = 2**17  # of a parquet file's groups
 

@@ -7,7 +7,8 @@ November 2024; MinIO, Ceph and R2 have both, too).
 from collections.abc import Mapping
 from typing import Any
 
-from dynaprop.pipeline.io.paths import ObjectPath, error_code, reaching
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.reaching import error_code, reaching
 
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 LARGEST = 5 * 2**30 - 1  # bytes of a put, by S3's own rule; more has to come in parts, which know no condition

@@ -17,7 +17,8 @@ import time
 
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.io.conditional_put import put_if
-from dynaprop.pipeline.io.paths import ObjectPath, StoreUnavailable, reaching
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.reaching import StoreUnavailable, reaching
 
 _TRIES = 5
 _PAUSE = 2.0  # seconds, longer than two processes need to read a record and write theirs

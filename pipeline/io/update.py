@@ -21,7 +21,9 @@ from pathlib import Path
 
 from dynaprop.pipeline.io.atomic import published, writing
 from dynaprop.pipeline.io.conditional_put import LARGEST, put_if
-from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable, reaching
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.io.reaching import StoreUnavailable, reaching
 
 _TRIES = 100  # each that fails means that another process has succeeded
 _PAUSE = 0.05  # seconds

@@ -8,8 +8,6 @@
 The root is a folder, or a place in an object store; zarr reads and writes both.
 """
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +18,9 @@ from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.io.atomic import file_state, reading, remove_folder, sync, writing
 from dynaprop.pipeline.io.paths import StoragePath, matching
+from dynaprop.pipeline.store.layout import SCHEMA, open_array, open_group, other_version, rows_of_arrays, zarr_store
 from dynaprop.pipeline.store.ledger import Ledger
 from dynaprop.pipeline.store.manifest import Manifest
-
-SCHEMA = 1
-
-# What zarr raises for a zarr.json that it cannot read: its own errors are ValueErrors, others come from wrong types.
-_DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
 def list_stores(folder: StoragePath) -> list[StoragePath]:
@@ -57,18 +51,18 @@ class FeatureStore:
                 raise DynapropError(f"{root} is a file where a store should be; move it away")
             is_new = not read_only and not (self._path / "zarr.json").exists()
         if is_new:
-            rows = _rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
+            rows = rows_of_arrays(self._path) or shard_rows  # arrays whose group was lost are still good
             with writing(root):
                 if isinstance(root, Path):
                     root.mkdir(parents=True, exist_ok=True)
                 about = {"schema": SCHEMA, "grid": grid, "shard_rows": rows}
-                zarr.create_group(_zarr_store(self._path), attributes=about)
+                zarr.create_group(zarr_store(self._path), attributes=about)
                 sync(self._path / "zarr.json")
                 sync(self._path)
-        self.group, attributes = _open_group(self._path, read_only=read_only)
+        self.group, attributes = open_group(self._path, read_only=read_only)
         schema, found = attributes["schema"], attributes["grid"]
         if schema != SCHEMA:
-            raise _other_version(root, schema)
+            raise other_version(root, schema)
         if found != grid:
             raise DynapropError(f"{root}: a store of another kind ({found}; expected {grid}); move it away")
         self.shard_rows: int = attributes["shard_rows"]
@@ -79,7 +73,7 @@ class FeatureStore:
     @classmethod
     def existing(cls, root: StoragePath, *, read_only: bool = True) -> Self:
         """Open a store by its folder alone, by default to read it; raises as the constructor does."""
-        _, attributes = _open_group(root / "features.zarr", read_only=True)
+        _, attributes = open_group(root / "features.zarr", read_only=True)
         return cls(root, grid=attributes["grid"], shard_rows=attributes["shard_rows"], read_only=read_only)
 
     @property
@@ -247,121 +241,4 @@ class FeatureStore:
             return [path.parent.name for path in matching(self._path, "*/zarr.json")]
 
     def _array(self, key: str) -> zarr.Array:
-        return _open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)
-
-
-def find_strays(root: StoragePath) -> list[Path]:
-    """Temporary files in a store, which a killed process has left or a running one is writing; objects have none."""
-    return sorted(root.rglob("*.partial")) if isinstance(root, Path) else []
-
-
-def remove_strays(root: StoragePath) -> list[Path]:
-    """Delete what a killed process has left; only for who holds the store's lock."""
-    strays = find_strays(root)
-    with writing(root):
-        for path in strays:
-            path.unlink(missing_ok=True)
-    return strays
-
-
-def remove_damaged_metadata(root: StoragePath) -> list[StoragePath]:
-    """Delete each zarr.json of a store that cannot be read; only for who holds the lock.
-
-    Nothing is lost with them: the group is created anew with the rows of its arrays, and an array by ``ensure_array``,
-    around the chunks that are there.
-
-    Raises:
-        DynapropError: the store is another version's, whose descriptions only look damaged.
-    """
-    path = root / "features.zarr"
-    _refuse_other_versions(path)
-    damaged: list[StoragePath] = []
-    try:
-        shard_rows = _open_group(path, read_only=True)[1]["shard_rows"]
-        if _rows_of_arrays(path, witnesses=2) not in (None, shard_rows):
-            raise _damage(path / "zarr.json")  # one word against that of all arrays
-    except InfrastructureError:
-        raise
-    except DynapropError:
-        shard_rows = _rows_of_arrays(path)
-        damaged += [path / "zarr.json"] if (path / "zarr.json").exists() else []
-    for metadata in matching(path, "*/zarr.json"):
-        try:
-            _open_array(metadata.parent, shard_rows=shard_rows, read_only=True)
-        except InfrastructureError:
-            raise
-        except DynapropError:
-            damaged.append(metadata)
-    with writing(root):
-        for metadata in damaged:
-            metadata.unlink()
-    return damaged
-
-
-def _zarr_store(path: StoragePath) -> Any:
-    """A place as zarr takes it."""
-    return path if isinstance(path, Path) else path.zarr_store
-
-
-def _open_group(path: StoragePath, *, read_only: bool) -> tuple[zarr.Group, dict[str, Any]]:
-    """Open a store's group; its attributes have the right types."""
-    try:
-        with reading(path, *_DAMAGED):
-            group = zarr.open_group(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
-        attributes: dict[str, Any] = dict(group.attrs)
-        types = {name: type(attributes[name]) for name in ("schema", "grid", "shard_rows")}
-        if types != {"schema": int, "grid": dict, "shard_rows": int} or "dataset" not in attributes["grid"]:
-            raise ValueError("wrong types")
-        if attributes["shard_rows"] < 1:
-            raise ValueError("no rows")
-    except FileNotFoundError:
-        raise DynapropError(f"{path.parent}: there is no store") from None
-    except _DAMAGED:
-        raise _damage(path / "zarr.json") from None
-    return group, attributes
-
-
-def _open_array(path: StoragePath, *, shard_rows: int | None, read_only: bool) -> zarr.Array:
-    """Open the array of a key, made as ``ensure_array`` makes it."""
-    try:
-        with reading(path, *_DAMAGED):
-            array = zarr.open_array(_zarr_store(path), mode="r" if read_only else "r+", zarr_format=3)
-        channels = array.shape[1]
-        if (array.chunks, array.dtype) != ((shard_rows, channels), np.float16):
-            raise ValueError("another layout")
-        if array.metadata.dimension_names != ("row", f"channel_{channels}"):  # type: ignore[union-attr]
-            raise ValueError("another width")
-        if not {"model", "size", "precision"} <= set(array.attrs):
-            raise ValueError("no key")
-    except (*_DAMAGED, FileNotFoundError):
-        raise _damage(path / "zarr.json") from None
-    return array
-
-
-def _rows_of_arrays(path: StoragePath, *, witnesses: int = 1) -> int | None:
-    """Rows of a chunk that at least so many arrays of a group agree on; None where they differ or are fewer."""
-    rows = []
-    for metadata in path.glob("*/zarr.json"):
-        with contextlib.suppress(*_DAMAGED):
-            rows.append(int(json.loads(metadata.read_bytes())["chunk_grid"]["configuration"]["chunk_shape"][0]))
-    return rows[0] if len(rows) >= witnesses and len(set(rows)) == 1 else None
-
-
-def _refuse_other_versions(path: StoragePath) -> None:
-    """Raise where a group's zarr.json, whatever else it says, names another schema."""
-    with contextlib.suppress(*_DAMAGED, FileNotFoundError), reading(path, *_DAMAGED):
-        schema = json.loads((path / "zarr.json").read_bytes())["attributes"]["schema"]
-        if isinstance(schema, int) and schema != SCHEMA:
-            raise _other_version(path.parent, schema)
-
-
-def _other_version(root: StoragePath, schema: int) -> DynapropError:
-    age, advice = ("a newer", "update dynaprop, or ") if schema > SCHEMA else ("an older", "")
-    return DynapropError(
-        f"{root}: made by {age} dynaprop (schema {schema} of the store, this one knows {SCHEMA}); "
-        f"{advice}move the folder away"
-    )
-
-
-def _damage(path: StoragePath) -> DynapropError:
-    return DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`")
+        return open_array(self._path / key, shard_rows=self.shard_rows, read_only=self._read_only)

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.io.atomic import file_state, publish_parquet, read_parquet, reading, remove_folder, sync, writing
-from dynaprop.pipeline.io.paths import StoragePath, children, side_by_side
+from dynaprop.pipeline.io.paths import StoragePath, children
+from dynaprop.pipeline.io.side_by_side import side_by_side
 from dynaprop.pipeline.store.ledger_index import LedgerIndex, State
 
 OUTCOME = ("video_id", "shard", "row", "status", "error_kind", "error_detail")

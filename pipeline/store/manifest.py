@@ -8,7 +8,6 @@ lacks have an entry too, of the error kind ``absent``. Labels and splits live el
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -19,13 +18,14 @@ from dynaprop.pipeline.clips import ClipGrid
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.io.atomic import publish_parquet, read_parquet, writing
 from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.store.packing import NO_SHARD, pack
+from dynaprop.pipeline.store.recorded import IDENTITY
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.earlier_rules import READING_RULES
 from dynaprop.pipeline.video.frame_folder import FrameFolder
-from dynaprop.pipeline.video.identity import UNKNOWN, FileIdentity, Source
+from dynaprop.pipeline.video.identity import UNKNOWN, FileIdentity
 from dynaprop.pipeline.video.probe import Probe
 
-NO_SHARD = -1
 ABSENT = "absent"  # error kind
 
 # In Arrow's lists, as a million videos' arrays of their own would not fit into memory.
@@ -71,7 +71,6 @@ _ADDED = {
     **{"picture_template": None, "picture_first": None, "picture_fps": None, "picture_n_frames": None},
     "ctime_ns": UNKNOWN,
 }
-_IDENTITY = ("size", "mtime_ns", "content", "ctime_ns")
 _REFRESHED = ("width", "height", "codec", "container", "decoder", "stream", "note", "rules")
 
 
@@ -208,7 +207,7 @@ class Manifest:
         table = self.table.copy()
         current = self.current()["video_id"]
         places = current[current.isin(set(identities))]
-        for name in _IDENTITY:
+        for name in IDENTITY:
             values = [getattr(identities[video_id], name) for video_id in places]
             table.loc[places.index, name] = pd.Series(values, index=places.index, dtype=COLUMNS[name])
         return Manifest(table, shard_rows=self.shard_rows)
@@ -219,7 +218,7 @@ class Manifest:
         Of a folder it is that of the pictures that its clips show.
         """
         table = self.current()
-        columns = (table[name] for name in ("video_id", *_IDENTITY))
+        columns = (table[name] for name in ("video_id", *IDENTITY))
         found = {video: FileIdentity(*values) for video, *values in zip(*columns, strict=True)}
         return {video: identity for video, identity in found.items() if identity.is_whole}
 
@@ -253,85 +252,6 @@ def _column(values: list[Any], dtype: Any) -> pd.Series:
     flat = np.concatenate(values) if values else np.array([])
     lists = pa.ListArray.from_arrays(ends, pa.array(flat, dtype.pyarrow_dtype.value_type))
     return pd.Series(pd.arrays.ArrowExtensionArray(lists))
-
-
-def identity_of(row: Any) -> FileIdentity:
-    """What a row, a named tuple, says of the file that its video was."""
-    return FileIdentity(row.size, row.mtime_ns, row.content, row.ctime_ns)
-
-
-def recorded(row: Mapping[Any, Any], root: str | Path) -> tuple[Source, FileIdentity]:
-    """Where the frames of a row's video come from, and what that was.
-
-    Args:
-        row: of the manifest.
-        root: folder that its path is relative to.
-    """
-    folder, known = frame_folder(row), FileIdentity(*(row[name] for name in _IDENTITY))
-    if folder is None:
-        return Source(Path(root, row["path"])), known
-    return Source(Path(root, row["path"]), folder, pictures_of(known, row["frames"], row["n_frames"])), known
-
-
-def pictures_of(known: FileIdentity, clips: Iterable[int], n_frames: int) -> Iterable[int]:
-    """Indices of the pictures of a folder that its identity is of: the first, those that clips show, and the last.
-
-    The identities of earlier versions are of the first and the last one.
-    """
-    ends = {0, max(0, n_frames - 1)}
-    return sorted(ends if known.content and not known.is_whole else ends.union(clips))
-
-
-def decoder_of(row: Mapping[Any, Any], decoder: str = "pyav") -> str:
-    """What reads a row's video: the decoder that the dataset names, or ``frames`` for a folder of pictures."""
-    return decoder if pd.isna(row["picture_template"]) else "frames"
-
-
-def stream_and_size(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """What a row says of its video's stream and the size of its frames, as ``FrameRequest`` takes it."""
-    if not pd.isna(row["picture_template"]):  # pictures may be of any size
-        return {}
-    stream = None if pd.isna(row["stream"]) else int(row["stream"])
-    return {"stream": stream, "size": (int(row["width"]), int(row["height"]))}
-
-
-def frame_folder(row: Mapping[Any, Any]) -> FrameFolder | None:
-    """How the pictures of a row's video are named; None for a video file."""
-    if pd.isna(row["picture_template"]):
-        return None
-    n_frames = row["picture_n_frames"]
-    return FrameFolder(
-        template=row["picture_template"],
-        first=int(row["picture_first"]),
-        fps=float(row["picture_fps"]),
-        n_frames=None if pd.isna(n_frames) else int(n_frames),
-    )
-
-
-def pack(counts: list[int], *, first_shard: int, shard_rows: int) -> list[tuple[int, int]]:
-    """Place videos one after another into shards, none across a border.
-
-    Args:
-        counts: clips of each video; a video without clips gets no place (``NO_SHARD``).
-        first_shard: number of the first new shard.
-        shard_rows: rows of a shard, at least ``max(counts)``.
-
-    Returns:
-        ``(shard, row)`` of each video; rows count through all shards.
-    """
-    places: list[tuple[int, int]] = []
-    shard, used = first_shard, 0
-    for count in counts:
-        if count == 0:
-            places.append((NO_SHARD, NO_SHARD))
-            continue
-        if count > shard_rows:
-            raise ValueError(f"a video of {count} clips does not fit a shard of {shard_rows} rows")
-        if used + count > shard_rows:
-            shard, used = shard + 1, 0
-        places.append((shard, shard * shard_rows + used))
-        used += count
-    return places
 
 
 def _row(video: ProbedVideo) -> dict[str, Any]:

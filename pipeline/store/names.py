@@ -2,7 +2,8 @@
 
 from dynaprop.pipeline.backbones.feature_key import FEATURE_VERSION, FeatureKey, feature_key
 from dynaprop.pipeline.backbones.weights import Weights
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.store.feature_store import FeatureStore

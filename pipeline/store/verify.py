@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
-from dynaprop.pipeline.io.paths import side_by_side
+from dynaprop.pipeline.io.side_by_side import side_by_side
 from dynaprop.pipeline.store.checksum import has_checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest

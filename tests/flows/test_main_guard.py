@@ -15,7 +15,7 @@ _FLOW = "extract_features('videos', cluster='two')"
 _IMPORTS = {
     _SAMPLE: "from pathlib import Path\nfrom dynaprop.pipeline.sample_dataset.generate import generate_sample\n",
     _CLUSTER: "from dynaprop.flows.cluster.start import open_cluster\n"
-    "from dynaprop.pipeline.catalog.datasets import ClusterSpec\n",
+    "from dynaprop.pipeline.catalog.clusters import ClusterSpec\n",
     _FLOW: "from dynaprop.flows.extract_features import extract_features\n",
 }
 _ADVICE = 'put the call below `if __name__ == "__main__":`'

@@ -22,10 +22,10 @@ from distributed import Client, Worker
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.remote import RemoteExtraction
-from dynaprop.pipeline.extract.shard import ShardResult
 from dynaprop.pipeline.io.atomic import published
-from dynaprop.pipeline.io.paths import StoreUnavailable
+from dynaprop.pipeline.io.reaching import StoreUnavailable
 from tests.conftest import REPOSITORY
 from tests.flows.test_ends import Terminal, Workplace, type_control_c, wait_for_ledgers
 from tests.test_kill import check, published_files, random_moments, wait_until_gone

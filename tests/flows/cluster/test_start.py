@@ -13,7 +13,7 @@ import pytest
 from dynaprop.flows.cluster import connection as module
 from dynaprop.flows.cluster.connection import Cluster, fit_workers
 from dynaprop.flows.cluster.start import open_cluster
-from dynaprop.pipeline.catalog.datasets import ClusterSpec
+from dynaprop.pipeline.catalog.clusters import ClusterSpec
 from dynaprop.pipeline.errors import DynapropError
 
 WORKERS = 5

@@ -17,8 +17,8 @@ from PIL import Image
 
 from dynaprop.flows.terminal.environment import prepare_environment
 from dynaprop.flows.terminal.progress import Steps
-from dynaprop.pipeline.extract.dataset import ExtractionSummary
-from dynaprop.pipeline.extract.shard import ShardResult
+from dynaprop.pipeline.extract.outcomes import ShardResult
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.flows.conftest import CATALOG

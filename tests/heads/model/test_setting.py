@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from dynaprop.heads.model.setting import LOSSES, MODELS, Fusion, Setting, expand
 from dynaprop.heads.training.trained_models import Training, trainings
-from dynaprop.pipeline.catalog.datasets import SweepRow
+from dynaprop.pipeline.catalog.sweeps import SweepRow
 from dynaprop.pipeline.errors import UsageError
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from dynaprop.pipeline.annotations import Annotations, read_annotations
 from dynaprop.pipeline.annotations.splits import given_or_stratified, group_folds
+from dynaprop.pipeline.catalog.catalog import folder_dataset
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.formats import GroupFile
-from dynaprop.pipeline.catalog.parser import folder_dataset
 from tests.pipeline.label_files import BOM, refused, touch, write
 
 VIDEOS = ("kick/a.avi", "kick/b.mp4", "hug/c d.avi", "hug/é.mkv")

@@ -7,8 +7,8 @@ import pytest
 from dynaprop.pipeline.annotations import Annotations, SplitName, Video, read_annotations
 from dynaprop.pipeline.annotations.label_notes import expected_notes, label_notes
 from dynaprop.pipeline.annotations.splits import group_folds, splits_of
+from dynaprop.pipeline.catalog.catalog import folder_dataset
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.catalog.parser import folder_dataset
 
 
 def annotations(

@@ -169,7 +169,7 @@ class TestStratified:
         assert given_or_stratified(annotate([0, 1] * 5, groups), 0, 0.4).test == (2, 3, 6, 7)
 
     def test_order_of_files_on_disk(self, tmp_path: Path) -> None:
-        from dynaprop.pipeline.catalog.parser import folder_dataset
+        from dynaprop.pipeline.catalog.catalog import folder_dataset
 
         names = [f"{name}/{number}.mp4" for name in ("a", "b") for number in range(10)]
         tests = []

@@ -21,7 +21,8 @@ from dynaprop.pipeline.backbones.openvino_network import CompiledNetwork
 from dynaprop.pipeline.backbones.timm_networks import channels, gmacs_per_frame, load_network
 from dynaprop.pipeline.backbones.torch_network import TorchNetwork
 from dynaprop.pipeline.backbones.weights import Weights, find_weights
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.video.decoders import resize_frame

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from dynaprop.pipeline.backbones.timm_networks import load_network
 from dynaprop.pipeline.backbones.weights import find_weights
 from dynaprop.pipeline.backbones.weights_file import WEIGHT_SUFFIXES, read_weights_file
-from dynaprop.pipeline.catalog.datasets import BackboneSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.errors import DynapropError, UsageError
 
 MODEL = "test_resnet"

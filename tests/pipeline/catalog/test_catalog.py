@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dynaprop.pipeline.annotations import READERS
-from dynaprop.pipeline.catalog.datasets import DatasetSpec, FinetuneSpec
+from dynaprop.pipeline.catalog.catalog import Catalog, folder_dataset
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.formats import AnnotationFormat, FolderFormat, PathListFormat
-from dynaprop.pipeline.catalog.parser import Catalog, find_catalog, folder_dataset, load_catalog
+from dynaprop.pipeline.catalog.parser import find_catalog, load_catalog
+from dynaprop.pipeline.catalog.recipes import FinetuneSpec
 from dynaprop.pipeline.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[3]

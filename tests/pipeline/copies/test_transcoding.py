@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
-from dynaprop.pipeline.catalog.parser import folder_dataset
+from dynaprop.pipeline.catalog.catalog import folder_dataset
 from dynaprop.pipeline.copies.table import Copy, CopyTable, annotations_of_copies, copies_folder, copy_path
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.errors import DynapropError, UsageError
@@ -193,7 +193,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from dynaprop.pipeline.annotations import read_annotations
-from dynaprop.pipeline.catalog.parser import folder_dataset
+from dynaprop.pipeline.catalog.catalog import folder_dataset
 from dynaprop.pipeline.copies.transcoding import Transcoding
 root, home = map(Path, sys.argv[1:])
 spec = folder_dataset(root)

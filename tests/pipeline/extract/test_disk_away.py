@@ -15,10 +15,11 @@ from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.io.local_lock import LocalLockRecord
-from dynaprop.pipeline.store.feature_store import FeatureStore, remove_damaged_metadata
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import Ledger
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import open_store
+from dynaprop.pipeline.store.repair import remove_damaged_metadata
 from dynaprop.pipeline.store.verify import verify_key
 from tests.pipeline.extract.test_dataset import extract, spec
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool

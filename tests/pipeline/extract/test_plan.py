@@ -12,8 +12,11 @@ from PIL import Image
 
 from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.plan import Changes, apply_changes, compare
-from dynaprop.pipeline.store.manifest import ABSENT, NO_SHARD, Manifest, frame_folder
+from dynaprop.pipeline.extract.apply import apply_changes
+from dynaprop.pipeline.extract.changes import Changes, compare
+from dynaprop.pipeline.store.manifest import ABSENT, Manifest
+from dynaprop.pipeline.store.packing import NO_SHARD
+from dynaprop.pipeline.store.recorded import frame_folder
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.video.test_frame_folder import grey, write_frames
 from tests.pipeline.videos import write_video
@@ -270,6 +273,6 @@ def test_every_probed_video_is_told_and_time_makes_saves(tmp_path, pool, monkeyp
         manifest, compare(manifest, videos, root=tmp_path), **grid, on_video=lambda: told.append(None)
     )
     assert (len(whole.table), len(told)) == (3, 3)
-    monkeypatch.setattr("dynaprop.pipeline.extract.plan._SECONDS_A_SAVE", 0)
+    monkeypatch.setattr("dynaprop.pipeline.extract.apply._SECONDS_A_SAVE", 0)
     sizes = [len(each.table) for each in apply_changes(manifest, compare(manifest, videos, root=tmp_path), **grid)]
     assert sizes == [1, 2, 3]

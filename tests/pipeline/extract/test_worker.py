@@ -21,8 +21,9 @@ from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UnfitWo
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.batches import ShardFeatures
 from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.remote import RemoteExtraction
-from dynaprop.pipeline.extract.shard import Extractor, ShardResult
+from dynaprop.pipeline.extract.shard import Extractor
 from dynaprop.pipeline.io.local_lock import LocalLockRecord
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.ledger import Ledger

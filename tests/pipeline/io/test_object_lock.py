@@ -11,7 +11,9 @@ from dynaprop.pipeline.io import object_lock as object_lock_record
 from dynaprop.pipeline.io.local_lock import LocalLockRecord, LockRecord, lock_record
 from dynaprop.pipeline.io.lock import LockOwner, StoreLock
 from dynaprop.pipeline.io.object_lock import S3LockRecord, UnconditionalLockRecord
-from dynaprop.pipeline.io.paths import ObjectPath, StoragePath, StoreUnavailable
+from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.io.reaching import StoreUnavailable
 
 CONTENDERS, ROUNDS = 4, 5
 

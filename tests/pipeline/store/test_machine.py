@@ -26,9 +26,11 @@ from hypothesis.stateful import (
 
 from dynaprop.heads.features.loaded import load_features
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
 from dynaprop.pipeline.store.verify import verify_key
@@ -71,7 +73,7 @@ class StoreMachine(RuleBasedStateMachine):
             ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
             ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
             ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
-            ("dynaprop.pipeline.extract.plan._VIDEOS_A_SAVE", 2),
+            ("dynaprop.pipeline.extract.apply._VIDEOS_A_SAVE", 2),
         ):
             self.patches.enter_context(mock.patch(target, stand_in))
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynaprop.pipeline.clips import ClipGrid
-from dynaprop.pipeline.store.manifest import NO_SHARD, Manifest, ProbedVideo, pack
+from dynaprop.pipeline.store.manifest import Manifest, ProbedVideo
+from dynaprop.pipeline.store.packing import NO_SHARD
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.identity import FileIdentity
 from dynaprop.pipeline.video.probe import Probe
@@ -20,19 +21,6 @@ def video(name: str, clips: int, content: str = "c") -> ProbedVideo:
     times = np.arange(clips, dtype=float)
     probe = Probe(times, 0.0, float(clips), False, 64, 48, "h264", "mov,mp4", "decord")
     return ProbedVideo(name, name, identity, probe, ClipGrid(np.arange(clips), times))
-
-
-@given(st.lists(st.integers(0, SHARD_ROWS), max_size=40), st.integers(0, 5))
-def test_videos_follow_one_another_and_none_straddles_two_shards(counts, first_shard):
-    places = pack(counts, first_shard=first_shard, shard_rows=SHARD_ROWS)
-    end = first_shard * SHARD_ROWS
-    for count, (shard, row) in zip(counts, places, strict=True):
-        if count == 0:
-            assert (shard, row) == (NO_SHARD, NO_SHARD)
-            continue
-        assert row >= end
-        assert row // SHARD_ROWS == (row + count - 1) // SHARD_ROWS == shard
-        end = row + count
 
 
 @given(st.lists(st.lists(st.integers(0, SHARD_ROWS), min_size=1, max_size=6), max_size=5))

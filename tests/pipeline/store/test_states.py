@@ -18,8 +18,9 @@ from dynaprop.heads.features.loaded import load_features
 from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.store.feature_store import FeatureStore, remove_damaged_metadata
+from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import open_store, store_path
+from dynaprop.pipeline.store.repair import remove_damaged_metadata
 from dynaprop.pipeline.store.verify import verify_key
 from tests.pipeline.extract.test_dataset import extract, spec
 from tests.pipeline.videos import write_video

@@ -10,7 +10,8 @@ import yaml
 from dynaprop.heads.features.loaded import load_features
 from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodeOutcome, DecodePool
 from dynaprop.pipeline.errors import UsageError

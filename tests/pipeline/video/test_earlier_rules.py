@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 from dynaprop.pipeline.annotations import read_annotations
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.copies.table import TABLE, CopyTable, annotations_of_copies, copies_folder
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import InfrastructureError
-from dynaprop.pipeline.extract import plan as plan_module
+from dynaprop.pipeline.extract import apply as apply_module
+from dynaprop.pipeline.extract.apply import apply_changes
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.outdated import cached_decoders
-from dynaprop.pipeline.extract.plan import apply_changes
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.names import open_store
@@ -194,8 +195,8 @@ def opened(dataset: DatasetSpec, home: Path, *backbones: BackboneSpec) -> Extrac
 def test_a_look_that_is_interrupted_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """The manifest says of each video under which rules it was looked at."""
     dataset = old_store(tmp_path)
-    monkeypatch.setattr(plan_module, "_VIDEOS_A_SAVE", 2)
-    monkeypatch.setattr(plan_module, "_GROWTH", 10**6)
+    monkeypatch.setattr(apply_module, "_VIDEOS_A_SAVE", 2)
+    monkeypatch.setattr(apply_module, "_GROWTH", 10**6)
     with opened(dataset, tmp_path) as work:
         changes = work.changes()
         assert changes.n_probes == 3

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.dataset import Extraction

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import BackboneSpec, DatasetSpec
+from dynaprop.pipeline.catalog.backbones import BackboneSpec
+from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.extract.dataset import Extraction, ExtractionSummary
+from dynaprop.pipeline.extract.dataset import Extraction
+from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.frames.training import probe_videos
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.video.frame_folder import FrameFolder
