@@ -408,7 +408,7 @@ def verify(
     """Check every cached feature (shard present, features finite, checksum right) and every file of results."""
     from dynaprop.flows.commands.verify import DeepOptions, repair_features, verify_features
     from dynaprop.flows.workspace import open_workspace
-    from dynaprop.pipeline.device import resolve_device
+    from dynaprop.pipeline.machine import resolve_device
 
     workspace = open_workspace(target, recipe, catalog)
     if device != "auto":

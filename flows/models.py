@@ -22,10 +22,10 @@ from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame, load_netw
 from dynaprop.pipeline.backbones.weights import Weights
 from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.parser import load_catalog
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError, did_you_mean
 from dynaprop.pipeline.io.paths import StoragePath, matching, storage_path
 from dynaprop.pipeline.io.sealed import read_record
+from dynaprop.pipeline.machine import resolve_device
 from dynaprop.pipeline.store.names import locate_backbone
 
 

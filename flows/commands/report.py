@@ -13,7 +13,7 @@ from dynaprop.heads.runs.collected import sources_of
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
-from dynaprop.pipeline.copies.table import locate_copies
+from dynaprop.pipeline.copies.dataset import locate_copies
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.frames.thumbnails import video_thumbnails
 from dynaprop.pipeline.io.paths import StoragePath, is_folder, storage_path
