@@ -51,7 +51,7 @@ def stand_ins() -> Iterator[None]:
             ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
             ("dynaprop.pipeline.extract.worker.DecodePool", lambda **_: StandInPool()),
             ("dynaprop.pipeline.extract.worker._loaded", {}),
-            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
             ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
             ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         ):

@@ -394,7 +394,7 @@ def test_ids_do_not_become_paths(tmp_path: Path) -> None:
 
     with (
         mock.patch("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
-        mock.patch("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+        mock.patch("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
         mock.patch("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
         mock.patch("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         Extraction(
