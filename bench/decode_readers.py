@@ -17,8 +17,9 @@ import av
 import numpy as np
 
 from dynaprop.pipeline.clips import clip_grid
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from dynaprop.pipeline.video.decoders import read_frames
 from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 
 OURS, PROBED, CHECKED = "ours", "ours, probed first", "ours, `decoder: decord`"
 FOREIGN = ("decord", "torchcodec")

@@ -25,8 +25,8 @@ from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.store.names import locate_backbone
-from dynaprop.pipeline.video.decoders import FrameRequest
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from bench.forward_speed import ForwardSpeed, measure_forward
 from bench.machine import describe_machine
 from dynaprop.flows.terminal.progress import say
 from dynaprop.pipeline.catalog.parser import find_catalog, load_catalog
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.machine import resolve_device
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

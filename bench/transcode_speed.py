@@ -12,10 +12,11 @@ import numpy as np
 
 from bench.machine import median_seconds
 from dynaprop.pipeline.clips import clip_grid
-from dynaprop.pipeline.decoding.pool import CopyOutcome, CopyRequest, DecodePool
-from dynaprop.pipeline.video.decoders import FrameRequest
+from dynaprop.pipeline.copies.pool import CopyOutcome, CopyPool, CopyRequest
+from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.video.identity import file_stamp
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from dynaprop.pipeline.video.transcode import SHORT_SIDE
 
 _FPS = 30
@@ -66,7 +67,7 @@ def measure_transcode(
     write_moving_pictures(video, seconds=seconds, size=size)
     with DecodePool(workers=1) as pool:
         wanted = CopyRequest(path=str(video), stamp=file_stamp(video), copy=copy, tag="", short_side=SHORT_SIDE)
-        (made,) = pool.transcode([wanted])
+        (made,) = CopyPool(pool).transcode([wanted])
         if not isinstance(made, CopyOutcome):
             raise made
         requests, probing = {}, []

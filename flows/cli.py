@@ -462,7 +462,7 @@ def verify(
 ) -> None:
     """Check every cached feature (shard present, features finite, checksum right) and every file of results."""
     from dynaprop.flows.commands.verify import DeepOptions, repair_features, verify_features
-    from dynaprop.pipeline.device import resolve_device
+    from dynaprop.pipeline.machine import resolve_device
     from dynaprop.pipeline.workspace import open_workspace
 
     workspace = open_workspace(target, recipe, catalog, reporter=TERMINAL)

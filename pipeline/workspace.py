@@ -11,7 +11,7 @@ from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.catalog.recipes import RecipeSpec
-from dynaprop.pipeline.copies.table import annotations_of_copies, load_copies, locate_copies
+from dynaprop.pipeline.copies.dataset import annotations_of_copies, load_copies, locate_copies
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale
 from dynaprop.pipeline.io.paths import StoragePath, storage_path

@@ -23,8 +23,9 @@ from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract import worker as shard_worker
 from dynaprop.pipeline.extract.dataset import Extraction
-from dynaprop.pipeline.io.atomic import parquet_source, published
+from dynaprop.pipeline.io.atomic import published
 from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.parquet import parquet_source
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.io.reaching import StoreUnavailable
 from dynaprop.pipeline.store.feature_store import list_stores
@@ -50,7 +51,7 @@ def stand_ins() -> Iterator[None]:
             ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
             ("dynaprop.pipeline.extract.worker.DecodePool", lambda **_: StandInPool()),
             ("dynaprop.pipeline.extract.worker._loaded", {}),
-            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
             ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
             ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         ):

@@ -154,7 +154,7 @@ def test_the_whole_way_without_either_package(home):
 @pytest.mark.timeout(1200)
 def test_tests_of_what_needs_neither_pass_without_either(tmp_path):
     """Decoding and recognition, by the tests that there are, less those of the two packages."""
-    tests = ["heads/test_recogniser.py", "pipeline/test_decode.py"]
+    tests = ["heads/recognise/test_recogniser.py", "pipeline/video/test_decoders.py"]
     done = without_both(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests")),
         *("-k", "not decord and not onnx", "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")),

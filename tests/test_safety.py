@@ -26,7 +26,8 @@ from dynaprop.pipeline.catalog.parser import load_catalog
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from dynaprop.pipeline.video.decoders import read_frames
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.annotations.test_fuzz import FORMATS
 from tests.pipeline.audit import audited
 from tests.pipeline.stand_ins import CHANNELS, Content, StandInBackbone, StandInPool
@@ -393,7 +394,7 @@ def test_ids_do_not_become_paths(tmp_path: Path) -> None:
 
     with (
         mock.patch("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
-        mock.patch("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+        mock.patch("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
         mock.patch("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
         mock.patch("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         Extraction(

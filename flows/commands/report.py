@@ -12,7 +12,7 @@ from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.names import dataset_of, named_run
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.catalog.parser import load_catalog
-from dynaprop.pipeline.copies.table import locate_copies
+from dynaprop.pipeline.copies.dataset import locate_copies
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.frames.thumbnails import video_thumbnails
 from dynaprop.pipeline.io.paths import StoragePath, is_folder, storage_path

@@ -22,10 +22,9 @@ from dynaprop.pipeline.annotations.label_notes import label_notes
 from dynaprop.pipeline.annotations.splits import Split, splits_of
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
 from dynaprop.pipeline.extract.required import require_features
-from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.machine import resolve_device, usable_cores
 from dynaprop.pipeline.store.names import clip_rule, open_store
 from dynaprop.pipeline.workspace import Workspace
 

@@ -32,13 +32,13 @@ from dynaprop.pipeline.annotations.splits import Split, given_or_stratified
 from dynaprop.pipeline.backbones.timm_networks import check_backbones
 from dynaprop.pipeline.catalog.recipes import FinetuneSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.frames.training import TrainingFrames, TrainingVideo, probe_videos
+from dynaprop.pipeline.frames.training import TrainingFrames
+from dynaprop.pipeline.frames.training_videos import TrainingVideo, probe_videos
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import storage_path
-from dynaprop.pipeline.machine import is_first, usable_cores
+from dynaprop.pipeline.machine import is_first, resolve_device, usable_cores
 from dynaprop.pipeline.progress import Reporter
 from dynaprop.pipeline.store.names import clip_rule, locate_backbone, store_path
 from dynaprop.pipeline.video.container import VideoError

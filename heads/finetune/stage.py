@@ -23,7 +23,8 @@ from dynaprop.heads.finetune.state import EpochLog, TrainingState
 from dynaprop.heads.model.branch import measure_std
 from dynaprop.heads.model.losses import Losses
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.frames.training import FrameBatch, TrainingFrames
+from dynaprop.pipeline.frames.batch import FrameBatch
+from dynaprop.pipeline.frames.training import TrainingFrames
 from dynaprop.pipeline.video.container import VideoError
 
 _MEASURED = 512  # videos

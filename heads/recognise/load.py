@@ -10,8 +10,8 @@ from dynaprop.heads.runs.checkpoint import load_checkpoint
 from dynaprop.heads.runs.names import ignore
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.backbones.timm_networks import gmacs_per_frame
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import UsageError
+from dynaprop.pipeline.machine import resolve_device
 
 
 def load(

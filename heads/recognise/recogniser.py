@@ -24,9 +24,9 @@ from dynaprop.heads.model.cost import gmacs_heads
 from dynaprop.heads.recognise.prediction import BranchFeatures, Features, FrameTrack, Milliseconds, Prediction
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.frames.sampled import SampledVideo, sample_videos
+from dynaprop.pipeline.machine import resolve_device
 from dynaprop.pipeline.video.container import VideoError
 
 BRANCHES: tuple[Branch, Branch] = ("student", "teacher")

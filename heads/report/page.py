@@ -18,7 +18,8 @@ from dynaprop.heads.report.rows import Runs, experiments
 from dynaprop.heads.report.sections import Pictures, make_section
 from dynaprop.heads.report.timeline import LEFT, LEFT_NARROW, RIGHT
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.io.atomic import publish_parquet, published
+from dynaprop.pipeline.io.atomic import published
+from dynaprop.pipeline.io.parquet import publish_parquet
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.printable import printable
 

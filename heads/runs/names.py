@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from dynaprop.heads.runs.folder import RunFolder, read_settings
 from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.copies.table import locate_copies
+from dynaprop.pipeline.copies.dataset import locate_copies
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
 from dynaprop.pipeline.io.paths import StoragePath, storage_path
 from dynaprop.pipeline.printable import shell_line

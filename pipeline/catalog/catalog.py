@@ -68,7 +68,7 @@ class Catalog:
         A name wins over a folder of the same name; ``./name`` is always the folder. Either one followed by ``:256p``
         stands for its transcoded copies of short side 256: a dataset of its own, named ``name.256p``, with its own
         store and results, so that features of copies and of originals never mix. Its ``root`` here is still that of the
-        labels; ``dynaprop.pipeline.copies.table`` knows where the copies are.
+        labels; ``dynaprop.pipeline.copies.dataset`` knows where the copies are.
 
         Raises:
             UsageError: neither an entry nor a folder.

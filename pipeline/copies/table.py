@@ -1,15 +1,7 @@
-"""Transcoded copies of a dataset's videos: where they lie, the table that says which there are, and how they are used.
-
-The copies of one short side lie in one folder, `$DYNAPROP_HOME/transcoded/<dataset>/<short side>p`. Readers trust only
-`copies.parquet` in it: of what original a copy was made, and which file the copy was then.
-
-They are used as a dataset of its own, ``NAME.256p``: its ids, labels, splits and groups are those of the original, its
-paths those of the copies. So the manifest of its store, which has path, size, time and content of every video that was
-decoded, records the copies as the source of the features.
+"""The table of transcoded copies, `copies.parquet` in their folder: which there are, of what original each was made,
+and which file it was then. Readers trust nothing else.
 """
 
-import hashlib
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +10,13 @@ from typing import Self
 
 import pandas as pd
 
-from dynaprop.pipeline.annotations import Annotations, Video
-from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.io.atomic import publish_parquet, read_parquet, writing
+from dynaprop.pipeline.annotations import Video
+from dynaprop.pipeline.copies.names import copy_path
+from dynaprop.pipeline.errors import DynapropError
+from dynaprop.pipeline.io.atomic import writing
 from dynaprop.pipeline.io.local_lock import LocalLockRecord
 from dynaprop.pipeline.io.lock import StoreLock
-from dynaprop.pipeline.printable import shell_line
+from dynaprop.pipeline.io.parquet import publish_parquet, read_parquet
 from dynaprop.pipeline.video.earlier_rules import READING_RULES
 from dynaprop.pipeline.video.identity import (
     NOTHING,
@@ -36,12 +28,8 @@ from dynaprop.pipeline.video.identity import (
     could_be,
     identify_all,
 )
-from dynaprop.pipeline.video.transcode import SHORT_SIDE
 
 TABLE = "copies.parquet"
-
-_LONGEST = 180  # bytes of a name, of the 255 that file systems take: some are for what is put around it
-_SIGNS = " .,+=@()[]'!-"  # of names, besides letters and digits
 _COLUMNS = {
     "video_id": "object",
     "status": "object",  # ok or failed
@@ -204,124 +192,6 @@ class CopyTable:
             lock.check()
             table.save()
             self._touched.clear()
-
-
-def copies_folder(dataset: DatasetSpec, short_side: int, home: Path) -> Path:
-    """Folder of a dataset's copies."""
-    return home / "transcoded" / dataset.name / f"{short_side}p"
-
-
-def locate_copies(dataset: DatasetSpec, home: Path) -> DatasetSpec:
-    """The same dataset; of transcoded copies (``Catalog.dataset_or_folder``) with the folder where they are as root."""
-    if dataset.short_side is None:
-        return dataset
-    root = copies_folder(dataset.original(), dataset.short_side, home)
-    return dataset.model_copy(update={"root": root, "generate": None})
-
-
-def load_copies(folder: Path, *, target: str, short_side: int) -> CopyTable:
-    """Read the table of copies that are to be used.
-
-    Args:
-        folder: of the copies.
-        target: the dataset of the originals as the user named it, for messages.
-        short_side: of the copies, for messages.
-
-    Raises:
-        DynapropError: there are none, or the table is damaged; with the command that makes it.
-    """
-    command = _command(target, short_side)
-    if not (folder / TABLE).exists():
-        raise DynapropError(f"no video of {target} has a copy of short side {short_side} yet; run: {command}")
-    try:
-        return CopyTable.load(folder)
-    except ValueError as error:
-        raise DynapropError(f"{error}; to verify all copies again, run: {command}") from None
-
-
-def copy_path(video_id: str) -> str:
-    """Path of a video's copy relative to the folder of copies: below it, and another one for every id.
-
-    It is the id with `.mp4` behind it, as far as names of files may hold what stands in ids; the rest is written as in
-    URLs. Folders have no dot, so that none takes the name of a copy, of the table or of the lock.
-    """
-    *folders, name = video_id.split("/")
-    return "/".join([_safe(folder, _SIGNS.replace(".", "")) or "%" for folder in folders] + [f"{_safe(name)}.mp4"])
-
-
-def annotations_of_copies(
-    annotations: Annotations, table: CopyTable, *, target: str, short_side: int, hashing: Hashing | None = None
-) -> Annotations:
-    """The same videos by the paths of their copies; those that no copy could be made of become absent.
-
-    Args:
-        annotations: of the originals.
-        table: the copies.
-        target: the dataset as the user named it, for messages.
-        short_side: of the copies, for messages.
-        hashing: shows how far it is where videos, or their copies, have to be read.
-
-    Raises:
-        UsageError: the videos are folders of pictures.
-        DynapropError: videos were never tried, or have changed since, or their copies have; or all have failed.
-    """
-    require_files(annotations, target)
-    videos: list[Video] = []
-    failed: list[Video] = []
-    lacking: list[Video] = []
-    current = table.current(annotations.videos, hashing=hashing)
-    if table.touched:
-        table.remember()
-    for video in annotations.videos:
-        copy = current.get(video.id)
-        if copy is None:
-            lacking.append(video)
-        else:
-            there = replace(video, path=table.folder / copy.path)
-            (videos if copy.error_kind is None else failed).append(there)
-    if lacking:
-        raise DynapropError(
-            f"{len(lacking):,} of {len(annotations.videos):,} videos have no copy of short side {short_side} yet, "
-            f"{lacking[0].id} first; run: {_command(target, short_side)}"
-        )
-    if not videos:
-        raise DynapropError(
-            f"none of the {len(failed):,} videos of {target} could be copied; {_command(target, short_side)} says why"
-        )
-    lost = [replace(video, path=table.folder / copy_path(video.id)) for video in annotations.absent]
-    absent = tuple(sorted([*lost, *failed], key=lambda video: video.id))
-    return replace(annotations, videos=tuple(videos), absent=absent)
-
-
-def _command(target: str, short_side: int) -> str:
-    option = "" if short_side == SHORT_SIDE else f" --short-side {short_side}"
-    return f"dynaprop transcode {shell_line(target)}{option}"
-
-
-def require_files(annotations: Annotations, target: str) -> None:
-    """Check that a dataset's videos are files.
-
-    Raises:
-        UsageError: one of them is a folder of pictures.
-    """
-    for video in annotations.videos:
-        if video.frames is not None:
-            raise UsageError(
-                f"{target}: {video.id} is a folder of pictures, which need no transcoding: they are read one by one"
-            )
-
-
-def _safe(name: str, signs: str = _SIGNS) -> str:
-    """A name of letters, digits and these signs; what is too long for a file system ends in a digest."""
-    safe = re.sub(rf"[^\w{re.escape(signs)}]", lambda sign: "".join(f"%{byte:02X}" for byte in _encoded(sign[0])), name)
-    if len(_encoded(safe)) > _LONGEST:
-        digest = hashlib.sha256(_encoded(name)).hexdigest()[:32]
-        safe = f"{_encoded(safe)[: _LONGEST - 33].decode(errors='ignore')}%{digest}"
-    return safe
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _row(copy: Copy) -> dict[str, object]:

@@ -10,8 +10,11 @@ from typing import Self
 
 from dynaprop.pipeline.annotations import Annotations, Video
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.copies.table import Copy, CopyTable, copies_folder, copy_path, require_files
-from dynaprop.pipeline.decoding.pool import CopyOutcome, CopyRequest, DecodePool
+from dynaprop.pipeline.copies.dataset import copies_folder, require_files
+from dynaprop.pipeline.copies.names import copy_path
+from dynaprop.pipeline.copies.pool import CopyOutcome, CopyPool, CopyRequest
+from dynaprop.pipeline.copies.table import Copy, CopyTable
+from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.io.atomic import writing
 from dynaprop.pipeline.io.local_lock import LocalLockRecord
@@ -151,7 +154,8 @@ class Transcoding:
             DynapropError: the disk is full or read-only, or the lock was lost; the copies made so far are kept.
         """
         begun: deque[tuple[Video, FileIdentity]] = deque()
-        with DecodePool(workers=self._workers, deadline=self._deadline) as pool:
+        with DecodePool(workers=self._workers, deadline=self._deadline) as children:
+            pool = CopyPool(children)
             try:
                 for done, outcome in enumerate(pool.transcode(self._requests(videos, begun)), 1):
                     self._enter(*begun.popleft(), outcome)

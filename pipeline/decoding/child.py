@@ -1,14 +1,12 @@
-"""The child process that touches video files: `python -m dynaprop.pipeline.decoding.child MEMORY`, in bytes.
+"""The child process that touches video files: `python -m dynaprop.pipeline.decoding.child MEMORY`.
 
-Requests come as JSON lines on stdin. Answers go to stdout as messages: one byte of kind, four bytes of length, payload.
-``F``: a clip's index and its resized frames; ``D``: done, JSON, with the ``missing`` clips; ``E``: a video error, JSON;
-``A``: alive, while a long file gives nothing else to send. The child ends when its stdin closes or its parent is gone.
+Requests come on stdin, answers go to stdout, as ``protocol`` says. The child ends when its stdin closes or its parent
+is gone.
 """
 
 import json
 import os
 import resource
-import struct
 import sys
 import threading
 import time
@@ -19,16 +17,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dynaprop.pipeline.decoding.protocol import CLIP_INDEX, send
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.earlier_rules import read_alike
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from dynaprop.pipeline.video.identity import ContentHash, Stamp, file_stamp, settled
 from dynaprop.pipeline.video.probe import Probe, probe_frame_folder, probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 from dynaprop.pipeline.video.transcode import NotWritten, check_copy, transcode_video
-
-HEADER = struct.Struct("<cI")
-CLIP_INDEX = struct.Struct("<I")
 
 
 def main() -> None:
@@ -39,20 +36,20 @@ def main() -> None:
     # Native libraries print to file descriptor 1; keep the answers on a private copy of it.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    _send(out, b"A")  # up and running: from here on a death is a video's fault
+    send(out, b"A")  # up and running: from here on a death is a video's fault
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
             answer = _OPERATIONS[request["op"]](request, out)
-            _send(out, b"D", json.dumps(answer).encode())
+            send(out, b"D", json.dumps(answer).encode())
         except VideoError as error:
-            _send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
+            send(out, b"E", json.dumps({"kind": error.kind, "detail": error.detail}).encode())
         except MemoryError:
             detail = f"more than the {memory / 2**30:g} GiB that a decode child may use"
-            _send(out, b"E", json.dumps({"kind": "memory", "detail": detail}).encode())
+            send(out, b"E", json.dumps({"kind": "memory", "detail": detail}).encode())
         except (OSError, ValueError) as error:
             detail = f"{type(error).__name__}: {error}"
-            _send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
+            send(out, b"E", json.dumps({"kind": "decode", "detail": detail}).encode())
 
 
 def end_with_parent() -> None:
@@ -118,7 +115,7 @@ def _decode(request: dict[str, Any], out: BinaryIO) -> dict[str, Any]:
     missing = set(range(len(frame_request.frames)))
     for clip, frame in read_frames(frame_request, request["decoder"], on_frame=_sign_of_life(out)):
         sizes = request["sizes"] if request["clip_sizes"] is None else request["clip_sizes"][clip]
-        _send(out, b"F", CLIP_INDEX.pack(clip), *(resize_frame(frame, size).tobytes() for size in sizes))
+        send(out, b"F", CLIP_INDEX.pack(clip), *(resize_frame(frame, size).tobytes() for size in sizes))
         missing.discard(clip)
     return {"missing": sorted(missing)}
 
@@ -166,15 +163,9 @@ def _sign_of_life(out: BinaryIO) -> Callable[[], None]:
         nonlocal last
         if time.monotonic() - last > 1:
             last = time.monotonic()
-            _send(out, b"A")
+            send(out, b"A")
 
     return alive
-
-
-def _send(out: BinaryIO, kind: bytes, *payload: bytes) -> None:
-    message = memoryview(b"".join((HEADER.pack(kind, sum(map(len, payload))), *payload)))
-    while message:  # a raw pipe may take part of a message
-        message = message[out.write(message) :]
 
 
 if __name__ == "__main__":

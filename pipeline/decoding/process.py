@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from dynaprop.pipeline.child_python import child_command
-from dynaprop.pipeline.decoding.child import HEADER
+from dynaprop.pipeline.decoding.protocol import HEADER
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.video.container import VideoError
 

@@ -12,7 +12,6 @@ from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
 from dynaprop.pipeline.extract.apply import apply_changes
 from dynaprop.pipeline.extract.arrays import gone_arrays, make_arrays
@@ -27,6 +26,7 @@ from dynaprop.pipeline.extract.summary import ExtractionSummary, failed_videos, 
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import StoreLock
 from dynaprop.pipeline.io.paths import StoragePath
+from dynaprop.pipeline.machine import resolve_device
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import locate_backbone, open_store, store_path
 from dynaprop.pipeline.store.repair import find_strays, remove_strays

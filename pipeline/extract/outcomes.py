@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dynaprop.pipeline.decoding.pool import DecodeOutcome
+from dynaprop.pipeline.decoding.stream import DecodeOutcome
 from dynaprop.pipeline.store.ledger import LedgerRow
 from dynaprop.pipeline.video.container import VideoError
 from dynaprop.pipeline.video.probe import share_there

@@ -13,7 +13,8 @@ import pandas as pd
 
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
 from dynaprop.pipeline.backbones.weights import Weights
-from dynaprop.pipeline.decoding.pool import DecodedVideo, DecodeOutcome, DecodePool
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.decoding.stream import DecodedVideo, DecodeOutcome
 from dynaprop.pipeline.errors import InfrastructureError
 from dynaprop.pipeline.extract.arrays import array_attributes
 from dynaprop.pipeline.extract.batches import ShardFeatures

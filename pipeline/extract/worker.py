@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UnfitWorker
 from dynaprop.pipeline.extract.outcomes import ShardResult
 from dynaprop.pipeline.extract.remote import RemoteExtraction
@@ -26,7 +25,7 @@ from dynaprop.pipeline.io.atomic import reading
 from dynaprop.pipeline.io.local_lock import lock_record
 from dynaprop.pipeline.io.lock import LockOwner
 from dynaprop.pipeline.io.paths import is_folder, storage_path
-from dynaprop.pipeline.machine import usable_cores
+from dynaprop.pipeline.machine import resolve_device, usable_cores
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import locate_backbone
 from dynaprop.pipeline.video.decoders import require_decoder

@@ -7,10 +7,11 @@ from itertools import islice
 import numpy as np
 
 from dynaprop.pipeline.clips import ClipGrid, clip_grid
-from dynaprop.pipeline.decoding.pool import DecodedVideo, DecodePool
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.decoding.stream import DecodedVideo
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 
 _TOGETHER = 32  # videos probed before the first of them is decoded; probing and decoding share the children
 

@@ -12,7 +12,7 @@ from PIL import Image
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.store.manifest import Manifest
 from dynaprop.pipeline.store.recorded import decoder_of, frame_folder, stream_and_size
-from dynaprop.pipeline.video.decoders import FrameRequest
+from dynaprop.pipeline.video.request import FrameRequest
 
 _QUALITY = 80  # of 100, JPEG
 

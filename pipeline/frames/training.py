@@ -4,149 +4,27 @@ What an epoch shows depends on the seed and the epoch alone: not on batches, pro
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from dynaprop.pipeline.annotations import Video
-from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import InfrastructureError
 from dynaprop.pipeline.frames.augment import WHOLE, View, random_view, show
+from dynaprop.pipeline.frames.batch import FrameBatch
 from dynaprop.pipeline.frames.prefetch import prefetched
+from dynaprop.pipeline.frames.training_videos import TrainingVideo
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest
-from dynaprop.pipeline.video.frame_folder import FrameFolder
-from dynaprop.pipeline.video.probe import Probe, share_there
+from dynaprop.pipeline.video.probe import share_there
+from dynaprop.pipeline.video.request import FrameRequest
 
 _MARGIN = 7  # frames are decoded larger by a seventh (224 from 256, 112 from 128): crops have something to cut off
 _DEPTH = 2  # batches that wait ready-made
 
 Choose = Callable[[int, np.random.Generator | None], np.ndarray]
 """The clips to show of a video of so many: drawn by a generator, or always the same ones without it."""
-
-
-@dataclass(frozen=True)
-class TrainingVideo:
-    """A video that can be decoded, with the times of all its frames."""
-
-    id: str
-    path: str
-    decoder: str
-    times: np.ndarray
-    """[n_frames] float64, seconds since the first presented frame."""
-    start: float
-    estimated: bool
-    clips: np.ndarray
-    """[T] int64, the frame that each clip begins with."""
-    stream: int | None = None
-    """Number of the video stream."""
-    size: tuple[int, int] | None = None
-    """Width and height as shown; None for a folder of pictures, which may be of any size."""
-    share: float = 1.0
-    """Of what the container announces: how much is in the file."""
-    folder: FrameFolder | None = None
-
-    def request(self, frames: np.ndarray) -> FrameRequest:
-        """Ask for these frames (rising indices)."""
-        return FrameRequest(
-            path=self.path,
-            frames=frames,
-            timestamps=self.times[frames],
-            start=self.start,
-            estimated=self.estimated,
-            folder=self.folder,
-            stream=self.stream,
-            size=self.size,
-        )
-
-
-@dataclass(frozen=True)
-class FrameBatch:
-    """Frames of some videos, those of one video after those of another."""
-
-    videos: np.ndarray
-    """[b] int64, positions in the list of training videos."""
-    counts: np.ndarray
-    """[b] int64, frames of each, at least one."""
-    frames: Mapping[int, np.ndarray]
-    """By size in pixels: ``[sum(counts), size, size, 3]`` uint8, the same frames at every size."""
-    failed: Mapping[int, VideoError] = field(default_factory=dict)
-    """Videos that would be here, by position, and why they are not."""
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Bool ``[b, max(counts)]``, False at padding."""
-        return np.arange(self.counts.max(initial=0)) < self.counts[:, None]
-
-    def parts(self, size: int) -> "Iterator[FrameBatch]":
-        """The same in parts of at most ``size`` videos."""
-        ends = np.cumsum(self.counts)
-        for first in range(0, len(self), size):
-            last = min(first + size, len(self))
-            rows = slice(ends[first] - self.counts[first], ends[last - 1])
-            frames = {side: frames[rows] for side, frames in self.frames.items()}
-            yield FrameBatch(self.videos[first:last], self.counts[first:last], frames)
-
-
-def probe_videos(
-    videos: Sequence[Video],
-    *,
-    pool: DecodePool,
-    clip_seconds: float,
-    min_clips: int,
-    max_clips: int,
-    min_share: float,
-    on_video: Callable[[], None] | None = None,
-) -> tuple[list[TrainingVideo], dict[str, VideoError]]:
-    """Find out about the frames of videos; the clips are those that features are extracted of.
-
-    Args:
-        videos: files or folders of pictures.
-        pool: decode children.
-        clip_seconds, min_clips, max_clips: see ``clip_grid``.
-        min_share: a file of which a smaller part is there is not used.
-        on_video: called after each one.
-
-    Returns:
-        What can be used, in order; and what cannot, by id.
-    """
-    usable, failed = [], {}
-    probes = pool.probe((str(video.path) for video in videos), (video.frames for video in videos))
-    for video, probe in zip(videos, probes, strict=True):
-        if on_video:
-            on_video()
-        if isinstance(probe, Probe) and probe.share < min_share:
-            lack = probe.note if video.frames else f"the file holds {probe.share:.1%} of the frames that it announces"
-            probe = VideoError("missing_frames", lack)
-        if isinstance(probe, VideoError):
-            failed[video.id] = probe
-            continue
-        grid = clip_grid(
-            probe.timestamps, probe.duration, clip_seconds=clip_seconds, min_clips=min_clips, max_clips=max_clips
-        )
-        usable.append(
-            TrainingVideo(
-                id=video.id,
-                path=str(video.path),
-                decoder=probe.decoder,
-                times=probe.timestamps,
-                start=probe.start,
-                estimated=probe.estimated,
-                clips=grid.frames,
-                stream=probe.stream,
-                size=None if video.frames else (probe.width, probe.height),
-                share=probe.share,
-                folder=video.frames,
-            )
-        )
-    return usable, failed
 
 
 class TrainingFrames:

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.io.atomic import file_state, publish_parquet, read_parquet, reading, remove_folder, sync, writing
+from dynaprop.pipeline.io.atomic import file_state, reading, remove_folder, sync, writing
+from dynaprop.pipeline.io.parquet import publish_parquet, read_parquet
 from dynaprop.pipeline.io.paths import StoragePath, children
 from dynaprop.pipeline.io.side_by_side import side_by_side
 from dynaprop.pipeline.store.ledger_index import LedgerIndex, State

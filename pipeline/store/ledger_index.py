@@ -10,7 +10,8 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dynaprop.pipeline.io.atomic import parquet_source, published, writing
+from dynaprop.pipeline.io.atomic import published, writing
+from dynaprop.pipeline.io.parquet import parquet_source
 from dynaprop.pipeline.io.paths import StoragePath
 
 _STATE = b"ledger"  # key of the file's metadata

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from dynaprop.pipeline.clips import ClipGrid
 from dynaprop.pipeline.errors import DynapropError
-from dynaprop.pipeline.io.atomic import publish_parquet, read_parquet, writing
+from dynaprop.pipeline.io.atomic import writing
+from dynaprop.pipeline.io.parquet import publish_parquet, read_parquet
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.store.packing import NO_SHARD, pack
 from dynaprop.pipeline.store.recorded import IDENTITY

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynaprop.pipeline.video.decoders import FrameRequest
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from dynaprop.pipeline.video.identity import FileIdentity, Source
+from dynaprop.pipeline.video.request import FrameRequest
 
 IDENTITY = ("size", "mtime_ns", "content", "ctime_ns")
 

@@ -5,11 +5,8 @@ This module runs in decode children, which stay lean: it imports neither torch n
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from math import inf
-from pathlib import Path
-from typing import Self
 
 import av
 import numpy as np
@@ -19,50 +16,15 @@ from PIL import Image
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.video.container import VideoError, VideoFile
 from dynaprop.pipeline.video.entry_points import closed_groups, may_save, wanted_groups
-from dynaprop.pipeline.video.frame_folder import FrameFolder, read_picture
+from dynaprop.pipeline.video.frame_folder import read_picture
 from dynaprop.pipeline.video.intact_frames import SAME, decode_frames
 from dynaprop.pipeline.video.orientation import display_matrix, upright
-from dynaprop.pipeline.video.probe import Probe, shown_size
+from dynaprop.pipeline.video.probe import shown_size
+from dynaprop.pipeline.video.request import FrameRequest
 
 _BATCH_BYTES = 64 * 2**20  # native frames that decord holds at once
 
 _Frames = Iterator[tuple[float | None, av.VideoFrame | None]]
-
-
-@dataclass(frozen=True)
-class FrameRequest:
-    """The frames of one video to decode."""
-
-    path: str
-    frames: np.ndarray
-    """[T] int64, indices in presentation order, strictly increasing."""
-    timestamps: np.ndarray
-    """[T] float64, seconds of these frames since the first presented one."""
-    start: float
-    """Presentation time of the first frame, seconds."""
-    estimated: bool
-    """True when only the index says which frame is meant."""
-    folder: FrameFolder | None = None
-    """How the pictures are named where ``path`` is a frame folder."""
-    stream: int | None = None
-    """Number of the video stream; chosen anew where None."""
-    size: tuple[int, int] | None = None
-    """Width and height that the probe saw, upright and in square pixels."""
-    clip_sizes: tuple[tuple[int, ...], ...] | None = None
-    """[T] Pixels a side that each clip is wanted at; None where all are wanted at the same sizes."""
-
-    @classmethod
-    def of_file(cls, path: str | Path, probe: Probe, frames: np.ndarray) -> Self:
-        """Ask for some frames, ``[T]`` rising indices, of a video file."""
-        return cls(
-            path=str(path),
-            frames=frames,
-            timestamps=probe.timestamps[frames],
-            start=probe.start,
-            estimated=probe.estimated,
-            stream=probe.stream,
-            size=(probe.width, probe.height),
-        )
 
 
 def read_frames(

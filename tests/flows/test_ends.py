@@ -226,7 +226,7 @@ def test_an_import_comes_to_its_end_first_but_not_for_ever(tmp_path, seconds, en
         "while time.monotonic() < end:\n    time.sleep(0.01)\nprint('imported', flush=True)\n"
     )
     code = """
-from flows import interrupts
+from dynaprop.flows.terminal import interrupts
 interrupts._IMPORTING = 2.0
 with interrupts.interruptible("stopped", patience=2.0):
     try:
@@ -256,7 +256,7 @@ def test_a_closed_terminal_is_an_interrupt_even_before_its_signal_comes(tmp_path
     code = """
 import os, signal, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-from flows import cli
+from dynaprop.flows import cli
 def app(**_):
     print("ready", flush=True)
     while os.isatty(2):

@@ -23,7 +23,8 @@ from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.backbones.timm_networks import load_network
 from dynaprop.pipeline.backbones.weights import find_weights
 from dynaprop.pipeline.decoding.pool import DecodePool
-from dynaprop.pipeline.frames.training import TrainingFrames, TrainingVideo, probe_videos
+from dynaprop.pipeline.frames.training import TrainingFrames
+from dynaprop.pipeline.frames.training_videos import TrainingVideo, probe_videos
 from tests.pipeline.videos import write_video
 
 STUDENT, TEACHER = 32, 48  # pixels

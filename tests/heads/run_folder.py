@@ -10,7 +10,7 @@ import pandas as pd
 from dynaprop.heads.evaluation.metric import mean_average_precision, multi_hot, per_class, top1
 from dynaprop.heads.model.setting import Setting
 from dynaprop.heads.runs.rows import SCHEMA_VERSION
-from dynaprop.pipeline.io.atomic import publish_parquet
+from dynaprop.pipeline.io.parquet import publish_parquet
 from dynaprop.pipeline.io.sealed import publish_record
 
 GMACS_S, GMACS_T = 0.1, 0.6

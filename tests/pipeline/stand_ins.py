@@ -16,12 +16,12 @@ from unittest import mock
 import numpy as np
 
 from dynaprop.pipeline.backbones.feature_key import FeatureKey
-from dynaprop.pipeline.decoding.pool import DecodeOutcome
+from dynaprop.pipeline.decoding.stream import DecodeOutcome
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from dynaprop.pipeline.video.identity import file_identity
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.audit import audited, unheard
 
 CHANNELS = 6

@@ -192,10 +192,10 @@ def write_without_end(work: RemoteExtraction, shard: int, videos: pd.DataFrame, 
 
 def test_control_c_while_a_worker_writes_leaves_no_half_written_file(place, home, shared):
     program = (
-        "from pipeline import shard_worker\n"
+        "from dynaprop.pipeline.extract import worker as shard_worker\n"
         "from tests.flows.cluster.test_clusters import write_without_end\n"
         "shard_worker.extract_shard = write_without_end\n"
-        "from flows import cli\n"
+        "from dynaprop.flows import cli\n"
         "cli.main()\n"
     )
     command = [sys.executable, "-c", program, "extract", "killed", "--cluster", "two"]

@@ -178,7 +178,7 @@ def test_exports_of_each_kind_and_what_is_not_there(dynaprop, trained, workplace
 def test_neither_command_loads_prefect(trained, workplace):
     video = next((workplace / "videos" / "kick").iterdir())
     code = (
-        "import sys\nfrom flows import cli\n"
+        "import sys\nfrom dynaprop.flows import cli\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('prefect', 'dask')]"
     )

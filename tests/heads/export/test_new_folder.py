@@ -129,7 +129,7 @@ REPLACE = """
 import shutil, sys
 from pathlib import Path
 from dynaprop.heads.export.new_folder import new_export
-from pipeline import folder_swap
+from dynaprop.pipeline.io import folder_swap
 if sys.argv[1] == "two steps":
     folder_swap._exchange = lambda *_: False
 place, exports = Path(sys.argv[2]), sys.argv[3:]

@@ -112,7 +112,7 @@ def test_training_stage_2_leaves_the_teacher_bitwise_as_it_was(videos, tmp_path,
     moved = changed(whole, model)
     assert any(name.startswith("student.backbone") for name in moved)
     assert any(name.startswith("heads.student") for name in moved)
-    assert any(name.startswith("dynaprop.heads.model.propagation") for name in moved)
+    assert any(name.startswith("heads.propagation") for name in moved)
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -21,7 +21,8 @@ from dynaprop.heads.finetune.stage import lr_factor
 from dynaprop.heads.finetune.state import TrainingState
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
-from dynaprop.pipeline.frames.training import FrameBatch, TrainingFrames
+from dynaprop.pipeline.frames.batch import FrameBatch
+from dynaprop.pipeline.frames.training import TrainingFrames
 from dynaprop.pipeline.video.container import VideoError
 from tests.conftest import REPOSITORY
 from tests.heads.end_to_end import (

@@ -21,7 +21,7 @@ import pytest
 
 from dynaprop.heads.runs.folder import RunFolder
 from dynaprop.heads.runs.rows import ASPECTS, TABLES
-from dynaprop.pipeline.io.atomic import parquet_source
+from dynaprop.pipeline.io.parquet import parquet_source
 from dynaprop.pipeline.io.paths import StoragePath
 from dynaprop.pipeline.io.sealed import read_record
 from tests.heads.run_writer import SETTINGS, VIDEOS, add_results, measured, tables_of

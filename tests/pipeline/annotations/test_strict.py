@@ -11,8 +11,9 @@ from PIL import Image
 from dynaprop.pipeline.annotations import Annotations, read_annotations
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.clips import clip_grid
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames
+from dynaprop.pipeline.video.decoders import read_frames
 from dynaprop.pipeline.video.probe import probe_frame_folder
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.label_files import BOM, everything, facts, found, refused, touch, write
 from tests.pipeline.videos import all_frames
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
 from dynaprop.pipeline.catalog.catalog import folder_dataset
-from dynaprop.pipeline.copies.table import Copy, CopyTable, annotations_of_copies, copies_folder, copy_path
+from dynaprop.pipeline.copies.dataset import annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.names import copy_path
+from dynaprop.pipeline.copies.table import Copy, CopyTable
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.io.local_lock import LocalLockRecord

@@ -15,9 +15,10 @@ from dynaprop.pipeline.decoding import process as decode_process
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.corpus import CASES
 from tests.pipeline.video.test_decoders import request
 from tests.pipeline.videos import write_video

@@ -17,11 +17,11 @@ from dynaprop.pipeline.annotations import Annotations, Video, read_annotations
 from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.device import resolve_device
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.summary import ExtractionSummary
 from dynaprop.pipeline.io.reaching import StoreUnavailable
+from dynaprop.pipeline.machine import resolve_device
 from dynaprop.pipeline.store import names as cached_module
 from dynaprop.pipeline.store.checksum import checksum, has_checksum
 from dynaprop.pipeline.store.feature_store import FeatureStore, list_stores

@@ -35,7 +35,7 @@ def dataset(tmp_path_factory) -> Iterator[DatasetSpec]:
     with ExitStack() as patches:
         for target, stand_in in (
             ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool()),
-            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
             ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
             ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
         ):

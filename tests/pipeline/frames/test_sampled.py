@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from dynaprop.pipeline.clips import clip_grid
-from dynaprop.pipeline.decoding.pool import DecodeOutcome, DecodePool
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.decoding.stream import DecodeOutcome
 from dynaprop.pipeline.frames.sampled import sample_videos
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, resize_frame
+from dynaprop.pipeline.video.decoders import resize_frame
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.videos import all_frames, write_video
 
 SIZES = [16, 24]

@@ -10,8 +10,10 @@ from PIL import Image
 
 from dynaprop.pipeline.annotations import Video
 from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.frames.batch import FrameBatch
 from dynaprop.pipeline.frames.prefetch import prefetched
-from dynaprop.pipeline.frames.training import FrameBatch, TrainingFrames, probe_videos
+from dynaprop.pipeline.frames.training import TrainingFrames
+from dynaprop.pipeline.frames.training_videos import probe_videos
 from dynaprop.pipeline.video.decoders import resize_frame
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.videos import all_frames, write_video

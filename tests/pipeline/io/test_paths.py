@@ -7,8 +7,9 @@ import pytest
 
 from dynaprop.pipeline.catalog.fields import expand_variables
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError, UsageError
-from dynaprop.pipeline.io.atomic import file_state, published, read_parquet, remove_folder, writing
+from dynaprop.pipeline.io.atomic import file_state, published, remove_folder, writing
 from dynaprop.pipeline.io.object_path import ObjectPath
+from dynaprop.pipeline.io.parquet import read_parquet
 from dynaprop.pipeline.io.paths import StoragePath, storage_path
 from dynaprop.pipeline.io.reaching import StoreUnavailable, reaching
 from tests.published_json import publish_json

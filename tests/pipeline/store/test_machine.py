@@ -70,7 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patches = ExitStack()
         for target, stand_in in (
             ("dynaprop.pipeline.extract.dataset.DecodePool", lambda **_: StandInPool(trouble=self.trouble)),
-            ("dynaprop.pipeline.extract.dataset._channels", lambda _: CHANNELS),
+            ("dynaprop.pipeline.backbones.timm_networks.channels", lambda *_: CHANNELS),
             ("dynaprop.pipeline.backbones.backbone.FrameBackbone", StandInBackbone),
             ("dynaprop.pipeline.backbones.timm_networks.gmacs_per_frame", lambda *_: 0.0),
             ("dynaprop.pipeline.extract.apply._VIDEOS_A_SAVE", 2),

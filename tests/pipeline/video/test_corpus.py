@@ -13,15 +13,17 @@ from dynaprop.pipeline.backbones.backbone import FrameBackbone
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.clips import clip_grid
-from dynaprop.pipeline.decoding.pool import DecodeOutcome, DecodePool
+from dynaprop.pipeline.decoding.pool import DecodePool
+from dynaprop.pipeline.decoding.stream import DecodeOutcome
 from dynaprop.pipeline.errors import UsageError
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.store import names as cached_module
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.store.names import open_store
 from dynaprop.pipeline.store.verify import verify_key
-from dynaprop.pipeline.video.decoders import FrameRequest, resize_frame
+from dynaprop.pipeline.video.decoders import resize_frame
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.coded_frames import SIDE, encode, read_number
 from tests.pipeline.corpus import CASES, build_corpus
 from tests.pipeline.videos import all_frames

@@ -10,9 +10,10 @@ from PIL import Image
 
 from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.video.container import VideoError, VideoFile
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.intact_frames import decode_frames
 from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.coded_frames import encode, packet_places
 from tests.pipeline.corpus import CASES
 from tests.pipeline.videos import all_frames, write_video

@@ -11,7 +11,8 @@ import pytest
 from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.copies.table import TABLE, CopyTable, annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.dataset import annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.table import TABLE, CopyTable
 from dynaprop.pipeline.copies.transcoding import Transcoding, TranscodingSummary
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import InfrastructureError

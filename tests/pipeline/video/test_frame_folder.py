@@ -17,10 +17,11 @@ from dynaprop.pipeline.clips import clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.frame_folder import FrameFolder, picture_format, read_picture
 from dynaprop.pipeline.video.identity import folder_identity
 from dynaprop.pipeline.video.probe import Probe, probe_frame_folder, probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.videos import all_frames
 
 FRAMES = FrameFolder(template="image_{:05d}.png", first=1, fps=10.0)

@@ -12,7 +12,7 @@ from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.extract.dataset import Extraction
 from dynaprop.pipeline.extract.summary import ExtractionSummary
-from dynaprop.pipeline.frames.training import probe_videos
+from dynaprop.pipeline.frames.training_videos import probe_videos
 from dynaprop.pipeline.store.feature_store import FeatureStore
 from dynaprop.pipeline.video.frame_folder import FrameFolder
 from tests.pipeline.video.test_frame_folder import write_frames

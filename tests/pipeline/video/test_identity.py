@@ -17,7 +17,8 @@ from dynaprop.pipeline.annotations import read_annotations
 from dynaprop.pipeline.catalog.backbones import BackboneSpec
 from dynaprop.pipeline.catalog.catalog import folder_dataset
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
-from dynaprop.pipeline.copies.table import CopyTable, annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.dataset import annotations_of_copies, copies_folder
+from dynaprop.pipeline.copies.table import CopyTable
 from dynaprop.pipeline.copies.transcoding import Transcoding
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.errors import DynapropError

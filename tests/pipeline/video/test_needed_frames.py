@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dynaprop.pipeline.video.container import VideoError, VideoFile
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.entry_points import closed_groups, may_save
 from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.coded_frames import SIDE, encode, packet_places, read_number
 from tests.pipeline.shown_frames import shown_frames
 from tests.pipeline.two_descriptions import join

@@ -16,8 +16,9 @@ from dynaprop.pipeline.clips import ClipGrid, clip_grid
 from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.frames.sampled import SampledVideo, sample_videos
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.probe import Probe
+from dynaprop.pipeline.video.request import FrameRequest
 from tests.pipeline.coded_frames import SIDE, read_number
 from tests.pipeline.random_kinds import KINDS
 from tests.pipeline.random_recipes import ANY_TIME, Recipe, random_recipe

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
-from dynaprop.pipeline.decoding.pool import CopyOutcome, CopyRequest, DecodePool
+from dynaprop.pipeline.copies.pool import CopyOutcome, CopyPool, CopyRequest
+from dynaprop.pipeline.decoding.pool import DecodePool
 from dynaprop.pipeline.video import decoders as decode
 from dynaprop.pipeline.video import transcode
 from dynaprop.pipeline.video.container import VideoError
-from dynaprop.pipeline.video.decoders import FrameRequest, read_frames, resize_frame
+from dynaprop.pipeline.video.decoders import read_frames, resize_frame
 from dynaprop.pipeline.video.identity import Source
 from dynaprop.pipeline.video.probe import probe_video
+from dynaprop.pipeline.video.request import FrameRequest
 from dynaprop.pipeline.video.transcode import Transcoded, check_copy, copy_size, transcode_video
 from tests.pipeline.coded_frames import SIDE, draw, encode, packet_places, read_number
 from tests.pipeline.corpus import CASES, build_corpus
@@ -57,7 +59,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_file_of_the_corpus_is_copied_whole_or_not_at_all(name, corpus, pool, tmp_path):
     copy = tmp_path / "copies" / "a.mp4"
-    (outcome,) = pool.transcode([request(corpus[name], copy)])
+    (outcome,) = CopyPool(pool).transcode([request(corpus[name], copy)])
     expected = EXPECTED[name]
     if expected["outcome"] != "ok" or name in LACKING:
         assert isinstance(outcome, VideoError)
@@ -97,7 +99,7 @@ def test_real_videos_look_the_same(dataset, every, data_root, tmp_path, pool):
     assert len(sources) > 1
     copies = [tmp_path / f"{index}.mp4" for index in range(len(sources))]
     requests = [request(source, copy, short_side=256) for source, copy in zip(sources, copies, strict=True)]
-    for source, copy, outcome in zip(sources, copies, pool.transcode(requests), strict=True):
+    for source, copy, outcome in zip(sources, copies, CopyPool(pool).transcode(requests), strict=True):
         assert isinstance(outcome, CopyOutcome), outcome
         probe, original = probe_video(copy), probe_video(source)
         np.testing.assert_allclose(probe.timestamps, original.timestamps, atol=1e-3)
@@ -294,7 +296,8 @@ def test_pool_answers_in_order_and_keeps_what_is_whole(tmp_path):
     sources[3].write_text("no video")
     copies = [tmp_path / "copies" / f"{index}.mp4" for index in range(7)]
     requests = [request(*pair) for pair in zip(sources, copies, strict=True)]
-    with DecodePool(workers=2, deadline=20) as pool:
+    with DecodePool(workers=2, deadline=20) as children:
+        pool = CopyPool(children)
         first = list(pool.transcode(requests))
         assert [getattr(outcome, "kind", None) for outcome in first] == [None] * 3 + ["unreadable"] + [None] * 3
         made = [outcome for outcome in first if isinstance(outcome, CopyOutcome)]
@@ -313,7 +316,7 @@ def test_pool_answers_in_order_and_keeps_what_is_whole(tmp_path):
 def test_a_file_that_changes_meanwhile(tmp_path, pool):
     wanted = request(write_video(tmp_path / "a.mp4"), tmp_path / "copy.mp4")
     write_video(tmp_path / "a.mp4", seed=1)
-    (outcome,) = pool.transcode([wanted])
+    (outcome,) = CopyPool(pool).transcode([wanted])
     assert isinstance(outcome, VideoError)
     assert outcome.kind == "changed"
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -323,7 +326,7 @@ def test_a_hanging_child_is_a_timeout_and_leaves_nothing(tmp_path, monkeypatch):
     source = write_video(tmp_path / "a.mp4")
     fake_children(monkeypatch, tmp_path, "import sys, time\nsys.stdin.readline()\ntime.sleep(60)")
     with DecodePool(workers=1, deadline=1) as pool:
-        (outcome,) = pool.transcode([request(source, tmp_path / "copies" / "a.mp4")])
+        (outcome,) = CopyPool(pool).transcode([request(source, tmp_path / "copies" / "a.mp4")])
     assert isinstance(outcome, VideoError)
     assert outcome.kind == "timeout"
     assert list((tmp_path / "copies").iterdir()) == []
@@ -332,7 +335,8 @@ def test_a_hanging_child_is_a_timeout_and_leaves_nothing(tmp_path, monkeypatch):
 def test_a_child_that_dies_again_and_again(tmp_path, monkeypatch):
     source = write_video(tmp_path / "a.mp4")
     fake_children(monkeypatch, tmp_path, "import os, sys\nsys.stdin.readline()\nos.abort()")
-    with DecodePool(workers=1, deadline=20) as pool:
+    with DecodePool(workers=1, deadline=20) as children:
+        pool = CopyPool(children)
         (outcome,) = pool.transcode([request(source, tmp_path / "copies" / "a.mp4")])
         assert pool.transcoded_videos == 2
     assert isinstance(outcome, VideoError)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynaprop.pipeline.errors import DynapropError, InfrastructureError
-from dynaprop.pipeline.io.atomic import publish_parquet, read_parquet
+from dynaprop.pipeline.io.parquet import publish_parquet, read_parquet
 from dynaprop.pipeline.store.ledger import Ledger
 from dynaprop.pipeline.store.manifest import Manifest
 
