@@ -76,8 +76,10 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, timeout=250)
 
 
-def test_prefects_log_on_the_terminal_is_harmless(hostile):
-    done = run(hostile, "extract", "videos", "-v")
+def test_prefects_log_on_the_terminal_is_harmless(prefect_server, hostile):
+    from prefect.settings import PREFECT_API_URL
+
+    done = run(hostile, "extract", "videos", "-v", PREFECT_API_URL=PREFECT_API_URL.value())
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said
     assert "| INFO" in said and r"failed: a\x1b]0;title\x07/bad" in said

@@ -61,7 +61,7 @@ def test_parameters_reach_the_flows(workplace, monkeypatch):
 
     for name in ("extract_features", "train_heads", "evaluate_sweep"):
         monkeypatch.setattr(f"dynaprop.flows.reproduce.{name}", recorder(name))
-    monkeypatch.setattr("dynaprop.flows.reproduce.print_reports", lambda *_, **__: None)
+    monkeypatch.setattr("dynaprop.flows.commands.run.print_reports", lambda *_, **__: None)
     monkeypatch.setattr("dynaprop.flows.reproduce.report", lambda runs, **keywords: (runs, keywords))
     given = {
         "recipe": "other",
