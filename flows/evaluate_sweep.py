@@ -5,6 +5,7 @@ from prefect import flow
 from dynaprop.flows.cached_features import require_features
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.flows.ui.sweep import show_results
 from dynaprop.flows.units import RunReport, Units
 from dynaprop.flows.workspace import DEFAULT_RECIPE, Workspace, open_workspace
@@ -79,7 +80,7 @@ def workspaces(
     if not found:
         raise next(iter(lacking.values()))
     for name, reason in lacking.items():
-        say(f"left out: {', '.join(spec.name for spec in wanted[name])} with recipe {name}: {reason}")
+        say(f"left out: {', '.join(spec.name for spec in wanted[name])} with recipe {name}: {as_shown(reason)}")
     return found
 
 

@@ -14,6 +14,7 @@ from prefect.tasks import exponential_backoff
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.extraction import open_extraction
 from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
 from dynaprop.flows.workspace import open_workspace
 from dynaprop.pipeline.annotations.label_notes import expected_notes
@@ -152,7 +153,7 @@ def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> 
     error = state.data
     if not isinstance(error, InfrastructureError):
         return False
-    say(f"{run.name}: {error}; it is tried again")
+    say(f"{run.name}: {as_shown(error)}; it is tried again")
     return True
 
 

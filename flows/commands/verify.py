@@ -10,6 +10,7 @@ from dynaprop.flows.commands.verify_runs import check_runs, repair_runs
 from dynaprop.flows.extraction import open_extraction
 from dynaprop.flows.terminal.printing import answer
 from dynaprop.flows.terminal.progress import reading_again, say, steps
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.flows.workspace import Workspace
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.errors import DynapropError
@@ -68,7 +69,7 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
             with open_extraction(workspace, device="cpu") as extraction:
                 _learn(extraction, findings)
         except DynapropError as error:
-            answer(f"what was learnt of {len(findings.learnt)} files could not be noted: {error}")
+            answer(f"what was learnt of {len(findings.learnt)} files could not be noted: {as_shown(error)}")
     if old := store.manifest().outdated():
         answer(
             f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which "

@@ -364,4 +364,4 @@ def _other_version(root: StoragePath, schema: int) -> DynapropError:
 
 
 def _damage(path: StoragePath) -> DynapropError:
-    return DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`")
+    return DynapropError(f"{path} is damaged", remedy="repair")
