@@ -13,6 +13,7 @@ from dynaprop.flows.terminal.environment import prepare_environment
 from dynaprop.flows.terminal.interrupts import interrupted, interruptible
 from dynaprop.flows.terminal.printing import answer, complain, make_harmless
 from dynaprop.flows.terminal.progress import TERMINAL
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.pipeline.errors import DynapropError, UsageError
 from dynaprop.pipeline.io.file_names import require_utf8_locale
 from dynaprop.pipeline.machine import is_first
@@ -522,7 +523,7 @@ def _wrong_use(error: Any) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(as_shown(error).split())
     text = text if len(text) < 1000 else f"{text[:700]} ... {text[-200:]}"
     if isinstance(error, DynapropError):
         return text

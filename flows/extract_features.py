@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from dynaprop.flows.commands.extract import DELAYS, RunShard, extract
 from dynaprop.flows.entry import enter_flow
 from dynaprop.flows.terminal.progress import TERMINAL, say
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.flows.ui.extraction import log_shard, progress_artifact, show_failures
 from dynaprop.pipeline.catalog.clusters import INLINE
 from dynaprop.pipeline.errors import InfrastructureError
@@ -66,7 +67,7 @@ def _may_help(task: Task[..., ShardResult], run: TaskRun, state: State[Any]) -> 
     error = state.data
     if not isinstance(error, InfrastructureError):
         return False
-    say(f"{run.name}: {error}; it is tried again")
+    say(f"{run.name}: {as_shown(error)}; it is tried again")
     return True
 
 

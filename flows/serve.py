@@ -94,6 +94,7 @@ def main() -> None:
 
     from dynaprop.flows.server.own_server import no_answer, without_password
     from dynaprop.flows.terminal.printing import answer, complain, make_harmless
+    from dynaprop.flows.terminal.remedies import as_shown
     from dynaprop.pipeline.printable import shell_line
 
     make_harmless()
@@ -102,7 +103,7 @@ def main() -> None:
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
             error = no_answer(url)
-            complain(str(error))
+            complain(as_shown(error))
             sys.exit(error.exit_code)
     runner = Runner(limit=int(sys.argv[1]))
     for deployment in deployments():

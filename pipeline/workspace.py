@@ -169,8 +169,10 @@ def open_originals(target: str, catalog: str | None = None) -> DatasetSpec:
         side = dataset.short_side
         original = target.removesuffix(f":{side}p")
         raise UsageError(
-            f"{target!r} stands for copies; to make them, run: "
-            f"dynaprop transcode {shell_line(original)} --short-side {side}"
+            f"{target!r} stands for copies; to make them,",
+            remedy="transcode",
+            target=original,
+            options={"short_side": side},
         )
     return dataset
 

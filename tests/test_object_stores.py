@@ -253,7 +253,7 @@ class TestKilled:
             try:
                 third = threads.submit(self.run, tmp_path, s3.home, s3)
                 assert stopped.wait(100)
-                with pytest.raises(DynapropError, match=r"is in use by process \d+ on .* add --wait"):
+                with pytest.raises(DynapropError, match=r"is in use by process \d+ on .* give wait=True"):
                     extract(dataset, s3.home)
             finally:
                 go_on.set()

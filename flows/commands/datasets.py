@@ -6,6 +6,7 @@ from rich.table import Table
 
 from dynaprop.flows.terminal.printing import answer, print_table
 from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.pipeline.annotations.video_files import passed_over
 from dynaprop.pipeline.catalog.catalog import Catalog
 from dynaprop.pipeline.catalog.datasets import DatasetSpec
@@ -95,7 +96,7 @@ def collect_garbage(catalog: Catalog, home: StoragePath) -> None:
                     removed += 1
                     say(f"deleted {root}: {key}")
         except DynapropError as error:
-            failures.append(str(error))
+            failures.append(as_shown(error))
     say(f"{removed} feature keys deleted")
     if failures:
         raise DynapropError("; ".join(failures))
@@ -108,7 +109,7 @@ def _passed_over(spec: DatasetSpec) -> str:
     try:
         return passed_over(spec.root, has_frames=getattr(spec.annotations, "fps", None) is not None)
     except DynapropError as error:
-        return str(error)
+        return as_shown(error)
 
 
 def _add(table: Table, name: str, there: str, stores: list[StoragePath]) -> list[str]:
@@ -121,7 +122,7 @@ def _add(table: Table, name: str, there: str, stores: list[StoragePath]) -> list
             _add_store(table, name, there, FeatureStore.existing(root))
         except DynapropError as error:
             table.add_row(name, there, root.name, "not readable")
-            damaged.append(str(error))
+            damaged.append(as_shown(error))
         name = there = ""
     return damaged
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import Protocol
 
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.pipeline.catalog.clusters import INLINE, ClusterSpec
 from dynaprop.pipeline.errors import InfrastructureError
 from dynaprop.pipeline.extract.account import tell_labels, tell_summary, tell_touched
@@ -72,7 +73,7 @@ def _try_again(
         except InfrastructureError as error:
             if stopped.is_set():
                 raise
-            reporter.say(f"extract shard {shard:04d} ({videos} videos): {error}; it is tried again")
+            reporter.say(f"extract shard {shard:04d} ({videos} videos): {as_shown(error)}; it is tried again")
             if stopped.wait(delay):
                 raise
     return extract(shard)

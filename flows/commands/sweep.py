@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.heads.experiments.units import RunReport, TrainUnit, Units, train_unit
 from dynaprop.heads.model.setting import Setting, expand
 from dynaprop.pipeline.catalog.recipes import RecipeSpec
@@ -71,7 +72,9 @@ def _workspaces(first: Workspace, recipe: str | None, sweep: str) -> list[tuple[
     if not found:
         raise next(iter(lacking.values()))
     for name, reason in lacking.items():
-        first.reporter.say(f"left out: {', '.join(spec.name for spec in wanted[name])} with recipe {name}: {reason}")
+        first.reporter.say(
+            f"left out: {', '.join(spec.name for spec in wanted[name])} with recipe {name}: {as_shown(reason)}"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from dynaprop.flows.commands.verify_runs import check_runs, repair_runs
 from dynaprop.flows.terminal.printing import answer
 from dynaprop.flows.terminal.progress import TERMINAL, say, steps
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.pipeline.annotations import Annotations
 from dynaprop.pipeline.errors import DynapropError
 from dynaprop.pipeline.extract.dataset import Extraction
@@ -71,7 +72,7 @@ def verify_features(workspace: Workspace, *, deep: DeepOptions | None = None) ->
             with open_extraction(workspace, device="cpu") as extraction:
                 _learn(extraction, findings)
         except DynapropError as error:
-            answer(f"what was learnt of {len(findings.learnt)} files could not be noted: {error}")
+            answer(f"what was learnt of {len(findings.learnt)} files could not be noted: {as_shown(error)}")
     if old := store.manifest().outdated():
         answer(
             f"{old:,} videos were cached by an earlier version; `dynaprop extract {workspace.quoted}` finds out which "

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from dynaprop.flows.terminal.printing import answer
 from dynaprop.flows.terminal.progress import say
+from dynaprop.flows.terminal.remedies import as_shown
 from dynaprop.heads.experiments.units import Units
 from dynaprop.heads.finetune.tuned_models import fine_tuning_problems
 from dynaprop.heads.runs.folder import RunFolder
@@ -43,7 +44,7 @@ def repair_runs(workspace: Workspace, *, device: str = "auto") -> None:
         except InfrastructureError:
             raise
         except DynapropError as error:  # it is among those that are left; the others go on
-            say(f"{run.path}: {error}")
+            say(f"{run.path}: {as_shown(error)}")
     left = [problem for run in _runs(workspace) for problem in _problems(run)]
     for problem in left[:_SHOWN]:
         answer(f"  {problem}")
@@ -74,7 +75,7 @@ def _measure_again(workspace: Workspace, run: RunFolder, wanted: Sequence[Asked]
     try:
         units = Units(workspace, folds=int(folds[1]) if folds else 0, device=device)
     except DynapropError as error:
-        say(f"{run.path}: its results cannot be measured again now: {error}")
+        say(f"{run.path}: its results cannot be measured again now: {as_shown(error)}")
         return
     if units.run.path != run.path:
         sweeps = ", ".join(one.experiment for one in wanted)

@@ -47,13 +47,13 @@ def check_place(folder: Path, *, overwrite: bool) -> None:
     """Raises UsageError where something is that an export must not replace."""
     bring_back_export(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder} is there and no folder; give another --output")
+        raise UsageError(f"{folder} is there and no folder", remedy="export elsewhere")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not _is_older_export(folder):
-        raise UsageError(f"{folder} is there and no exported model; give another --output")
+        raise UsageError(f"{folder} is there and no exported model", remedy="export elsewhere")
     if not overwrite:
-        raise UsageError(f"{folder} holds an exported model; --force replaces it, --output puts this one elsewhere")
+        raise UsageError(f"{folder} holds an exported model", remedy="replace the export")
 
 
 def _is_older_export(folder: Path) -> bool:

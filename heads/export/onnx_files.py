@@ -36,7 +36,8 @@ def require_onnx() -> None:
     """Raises UsageError where a package is missing."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"--onnx needs {', '.join(missing)}, not installed here; run: pip install 'dynaprop[onnx]'")
+        problem = f"{', '.join(missing)}, not installed here; run: pip install 'dynaprop[onnx]'"
+        raise UsageError(problem, remedy="install onnx")
 
 
 class PixelNetwork(nn.Module):
@@ -164,7 +165,7 @@ def _export(
         raise
     except Exception as error:  # the exporter's have no common class
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DynapropError(f"{path.name} cannot be exported: {reason[0]}; leave out --onnx") from error
+        raise DynapropError(f"{path.name} cannot be exported: {reason[0]}", remedy="leave out onnx") from error
     finally:
         quiet.setLevel(level)
 
@@ -191,5 +192,5 @@ def _check(network: nn.Module, inputs: Mapping[str, torch.Tensor], path: Path) -
     difference = np.abs(found - expected).max() / max(1.0, np.abs(expected).max())
     if found.shape != expected.shape or not difference <= _DIFFERENCE:
         raise DynapropError(
-            f"{path.name} computes something else than torch (difference {difference:.1e}); leave out --onnx"
+            f"{path.name} computes something else than torch (difference {difference:.1e})", remedy="leave out onnx"
         )

@@ -186,9 +186,7 @@ def _gather(store: FeatureStore, key: str, found: Sequence[_Found], branch: int,
             for begin, target, n in runs:  # copies of megabytes are twice as fast as many small ones
                 features[target : target + n] = data[begin : begin + n]
         except (OSError, ValueError) as error:
-            raise DynapropError(
-                f"{store.root}: shard {shard} of {key} is damaged ({error}); run `dynaprop verify TARGET --repair`"
-            ) from None
+            raise DynapropError(f"{store.root}: shard {shard} of {key} is damaged ({error})", remedy="repair") from None
 
     deque(side_by_side(store.root, copy, by_shard), maxlen=0)  # copying and hashing need no interpreter lock
     return torch.from_numpy(features)

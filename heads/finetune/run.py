@@ -90,7 +90,7 @@ def run_finetuning(
     origin = None if init is None else _run_named(init)
     begun = None if origin is None else _init(workspace, annotations, origin, split, seed, frames)
     if begun is None and options.teacher_epochs == 0:
-        raise UsageError("a teacher of 0 epochs needs heads to begin with: name a run (--init), or give it epochs")
+        raise UsageError("a teacher of 0 epochs needs heads to begin with", remedy="begin with heads")
     # With frozen batch normalisation these two change time and memory alone.
     exclude = {"micro_batch", "checkpointing"} if options.batch_norm == "frozen" else set()
     identity = _identity(workspace, annotations, split) | {
@@ -327,10 +327,17 @@ def _init(
     try:
         checkpoint = load_checkpoint(path)
     except UsageError:
-        command = f"dynaprop train {workspace.quoted} --recipe {workspace.recipe.name} --seeds {seed + 1}"
         raise UsageError(
             f"{str(run.path)!r} has no Dynamic-STE of {frames[0]} + {frames[1]} frames and seed {seed} on this split "
-            f"({path.name}); to make one, run: {command} --n-s {frames[0]} --n-t {frames[1]}"
+            f"({path.name})",
+            remedy="train heads",
+            target=workspace.target,
+            options={
+                "recipe": workspace.recipe.name,
+                "seeds": range(seed + 1),
+                "n_s": frames[0],
+                "n_t": frames[1],
+            },
         ) from None
     return starting_heads(
         checkpoint,

@@ -94,7 +94,7 @@ def find_model(
     else:
         run = kept.path.parents[2]
         if n_s not in (None, kept.n_s) or n_t not in (None, kept.n_t) or seed not in (None, kept.seed):
-            raise UsageError(f"{name} is {kept.name} at seed {kept.seed}: leave out --n-s, --n-t and --seed")
+            raise UsageError(f"{name} is {kept.name} at seed {kept.seed}", remedy="leave out the choice")
     settings, info = read_settings(run), read_info(kept.path)
     counts = {"student": info.n_s, "teacher": info.n_t}
     return RunModel(
@@ -127,35 +127,44 @@ def _choose(run: RunFolder, model: str, n_s: int | None, n_t: int | None, seed: 
     settings = read_settings(run.path)
     recipe = settings.get("recipe", {})
     if not wanted:
-        asked = " ".join(filter(None, [frames_as_options(n_s, n_t), "" if seed is None else f"at seed {seed}"]))
-        raise UsageError(
-            f"{run.path} has not kept {model} {asked}{' ' * bool(asked)}({_there(every)}); "
-            f"`{_command(settings, n_s, n_t, seed)}` keeps it"
+        raise _not_kept(
+            f"{run.path} has not kept {_asked(model, n_s, n_t, seed)} ({_there(every)})", settings, n_s, n_t, seed
         )
     lowest = min(one.seed for one in wanted)
     wanted = [one for one in wanted if one.seed == lowest]
     if len({one.name for one in wanted}) > 1:
         own = [one for one in wanted if (one.n_s, one.n_t) == (recipe.get("n_s"), recipe.get("n_t"))]
         if not own:
-            frames = " or ".join(sorted({frames_as_options(one.n_s, one.n_t) for one in wanted}))
-            raise UsageError(f"{run.path} has kept {model} with several numbers of frames; say which: {frames}")
+            frames = sorted({(one.n_s, one.n_t) for one in wanted})
+            raise UsageError(
+                f"{run.path} has kept {model} with several numbers of frames",
+                remedy="choose frames",
+                choices=[chosen_arguments(n_s=n_s or None, n_t=n_t or None) for n_s, n_t in frames],
+            )
         wanted = own
     return min(wanted, key=lambda one: (one.fold is not None, one.fold or 0, one.split))
 
 
-def _command(settings: dict[str, Any], n_s: int | None, n_t: int | None, seed: int | None) -> str:
-    """What trains a model that a run lacks."""
-    name = settings.get("recipe", {}).get("name", "NAME")
-    command, option = (
-        ("finetune", f"--seed {seed}") if "finetune" in settings else ("train", f"--seeds {(seed or 0) + 1}")
+def _not_kept(problem: str, settings: dict[str, Any], n_s: int | None, n_t: int | None, seed: int | None) -> UsageError:
+    """With what trains a model that a run lacks."""
+    tuned = "finetune" in settings
+    seeds = {} if not seed else {"seed": seed} if tuned else {"seeds": range(seed + 1)}
+    return UsageError(
+        problem,
+        remedy="keep by fine-tuning" if tuned else "keep by training",
+        options={"recipe": settings.get("recipe", {}).get("name", "NAME")} | chosen_arguments(n_s=n_s, n_t=n_t) | seeds,
     )
-    parts = [f"dynaprop {command} TARGET --recipe {name}", frames_as_options(n_s, n_t), option if seed else ""]
+
+
+def chosen_arguments(**given: int | None) -> dict[str, str | int | range]:
+    """Of which model is meant; without what is not asked for."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _asked(model: str, n_s: int | None, n_t: int | None, seed: int | None) -> str:
+    frames = " and ".join(f"{n} {branch}" for n, branch in ((n_s, "student"), (n_t, "teacher")) if n)
+    parts = [model, f"of {frames} frames" if frames else "", "" if seed is None else f"at seed {seed}"]
     return " ".join(filter(None, parts))
-
-
-def frames_as_options(n_s: int | None, n_t: int | None) -> str:
-    """As options say it; without what is not asked for, or not there."""
-    return " ".join(f"--{name} {n}" for name, n in (("n-s", n_s), ("n-t", n_t)) if n)
 
 
 def _there(kept: Sequence[Kept]) -> str:
@@ -191,8 +200,8 @@ def _backbone(name: str, run: StoragePath, catalog: Catalog) -> tuple[FeatureKey
         if key.name == name:
             return key, weights
     raise problem or DynapropError(
-        f"{run} was trained on the features {name}, whose backbone {catalog.path} does not have; "
-        "name the catalog that it was trained with (--catalog), or extract and train again"
+        f"{run} was trained on the features {name}, whose backbone {catalog.path} does not have",
+        remedy="right catalog",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dynaprop.heads.export.model_folder import is_export
-from dynaprop.heads.recognise.find_model import find_model, frames_as_options
+from dynaprop.heads.recognise.find_model import chosen_arguments, find_model
 from dynaprop.heads.recognise.recogniser import BranchNetwork, Recogniser, load_export, starting_pool
 from dynaprop.heads.runs.checkpoint import load_checkpoint
 from dynaprop.heads.runs.names import ignore
@@ -44,8 +44,8 @@ def load(
         DynapropError: its files are damaged or do not belong together, or its backbones are not here.
     """
     if is_export(folder := Path(model).expanduser()):
-        if given := frames_as_options(n_s, n_t) or ("" if seed is None else f"--seed {seed}"):
-            raise UsageError(f"{folder} is an exported model, which is one alone: leave out {given}")
+        if given := chosen_arguments(n_s=n_s, n_t=n_t, seed=seed):
+            raise UsageError(f"{folder} is an exported model, which is one alone", remedy="leave out", options=given)
         return load_export(folder, device=device, workers=workers, deadline=deadline, on_note=on_note)
     found = find_model(str(model), n_s=n_s, n_t=n_t, seed=seed, catalog=catalog, on_note=on_note or ignore)
     if on_note is not None:

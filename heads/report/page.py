@@ -141,7 +141,7 @@ def write_report(report: Report, output: StoragePath) -> StoragePath:
         for name, table in report.tables.items():
             publish_parquet(figures / f"{name}.parquet", table)
     except DynapropError as error:
-        raise type(error)(f"{error}; --output puts the report elsewhere") from None
+        raise type(error)(str(error), remedy="report elsewhere") from None
     return page
 
 
@@ -150,7 +150,7 @@ def _check_videos(runs: Runs, videos: Sequence[str]) -> None:
         return
     known = {str(video) for part in runs.parts() for video in runs.frame_scores(part).get("video_id", ())}
     if not known:
-        raise DynapropError(f"{runs.folders[0]}: no scores frame by frame, leave out --videos")
+        raise DynapropError(f"{runs.folders[0]}: no scores frame by frame", remedy="leave out videos")
     for video in videos:
         if video not in known:
             close = get_close_matches(video, known, n=1)

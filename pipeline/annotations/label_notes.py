@@ -103,7 +103,7 @@ def _on_both_sides(annotations: Annotations, splits: Sequence[Split]) -> list[st
     what = "1 group lies" if len(both) == 1 else f"{len(both):,} groups lie"
     return [
         f"{_title(splits)}: {what} on both sides ({_listed([repr(group) for group in both])}), so models are tested on "
-        "what they may have seen; with --folds groups are kept apart"
+        "what they may have seen; cross-validation over folds keeps groups apart"
     ]
 
 

@@ -13,9 +13,7 @@ from dynaprop.pipeline.catalog.datasets import DatasetSpec
 from dynaprop.pipeline.copies.names import copy_path
 from dynaprop.pipeline.copies.table import TABLE, CopyTable
 from dynaprop.pipeline.errors import DynapropError, UsageError
-from dynaprop.pipeline.printable import shell_line
 from dynaprop.pipeline.video.identity import Hashing
-from dynaprop.pipeline.video.transcode import SHORT_SIDE
 
 
 def copies_folder(dataset: DatasetSpec, short_side: int, home: Path) -> Path:
@@ -42,13 +40,12 @@ def load_copies(folder: Path, *, target: str, short_side: int) -> CopyTable:
     Raises:
         DynapropError: there are none, or the table is damaged; with the command that makes it.
     """
-    command = _command(target, short_side)
     if not (folder / TABLE).exists():
-        raise DynapropError(f"no video of {target} has a copy of short side {short_side} yet; run: {command}")
+        raise _lack_of_copies(f"no video of {target} has a copy of short side {short_side} yet;", target, short_side)
     try:
         return CopyTable.load(folder)
     except ValueError as error:
-        raise DynapropError(f"{error}; to verify all copies again, run: {command}") from None
+        raise _lack_of_copies(f"{error}; to verify all copies again,", target, short_side) from None
 
 
 def annotations_of_copies(
@@ -82,22 +79,22 @@ def annotations_of_copies(
             there = replace(video, path=table.folder / copy.path)
             (videos if copy.error_kind is None else failed).append(there)
     if lacking:
-        raise DynapropError(
+        raise _lack_of_copies(
             f"{len(lacking):,} of {len(annotations.videos):,} videos have no copy of short side {short_side} yet, "
-            f"{lacking[0].id} first; run: {_command(target, short_side)}"
+            f"{lacking[0].id} first;",
+            target,
+            short_side,
         )
     if not videos:
-        raise DynapropError(
-            f"none of the {len(failed):,} videos of {target} could be copied; {_command(target, short_side)} says why"
-        )
+        problem = f"none of the {len(failed):,} videos of {target} could be copied; to see why,"
+        raise _lack_of_copies(problem, target, short_side)
     lost = [replace(video, path=table.folder / copy_path(video.id)) for video in annotations.absent]
     absent = tuple(sorted([*lost, *failed], key=lambda video: video.id))
     return replace(annotations, videos=tuple(videos), absent=absent)
 
 
-def _command(target: str, short_side: int) -> str:
-    option = "" if short_side == SHORT_SIDE else f" --short-side {short_side}"
-    return f"dynaprop transcode {shell_line(target)}{option}"
+def _lack_of_copies(problem: str, target: str, short_side: int) -> DynapropError:
+    return DynapropError(problem, remedy="transcode", target=target, options={"short_side": short_side})
 
 
 def require_files(annotations: Annotations, target: str) -> None:

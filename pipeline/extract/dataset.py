@@ -205,9 +205,7 @@ class Extraction:
                 weights cannot be used.
         """
         if gone := gone_arrays(self.store, self._keys):
-            raise DynapropError(
-                f"{self.store.root}: the array {gone[0].name} is gone; run `dynaprop verify TARGET --repair`"
-            )
+            raise DynapropError(f"{self.store.root}: the array {gone[0].name} is gone", remedy="repair")
         if changes.n_probes:
             self._check_backbones(self.key_names.values())
         before = self.store.manifest()

@@ -10,10 +10,9 @@ def require_features(workspace: Workspace) -> dict[str, str]:
     """The feature keys of both branches, once it is known that all their features are there.
 
     Raises:
-        DynapropError: they are not; with the command that makes them.
+        DynapropError: they are not; with what makes them.
     """
-    command = f"dynaprop extract {workspace.quoted} --recipe {workspace.recipe.name}"
-    nothing = DynapropError(f"{workspace.dataset.name!r} has no features yet; run: {command}")
+    nothing = _lack(workspace, f"{workspace.dataset.name!r} has no features yet")
     if not store_path(workspace.dataset, workspace.home).exists():
         raise nothing
     store = open_store(workspace.dataset, workspace.home, read_only=True)
@@ -27,7 +26,10 @@ def require_features(workspace: Workspace) -> dict[str, str]:
     shards = manifest.shards()
     undone = shards_to_do(store, manifest, list(keys.values()))
     if undone or not shards:
-        raise DynapropError(
-            f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet; run: {command}"
-        )
+        problem = f"{len(undone)} of {len(shards)} shards of {workspace.dataset.name!r} have no features yet"
+        raise _lack(workspace, problem)
     return keys
+
+
+def _lack(workspace: Workspace, problem: str) -> DynapropError:
+    return DynapropError(problem, remedy="extract", target=workspace.target, options={"recipe": workspace.recipe.name})

@@ -166,7 +166,8 @@ class StoreLock:
         if not self._beat(unless_within=0.0 if writes else self._beat_every):
             raise DynapropError(
                 f"{self._name}: this process has lost its lock, it was silent for too long and another one took over; "
-                "what was finished is kept, and the same command with --wait goes on"
+                "what was finished is kept",
+                remedy="wait and go on",
             )
 
     def _beat(self, *, unless_within: float = 0.0) -> bool:
@@ -212,8 +213,10 @@ class StoreLock:
                     return
                 continue
             if not self._wait and (version != seen != "" or (holder and holder.is_near())):
-                what = "try again when that has ended" if self._wait is None else "add --wait to wait for it"
-                raise DynapropError(f"{self._name} is in use by {holder or _UNKNOWN}; {what}")
+                in_use = f"{self._name} is in use by {holder or _UNKNOWN}"
+                if self._wait is None:
+                    raise DynapropError(f"{in_use}; try again when that has ended")
+                raise DynapropError(in_use, remedy="wait")
             if not told:
                 doing = "waiting for" if self._wait else f"looking up to {self._stale_after:g} s for a sign of life of"
                 self._on_note(f"{self._name}: {doing} {holder or _UNKNOWN}")

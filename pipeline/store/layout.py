@@ -84,4 +84,4 @@ def other_version(root: StoragePath, schema: int) -> DynapropError:
 
 
 def damage(path: StoragePath) -> DynapropError:
-    return DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`")
+    return DynapropError(f"{path} is damaged", remedy="repair")

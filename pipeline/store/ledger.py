@@ -192,7 +192,7 @@ class Ledger:
         if not sensible:
             for shard in shards if len(shards) > 1 else ():
                 self._joined([shard], columns)  # raises for the first that is bad by itself
-            raise DynapropError(f"{self._path(shards[0])} makes no sense; run `dynaprop verify TARGET --repair`")
+            raise DynapropError(f"{self._path(shards[0])} makes no sense", remedy="repair")
         return table, rows
 
     def _table(self, shard: int, columns: Sequence[str] | None) -> pa.Table:
@@ -202,7 +202,7 @@ class Ledger:
         except FileNotFoundError:
             raise _Absent(f"{path} is gone; give the same command again") from None
         except ValueError:
-            raise DynapropError(f"{path} is damaged; run `dynaprop verify TARGET --repair`") from None
+            raise DynapropError(f"{path} is damaged", remedy="repair") from None
         except OSError as error:
             raise DynapropError(f"{path} cannot be read: {error.strerror}") from None
         if columns is None and "n_missing" not in table.column_names:  # the first ledgers, which knew no partial videos

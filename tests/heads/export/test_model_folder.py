@@ -144,7 +144,7 @@ def test_what_is_no_export_is_wrong_use(tmp_path):
 
 
 def test_an_older_export_is_replaced_only_when_asked(made, folder):
-    with pytest.raises(UsageError, match="--force replaces it"):
+    with pytest.raises(UsageError, match="force=True replaces it"):
         write_tiny(folder, seed=1)
     assert read_export(folder).record == read_export(made).record
     write_tiny(folder, seed=1, overwrite=True)
@@ -156,7 +156,7 @@ def test_other_things_are_never_replaced(folder, tmp_path):
     (folder / "holiday.mp4").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place in (folder, tmp_path / "file"):
-        with pytest.raises(UsageError, match="give another --output"):
+        with pytest.raises(UsageError, match="give another output"):
             check_place(place, overwrite=True)
         with pytest.raises(UsageError), new_export(place, overwrite=True):
             pytest.fail("it must not begin")
@@ -238,5 +238,5 @@ def test_onnx_that_differs_from_torch_is_not_published(with_onnx, tmp_path, monk
 
 def test_packages_that_onnx_lacks_are_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(UsageError, match=r"--onnx needs onnxscript, .*pip install 'dynaprop\[onnx\]'"):
+    with pytest.raises(UsageError, match=r"ONNX needs onnxscript, .*pip install 'dynaprop\[onnx\]'"):
         require_onnx()

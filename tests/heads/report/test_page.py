@@ -326,5 +326,5 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
         **FIXED,
     )
     (tmp_path / "file").write_text("")
-    with pytest.raises(DynapropError, match=r"cannot be written: .*; --output puts the report elsewhere"):
+    with pytest.raises(DynapropError, match=r"cannot be written: .*; another output puts the report elsewhere"):
         write_report(report, tmp_path / "file" / "report.html")

@@ -112,7 +112,9 @@ def test_a_second_run_does_nothing_and_a_change_one_video(root, tmp_path):
 
     write_video(root / "a" / "1.mp4", frames=33)
     write_video(root / "c" / "0.mp4")
-    with pytest.raises(DynapropError, match=r"2 of 7 videos have no copy of short side 16 yet, a/1.mp4 first; run: "):
+    with pytest.raises(
+        DynapropError, match=r"2 of 7 videos have no copy of short side 16 yet, a/1.mp4 first; transcode "
+    ):
         copies_of(root, tmp_path)
     third, begun = transcode(root, tmp_path)
     assert (third.there, third.made, begun) == (5, 2, 2)
@@ -262,7 +264,7 @@ def test_one_at_a_time(root, tmp_path):
     folder = copies_folder(folder_dataset(root), 16, tmp_path)
     with (
         StoreLock(LocalLockRecord(folder), name=str(folder)),
-        pytest.raises(DynapropError, match=r"16p is in use by process .* add --wait"),
+        pytest.raises(DynapropError, match=r"16p is in use by process .* give wait=True"),
     ):
         transcode(root, tmp_path)
     assert transcode(root, tmp_path)[0].made == 6
@@ -292,7 +294,9 @@ def test_absent_videos_stay_absent_and_all_failed_is_an_error(tmp_path):
     failed = Copy("a", file_identity(source), "a.mp4", error_kind="timeout", error_detail="so slow")
     table = CopyTable(tmp_path / "copies", [failed])
     annotations = Annotations((Video("a", source),), (), absent=(Video("b", tmp_path / "b.mp4"),))
-    with pytest.raises(DynapropError, match="none of the 1 videos of birds could be copied; dynaprop transcode birds"):
+    with pytest.raises(
+        DynapropError, match="none of the 1 videos of birds could be copied; to see why, transcode 'birds'"
+    ):
         annotations_of_copies(annotations, table, target="birds", short_side=256)
     made = write_video(tmp_path / "copies" / "a.mp4")
     table.put(Copy("a", file_identity(source), "a.mp4", file_identity(made)))

@@ -381,7 +381,7 @@ def test_a_lost_shard_is_not_read_as_features(videos, tmp_path):
     keys = extract(dataset, tmp_path).keys
     store = open_store(dataset, tmp_path)
     shutil.rmtree(store.root / "features.zarr" / keys["s"] / "c" / "1")
-    with pytest.raises(DynapropError, match=r"shard 1 of .* is damaged .*; run `dynaprop verify TARGET --repair`"):
+    with pytest.raises(DynapropError, match=r"shard 1 of .* is damaged .*; verify and repair the dataset"):
         load_features(
             store,
             read_annotations(dataset).videos,

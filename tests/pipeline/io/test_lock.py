@@ -95,7 +95,9 @@ class TestOneOwner:
         with lock(record):
             held = json.loads(record.path.read_text())
             assert (held["pid"], held["beat"]) == (os.getpid(), 0)
-            with pytest.raises(DynapropError, match=rf"stores/x is in use by process {os.getpid()} on .* --wait") as no:
+            with pytest.raises(
+                DynapropError, match=rf"stores/x is in use by process {os.getpid()} on .* wait=True"
+            ) as no:
                 lock(record).__enter__()
             assert held["host"] in str(no.value) and held["since"] in str(no.value) and held["beat_at"] in str(no.value)
         assert not record.path.exists()

@@ -98,7 +98,7 @@ class TestSwap:
 class TestLock:
     def test_the_second_is_refused_until_it_is_given_back(self, folder):
         with lock(lock_record(folder)) as held:
-            with pytest.raises(DynapropError, match=r"stores/x is in use by process \d+ on .* add --wait"):
+            with pytest.raises(DynapropError, match=r"stores/x is in use by process \d+ on .* give wait=True"):
                 lock(lock_record(folder)).__enter__()
             held.check()
         with lock(lock_record(folder)) as again:

@@ -214,7 +214,7 @@ class TestAnotherKind:
             good = metadata.read_bytes()
             for content in (b"", b"noise", b"{}", b"[]", b"null", b'{"zarr_format": 2}', b"\xff\xfe", good[:99]):
                 metadata.write_bytes(content)
-                with pytest.raises(DynapropError, match=r"zarr.json is damaged; run `dynaprop verify TARGET --repair`"):
+                with pytest.raises(DynapropError, match=r"zarr.json is damaged; verify and repair the dataset"):
                     open_store(dataset, home).keys()
             metadata.write_bytes(good)
 
