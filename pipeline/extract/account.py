@@ -35,7 +35,8 @@ def tell_summary(summary: ExtractionSummary, reporter: Reporter) -> None:
     for video, error in list(summary.failed.items())[:5]:
         reporter.say(f"failed: {video}: {error}")
     if len(summary.failed) > 5:
-        reporter.say(f"... and {len(summary.failed) - 5} more failed videos; `dynaprop datasets --failed` names them")
+        more = len(summary.failed) - 5
+        reporter.say(f"... and {more} more failed videos; their ids and reasons: {summary.store / 'manifest.parquet'}")
     if summary.partial:
         video, lack = next(iter(summary.partial.items()))
         reporter.say(
