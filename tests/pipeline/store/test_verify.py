@@ -143,7 +143,7 @@ class TestVerify:
             ("timestamps", None),
         ):
             good.assign(**{column: value}).to_parquet(path)
-            with pytest.raises(DynapropError, match=r"000000.parquet makes no sense; run `dynaprop verify"):
+            with pytest.raises(DynapropError, match=r"000000.parquet makes no sense; verify and repair the dataset"):
                 ledger.read_shard(0)
             assert verify_key(store, KEY.name).bad_shards == (0,)
         good.to_parquet(ledger.folder / "000001 (copy).parquet")
