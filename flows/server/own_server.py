@@ -1,4 +1,4 @@
-"""Prefect's API server for one command, in a process that ends with the command's, however that one ends.
+"""Prefect's API server for `dynaprop serve`, in a process that ends with the command's, however that one ends.
 
 Prefect would start a temporary server by itself, but one that outlives a killed command, is hit by its terminal's
 Ctrl-C, and takes up to five seconds to end. What runs report they have reported when they end, so this one is killed.

@@ -7,7 +7,7 @@ import os
 
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # commands start a server that ends with them
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # a flow runs where a server is named, not on one of its own
     "PREFECT_API_REQUEST_TIMEOUT": "120",  # on a busy machine the server takes long to start
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # its default serializer is pickle
     # Decode children share the cores with the model: threads that spin while they wait would starve them.
